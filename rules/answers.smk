@@ -1,0 +1,77 @@
+# A round's policy answers the prompts, shard by shard (or answers come from files), and they are graded.
+
+imported = "|".join(map(str, cfg.results))
+
+
+rule generate:
+    input:
+        prompts=ancient(PROMPTS["train"]),  # changes count through the shard's own digest
+        shard=f"{RUN}/prompts/shards/train/{{shard}}.txt",
+        model=get_policy,
+    output:
+        data=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.pkl",
+        manifest=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.json",
+    wildcard_constraints:
+        n=rf"(?!(?:{imported})/)\d+" if imported else r"\d+",
+    params:
+        *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
+        task=flag("task", cfg.task),
+        version=lambda wildcards: flag("version", wildcards.version),
+        settings=lambda wildcards: flag("settings", get_generate_settings(wildcards.version)),
+        template=flag("template", cfg.template),
+        seed=lambda wildcards: flag("seed", f"{cfg.seed}.r{wildcards.n}"),
+        sandbox=flag("sandbox", cfg.sandbox),
+        ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate/r{wildcards.n}/{wildcards.version}"),
+    log:
+        f"{RUN}/logs/generate/r{{n}}_{{version}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/generate/r{{n}}_{{version}}_{{shard}}.tsv"
+    threads: cfg.generate.threads
+    shell:
+        "{STAGE}.generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
+        "{params.sandbox} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
+        "--shard-file {input.shard} {params.ledger} "
+        "--output {output.data} 2>&1 | tee {log}"
+
+
+rule import_results:
+    input:
+        results=lambda wildcards: getattr(cfg.results[int(wildcards.n)], wildcards.version),
+        model=get_policy,
+    output:
+        data=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.pkl",
+        manifest=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.json",
+    wildcard_constraints:
+        n=imported or "never",
+    params:
+        *get_code("import_results", task=True),
+        task=flag("task", cfg.task),
+    log:
+        f"{RUN}/logs/import_results/r{{n}}_{{version}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/import_results/r{{n}}_{{version}}_{{shard}}.tsv"
+    shell:
+        "{STAGE}.import_results {params.task} --results {input.results:q} --model {input.model} "
+        "--shard {wildcards.shard} --output {output.data} 2>&1 | tee {log}"
+
+
+rule grade:
+    input:
+        data=ancient(f"{RUN}/{{place}}/{{shard}}.pkl"),
+        manifest=f"{RUN}/{{place}}/{{shard}}.json",
+    output:
+        data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",
+        manifest=f"{RUN}/{{place}}/{{shard}}_matchlog.json",
+    wildcard_constraints:
+        place=r"results/r\d+/(?:auto|trigger)|evaluation/r\d+",
+    params:
+        *get_code("grade", task=True),
+        task=flag("task", cfg.task),
+        sandbox=flag("sandbox", cfg.sandbox),
+    log:
+        f"{RUN}/logs/grade/{{place}}/{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/grade/{{place}}/{{shard}}.tsv"
+    shell:
+        "{STAGE}.grade {params.task} {params.sandbox} --results {input.data} --shard {wildcards.shard} "
+        "--ledger {RUN}/ledger/grade/{wildcards.place} --output {output.data} 2>&1 | tee {log}"

@@ -1,0 +1,136 @@
+# Helpers of all rules: what is read from the config (get_*), what it decides (is_*), and where files lie.
+
+import difflib
+import glob
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+from workflow_scripts.core import shards as prompt_shards
+from workflow_scripts.core.code import code_digests
+from workflow_scripts.core.config import ConfigError, load as load_config
+
+try:
+    cfg = load_config(config)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+RUN = f"runs/{cfg.name}"
+EXP = cfg.expname or cfg.name
+RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
+VERSIONS = ["auto", "trigger"]
+
+# Jobs run the Python that runs Snakemake, and find the package from any working directory.
+STAGE = f"PYTHONPATH={workflow.basedir} {sys.executable} -m workflow_scripts"
+
+
+wildcard_constraints:
+    n=r"\d+",
+    version="auto|trigger",
+    shard=r"\d+_\d+",
+
+
+##### where the story branches #####
+
+
+def is_imported(n):
+    """Whether a round's answers come from files; then nothing is generated for it."""
+    return int(n) in cfg.results
+
+
+def is_asked(n, version):
+    """Whether a round has answers of this version."""
+    if is_imported(n):
+        return bool(getattr(cfg.results[int(n)], version))
+    return version == "auto" or cfg.generate.trigger is not None
+
+
+##### files #####
+
+
+def get_checkpoint(n):
+    """The checkpoint of round n; without a cold start, round 0 is the model as it came."""
+    if int(n) == 0 and not cfg.cold_start:
+        return f"{RUN}/checkpoints/init/checkpoint.json"
+    return f"{RUN}/checkpoints/r{n}/checkpoint.json"
+
+
+def get_policy(wildcards):
+    """The checkpoint that answers in round n, that is scored under and that training starts from."""
+    return get_checkpoint(int(wildcards.n) - 1)
+
+
+def get_data(n):
+    return f"{RUN}/data/offline_{cfg.data.tag}_r{n}_{EXP}"
+
+
+def get_metas(wildcards):
+    """The meta files that round n has, by version."""
+    return {
+        version: f"{RUN}/meta/r{wildcards.n}_{version}_q2responses_{EXP}.pkl"
+        for version in VERSIONS
+        if is_asked(wildcards.n, version)
+    }
+
+
+def get_round(n):
+    """All that round n promises: its checkpoint, and the figures of every round up to it."""
+    return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]
+
+
+def beside(paths):
+    """The manifests beside large outputs: small, so they are compared by content; the outputs are `ancient`."""
+    return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
+
+
+##### params: what a result depends on. Snakemake compares them as a set, so each says what it is #####
+
+
+def flag(name, value):
+    """A command line option as one param, such as `--seed 0`."""
+    return f"--{name} {shlex.quote(str(value))}"
+
+
+def get_settings(section, *left_out):
+    """A section of the config as the JSON that its stage takes."""
+    return json.dumps(section.model_dump(mode="json", exclude=set(left_out)), sort_keys=True)
+
+
+def get_generate_settings(version):
+    """Engine and sampling of one version alone, so that changing another reruns nothing here."""
+    return get_settings(cfg.generate, *({"auto", "trigger", "eval"} - {version}))
+
+
+def get_code(*stages, task=False):
+    """The code behind a stage, a param per file: a changed function reruns the stage, a comment does not."""
+    modules = [f"workflow_scripts.{stage}" for stage in stages]
+    if task:
+        modules.append(f"workflow_scripts.tasks.{cfg.task}")
+    return [f"{file} {digest}" for file, digest in code_digests(*modules).items()]
+
+
+##### prompts: one digest per shard, brought up to date while this file is read #####
+
+PROMPTS = {split: f"{RUN}/prompts/{split}.parquet" for split in ("train", "eval")}
+
+
+def get_shard_files(split):
+    return [f"{RUN}/prompts/shards/{split}/{rank}.txt" for rank in RANKS]
+
+
+def is_running():
+    """Whether another Snakemake works on this run's prompts: then this one leaves the digests alone."""
+    locks = glob.glob(".snakemake/locks/*")
+    return any(f"{RUN}/prompts" in Path(lock).read_text() for lock in locks if os.path.exists(lock))
+
+
+if not is_running():
+    for split, path in PROMPTS.items():
+        if os.path.exists(path):
+            prompt_shards.sync(path, cfg.shards, f"{RUN}/prompts/shards/{split}")

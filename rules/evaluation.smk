@@ -1,0 +1,75 @@
+# What each checkpoint can do: greedy answers to the eval questions, counted; the report; and verification.
+
+
+use rule generate as generate_eval with:
+    input:
+        prompts=ancient(PROMPTS["eval"]),
+        shard=f"{RUN}/prompts/shards/eval/{{shard}}.txt",
+        model=lambda wildcards: get_checkpoint(wildcards.n),
+    output:
+        data=f"{RUN}/evaluation/r{{n}}/{{shard}}.pkl",
+        manifest=f"{RUN}/evaluation/r{{n}}/{{shard}}.json",
+    wildcard_constraints:
+        n=r"\d+",
+    params:
+        *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
+        task=flag("task", cfg.task),
+        version=flag("version", "eval"),
+        settings=flag("settings", get_generate_settings("eval")),
+        template=flag("template", cfg.template),
+        seed=flag("seed", f"{cfg.seed}.eval"),
+        sandbox=flag("sandbox", cfg.sandbox),
+        ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate_eval/r{wildcards.n}"),
+    log:
+        f"{RUN}/logs/generate_eval/r{{n}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/generate_eval/r{{n}}_{{shard}}.tsv"
+
+
+rule evaluate:
+    input:
+        data=ancient([f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.pkl" for rank in RANKS]),
+        manifests=[f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.json" for rank in RANKS],
+    output:
+        f"{RUN}/evaluation/r{{n}}.json",
+    params:
+        *get_code("evaluate", task=True),
+        task=flag("task", cfg.task),
+    log:
+        f"{RUN}/logs/evaluate/r{{n}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluate/r{{n}}.tsv"
+    shell:
+        "{STAGE}.evaluate {params.task} --results {input.data} --round {wildcards.n} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+rule report:
+    input:
+        get_round(cfg.rounds),
+    output:
+        table=report(
+            f"{RUN}/report/rounds.csv",
+            category="Rounds",
+            labels={"figure": "accuracy and code share by round"},
+            caption="../report/rounds.rst",
+        ),
+        plot=report(
+            f"{RUN}/report/rounds.svg",
+            category="Rounds",
+            labels={"figure": "curves by level"},
+            caption="../report/rounds.rst",
+        ),
+    log:
+        f"{RUN}/logs/report.log",
+    localrule: True
+    shell:
+        "{STAGE}.report --run {RUN} --csv {output.table} --plot {output.plot} 2>&1 | tee {log}"
+
+
+rule verify:
+    log:
+        f"{RUN}/logs/verify.log",
+    localrule: True
+    shell:
+        "{STAGE}.verify --run {RUN} --rounds {cfg.rounds} 2>&1 | tee {log}"

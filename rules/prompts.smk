@@ -1,0 +1,22 @@
+# Prompts, frozen once: validated, with one digest file per shard.
+
+
+rule freeze_prompts:
+    input:
+        [split.file for split in (cfg.prompts.train, cfg.prompts.eval) if split.file],
+    output:
+        list(PROMPTS.values()),
+        beside(PROMPTS.values()),
+        [get_shard_files(split) for split in PROMPTS],
+    params:
+        *get_code("freeze_prompts", task=True),
+        task=flag("task", cfg.task),
+        settings=flag("settings", get_settings(cfg.prompts)),
+        seed=flag("seed", cfg.seed),
+    log:
+        f"{RUN}/logs/freeze_prompts.log",
+    benchmark:
+        f"{RUN}/benchmarks/freeze_prompts.tsv"
+    shell:
+        "{STAGE}.freeze_prompts {params.task} {params.settings} {params.seed} "
+        "--shards {cfg.shards} --output {RUN}/prompts 2>&1 | tee {log}"

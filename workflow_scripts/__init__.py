@@ -1,0 +1,1 @@
+"""Roundhouse: post-training of language models in rounds."""

@@ -1,0 +1,31 @@
+"""Collect a round's graded answers by question: one meta file for auto answers, one for triggered ones."""
+
+from workflow_scripts import tasks
+from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import BadInput, read_records, write_pickle
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
+    parser.add_argument("--dedup", action="store_true", help="count equal texts of a question once, as the original")
+    parser.add_argument("--output", required=True, help="the .pkl to write")
+    args = parser.parse_args()
+    records = []
+    for path in progress(args.results, total=len(args.results), desc="construct_meta", unit="shard"):
+        for record in read_records(path):
+            if "match" not in record:
+                raise BadInput(f"{path}: record {record.get('uid')} is not graded; run workflow_scripts.grade on it")
+            records.append(record)
+    meta = tasks.load(args.task).construct_meta(records, args.dedup)
+    write_pickle(args.output, meta)
+    counts = {name: sum(entry[name] for entry in meta.values()) for name in ("cot_nc", "cot_nt", "pot_nc", "pot_nt")}
+    write_manifest(args.output, args.results, {"dedup": args.dedup}, rows=len(records), questions=len(meta), **counts)
+    print(f"{len(meta)} questions, right/all answers: cot {counts['cot_nc']}/{counts['cot_nt']}, "
+          f"pot {counts['pot_nc']}/{counts['pot_nt']}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""The cold start's training data: worked answers as token ids, what the environment writes masked from the loss."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from workflow_scripts import tasks
+from workflow_scripts.core.checkpoint import model_folder
+from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.config import ColdStart
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.prompts import render
+from workflow_scripts.core.records import write_pickle
+from workflow_scripts.core.tokens import encode_pieces
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--settings", required=True, help="the config's `cold_start` section as JSON")
+    parser.add_argument("--template", default="deepseek")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
+    parser.add_argument("--output", required=True, help="the .pkl to write")
+    args = parser.parse_args()
+    task = tasks.load(args.task)
+    settings = ColdStart.model_validate_json(args.settings).model_dump(mode="json")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
+    rows = []
+    examples = task.worked_examples(settings, args.seed)
+    for number, example in enumerate(progress(examples, total=None, desc="construct_sft", unit="row")):
+        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
+        req = render(args.template, asked[example["trigger"]], tokenizer)
+        tokens, mask = encode_pieces(tokenizer, example["pieces"])
+        rows.append(
+            {
+                "qid": f"sft.{number}",
+                "req": req,
+                "instruction": example["question"],
+                "output": "".join(text for text, _ in example["pieces"]),
+                "prompt_tokens": tokenizer.encode(req, add_special_tokens=False),
+                "tokens": tokens,
+                "mask": mask,
+                "policy": "foreign",
+            }
+        )
+    write_pickle(args.output, rows)
+    sources = [path for path in [settings["file"]] if path]
+    used = {"template": args.template, "seed": args.seed}
+    write_manifest(args.output, [args.model, *sources], settings | used, rows=len(rows))
+    print(f"{Path(args.output).name}: {len(rows)} rows, {sum(sum(row['mask']) for row in rows)} trained tokens")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""The ground floor: files, settings and safety. Nothing here knows of stages, tasks or models."""

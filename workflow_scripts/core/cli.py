@@ -1,0 +1,41 @@
+"""What every stage script shares at its edge: messages, progress bars, and clean ends."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from workflow_scripts.core.records import BadInput
+
+
+def say(text: str) -> None:
+    """A line for the log."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress(iterable=None, *, total: int, desc: str, unit: str):
+    """A progress bar that stays readable in a log file too."""
+    from tqdm import tqdm
+
+    patience = 0.2 if sys.stderr.isatty() else 5.0
+    return tqdm(
+        iterable, total=total, desc=desc, unit=unit, mininterval=patience, maxinterval=2 * patience, ncols=100
+    )
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the module's docstring as written, and every default."""
+    return argparse.ArgumentParser(description=description, formatter_class=Formatter)
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    pass
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call main(); what a person can mend ends in one message, not in a traceback."""
+    from workflow_scripts.core.sandbox import SandboxUnavailable
+
+    try:
+        sys.exit(main() or 0)
+    except (BadInput, SandboxUnavailable) as error:
+        sys.exit(f"error: {error}")

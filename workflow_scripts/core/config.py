@@ -1,0 +1,250 @@
+"""The schema of config.yaml and of every recipe: what each stage may be told, with defaults.
+
+Stages receive their own section as JSON (`--settings`) and validate it with the same models. All faults of a
+config are reported at once, each with its path and a hint (`ConfigError`).
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+# YAML reads a bare `off` as False
+OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))]
+TASKS = Path(__file__).resolve().parents[1] / "tasks"
+
+
+def _known_task(name: str) -> str:
+    tasks = sorted(path.stem for path in TASKS.glob("*.py") if path.stem != "__init__")
+    if name not in tasks:
+        raise ValueError(f"there is no such task; tasks are: {', '.join(tasks)}")
+    return name
+
+
+
+class ConfigError(Exception):
+    """Every fault of a config, one line each."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def as_json(self) -> str:
+        """What a stage is given: the values that count, in a fixed order."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+class Split(Section):
+    """Where the prompts of one split come from: a file, or `count` questions that the task makes up."""
+
+    file: str | None = None  # .jsonl, .json, .csv or .parquet
+    count: dict[str, NonNegativeInt] | None = None  # level → number of questions
+    limit: PositiveInt | None = None  # the first so many records of the file
+
+    @model_validator(mode="after")
+    def one_source(self):
+        if (self.file is None) == (self.count is None):
+            raise ValueError("give either `file` or `count`")
+        return self
+
+
+class Prompts(Section):
+    train: Split
+    eval: Split
+    question_key: str = "question"
+    answer_key: str = "answer"
+
+
+class Scratch(Section):
+    """A Llama made in place, with a byte-level BPE tokenizer trained on the cold start's texts."""
+
+    layers: PositiveInt = 3
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    mlp_width: PositiveInt = 384
+    vocabulary: PositiveInt = 384
+    context: PositiveInt = 2048
+    init_std: PositiveFloat = 0.06
+
+
+class Model(Section):
+    """The model that round 0 starts from: one that exists, or one made from scratch."""
+
+    path: str | None = None  # a folder, or a name on the Hugging Face hub
+    revision: str | None = None
+    scratch: Scratch | None = None
+
+    @model_validator(mode="after")
+    def one_source(self):
+        if (self.path is None) == (self.scratch is None):
+            raise ValueError("give either `path` or `scratch`")
+        return self
+
+
+class Train(Section):
+    """One training stage. Token counts are per process; sequences per update are over all processes."""
+
+    objective: Literal["sft", "clip"] = "clip"
+    lr: PositiveFloat = 1e-6
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Share = 0.03  # share of the updates
+    weight_decay: NonNegativeFloat = 0.0
+    adam_beta2: Share = 0.999
+    grad_norm: PositiveFloat = 1.0
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 64  # sequences per update
+    tokens_per_bin: PositiveInt = 8192  # tokens that one forward pass holds
+    max_length: PositiveInt = 2048  # longer rows are rejected, never cut
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.2
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    save_steps: PositiveInt = 100  # updates between two saved states
+    threads: PositiveInt = 2  # CPU threads; equal threads give equal bits
+
+
+class ColdStart(Section):
+    """Supervised training that makes round0_checkpoint."""
+
+    file: str | None = None  # rows with question and solution
+    count: dict[str, PositiveInt] | None = None  # level → worked examples that the task makes up
+    code_share: Share = 0.2  # share of the worked examples that write a program
+    train: Train = Train(objective="sft")
+
+    @model_validator(mode="after")
+    def one_source(self):
+        if (self.file is None) == (self.count is None):
+            raise ValueError("give either `file` or `count`")
+        return self
+
+
+class Sampling(Section):
+    samples: PositiveInt = 8  # answers per prompt (per trigger, in trigger mode)
+    temperature: NonNegativeFloat = 1.0  # 0 is greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: NonNegativeInt = 0  # 0 is off
+    max_tokens: PositiveInt = 1024  # sampled tokens per answer, over all turns
+    turns: PositiveInt = 5  # model turns per answer: code runs in between
+
+
+class Generate(Section):
+    engine: Literal["transformers"] = "transformers"
+    auto: Sampling = Sampling()
+    trigger: Sampling | None = Sampling(samples=2)  # null: auto mode alone
+    eval: Sampling = Sampling(samples=1, temperature=0)
+    batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: PositiveInt = 1
+
+
+class Data(Section):
+    """What a round trains on (see `tasks/<task>.py:select`)."""
+
+    tag: Name = "keeptrigger"
+    dedup: bool = False  # the original counts equal texts of one question once
+    advantage: Literal["raw", "sign", "group", "group_std"] = "sign"
+    easy_success: Share = 0.75  # triggered answers above this success are thinned out by half
+
+
+class Results(Section):
+    """Files of earlier answers that stand in for a round's own, in AutoCode's pickle format."""
+
+    auto: list[str] = []
+    trigger: list[str] = []
+
+    @model_validator(mode="after")
+    def some(self):
+        if not (self.auto or self.trigger):
+            raise ValueError("name at least one file under `auto` or `trigger`")
+        return self
+
+
+class Logp(Section):
+    """Scoring a round's data under the checkpoint that training starts from."""
+
+    tokens_per_bin: PositiveInt = 16384
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: PositiveInt = 1
+
+
+class Config(Section):
+    name: Name
+    task: Annotated[Name, AfterValidator(_known_task)]
+    expname: Name | None = None  # the model's tag in file names; the run's name by default
+    rounds: NonNegativeInt = 3
+    seed: NonNegativeInt = 0
+    shards: PositiveInt = 2
+    template: Literal["deepseek", "alpaca", "chat"] = "deepseek"
+    sandbox: OnOff = "on"
+    prompts: Prompts
+    model: Model
+    cold_start: ColdStart | None = None
+    generate: Generate = Generate()
+    results: dict[PositiveInt, Results] = {}
+    data: Data = Data()
+    logp: Logp = Logp()
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def consistent(self):
+        trigger = self.generate.trigger
+        if trigger and trigger.temperature != self.generate.auto.temperature:
+            raise ValueError("generate.auto and generate.trigger need one temperature: log-probs are of logits / T")
+        if self.model.scratch and not self.cold_start:
+            raise ValueError("a model from `scratch` knows nothing: it needs a `cold_start` section")
+        return self
+
+
+def load(config: dict) -> Config:
+    """Validate a whole config; all faults at once."""
+    try:
+        return Config.model_validate(config)
+    except ValidationError as error:
+        lines = [_line(fault, config) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(f"config: {line}" for line in lines)) from None
+
+
+def _line(fault: dict, config: dict) -> str:
+    path = ".".join(map(str, fault["loc"])) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _keys_beside(fault["loc"]), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_keys_beside(fault['loc']))}"
+        return f"{path}: there is no such key; {hint}"
+    if fault["type"] == "missing":
+        return f"{path}: this key is needed"
+    message = fault["msg"].removeprefix("Value error, ")
+    found = fault.get("input")
+    shown = "" if isinstance(found, (dict, list)) else f", found {found!r}"
+    return f"{path}: {message}{shown}"
+
+
+def _keys_beside(location: tuple) -> list[str]:
+    """The keys that would have been right where an unknown one stands."""
+    section = Config
+    for part in location[:-1]:
+        field = section.model_fields.get(part) if section else None
+        found = [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, Section)] if field else []
+        section = found[0] if found else section if section and not field else None
+    return sorted(section.model_fields) if section else []
+
+
+def _flatten(annotation) -> list:
+    from typing import get_args
+
+    inner = get_args(annotation)
+    return [annotation] if not inner else [part for arg in inner for part in _flatten(arg)]

@@ -1,0 +1,164 @@
+"""Records on disk: their ids, their shards and the files they live in."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import pickle
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# All that a pickle of builtin types and NumPy arrays refers to, under NumPy 1 and 2.
+ALLOWED_GLOBALS = {
+    (f"{package}.{module}", name)
+    for package in ("numpy.core", "numpy._core")
+    for module, name in (
+        ("multiarray", "_reconstruct"),
+        ("multiarray", "scalar"),
+        ("numeric", "_frombuffer"),
+    )
+} | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+
+class BadInput(Exception):
+    """An input that a person must mend; its text names file, record, what was found and what is right."""
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads builtin types and NumPy arrays; a pickle from elsewhere is data, not code."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in ALLOWED_GLOBALS:
+            raise BadInput(
+                f"refers to {module}.{name}; only builtin types and NumPy arrays are read from pickles"
+            )
+        return super().find_class(module, name)
+
+
+def normalise(text: str) -> str:
+    """NFKC with white space folded: texts that read the same are the same."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def digest(value) -> str:
+    """16 hex digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record_id(text: str) -> str:
+    """The id of a record that comes without one: a digest of its normalised prompt."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
+
+
+def shard_of(record: str, shards: int) -> int:
+    """A record's shard follows from its id alone, so adding or deleting others never moves it."""
+    return zlib.crc32(str(record).encode()) % shards
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` in one rename when the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, value) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path):
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: not JSON ({error})") from None
+
+
+def write_pickle(path: str | Path, value) -> None:
+    """Equal values give equal bytes: without a memo, object identity leaves no trace."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        pickler = pickle.Pickler(file, protocol=5)
+        pickler.fast = True
+        pickler.dump(value)
+
+
+def read_pickle(path: str | Path):
+    """Read builtin types and NumPy arrays; anything else is refused with file and name."""
+    try:
+        return RestrictedUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(f"{path}: not a readable pickle ({error})") from None
+
+
+def read_records(path: str | Path) -> Iterator[dict]:
+    """Stream records from .jsonl, .json (a list), .csv, .parquet or .pkl (a list); errors name the line."""
+    path = Path(path)
+    match path.suffix:
+        case ".jsonl":
+            with open(path, encoding="utf-8") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield _parsed(path, number, line)
+        case ".json":
+            yield from _listed(path, read_json(path))
+        case ".csv":
+            with open(path, newline="", encoding="utf-8") as file:
+                yield from csv.DictReader(file)
+        case ".parquet":
+            import pyarrow.parquet as pq
+
+            for batch in pq.ParquetFile(path).iter_batches():
+                yield from batch.to_pylist()
+        case ".pkl":
+            yield from _listed(path, read_pickle(path))
+        case other:
+            raise BadInput(
+                f"{path}: records are read from .jsonl, .json, .csv, .parquet and .pkl files, not {other!r}"
+            )
+
+
+def _parsed(path: Path, number: int, line: str) -> dict:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise BadInput(f"{path}, line {number}: expected an object, found {type(record).__name__}")
+    return record
+
+
+def _listed(path: Path, value) -> list[dict]:
+    if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
+        raise BadInput(f"{path}: expected a list of records, found {type(value).__name__}")
+    return value
+
+
+def write_parquet(path: str | Path, records: Iterable[dict]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(records)), temporary)
+
+
+def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:
+    """Every record stage ends here: what came in went out or was rejected with a reason."""
+    if rows_in != rows_out + rejects:
+        raise AssertionError(f"{stage}: {rows_in} rows in, {rows_out} out and {rejects} rejected")

@@ -1,0 +1,310 @@
+"""Model-written Python runs here and nowhere else.
+
+Covered, for each program on its own: no network (seccomp; an empty network namespace where the kernel allows
+one), reads only below the Python installation and the system's libraries and writes only in a scratch folder
+that is deleted afterwards (Landlock), no new processes and no signals, tracing or mounts (seccomp), bounded
+CPU, wall clock, memory, file size and output (rlimits and the supervisor), an empty environment.
+Not covered: the number of files in the scratch folder within the CPU limit, and side channels. It needs no
+root and no extra packages: Linux 5.13 or newer with Landlock and seccomp.
+
+A supervisor process imports what programs commonly use once, then forks per program: a run costs a few
+milliseconds. It is this file, started as a script.
+"""
+
+import ast
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+DEFAULTS = {"cpu_seconds": 5, "wall_seconds": 10, "memory_mb": 512, "output_bytes": 10_000, "file_mb": 1}
+PRELOAD = ("math", "fractions", "itertools", "datetime", "sympy")
+
+# ---- Landlock: https://docs.kernel.org/userspace-api/landlock.html
+LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
+READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (shared libraries), read_file, read_dir
+FILESYSTEM_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+NETWORK_RIGHTS, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
+
+# ---- seccomp: system calls that a calculation never needs, as (x86-64, aarch64) numbers
+DENIED = {
+    "socket": (41, 198), "connect": (42, 203), "sendto": (44, 206), "bind": (49, 200), "listen": (50, 201),
+    "socketpair": (53, 199), "fork": (57, None), "vfork": (58, None), "execve": (59, 221),
+    "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "mount": (165, 40), "umount2": (166, 39),
+    "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268),
+    "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "kexec_load": (246, 104), "reboot": (169, 142), "swapon": (167, 224),
+    "swapoff": (168, 225), "open_by_handle_at": (304, 265), "memfd_create": (319, 279), "setuid": (105, 146),
+    "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147),
+    "setresgid": (119, 149), "setgroups": (116, 159), "personality": (135, 92), "quotactl": (179, 60),
+    "acct": (163, 89), "settimeofday": (164, 170), "clock_settime": (227, 112), "sethostname": (170, 161),
+    "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "syslog": (103, 116), "setrlimit": (160, 164), "fanotify_init": (300, 262),
+}  # fmt: skip
+CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
+CLONE_THREAD = 0x10000
+CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SandboxUnavailable(Exception):
+    """This machine offers no isolation; the text says what is missing and what can be done."""
+
+
+class Sandbox:
+    """`with Sandbox() as run: run("print(1 + 1)")["output"]`; identical programs are run once."""
+
+    def __init__(self, isolate: bool = True, **limits):
+        self.isolate, self.limits, self.cache = isolate, DEFAULTS | limits, {}
+        self.process = None
+
+    def __enter__(self):
+        if self.isolate and (missing := missing_isolation()):
+            raise SandboxUnavailable(
+                f"model-written code cannot be isolated here: {'; '.join(missing)}. Use a machine with Linux "
+                "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run it unprotected."
+            )
+        self._start()
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+
+    def __call__(self, code: str) -> dict:
+        """Run a program; {"output": str, "error": str or None}. A program's fault is never the caller's."""
+        if code not in self.cache:
+            try:
+                self.process.stdin.write(json.dumps({"code": code, "limits": self.limits}) + "\n")
+                self.process.stdin.flush()
+                answer = self.process.stdout.readline()
+            except BrokenPipeError:
+                answer = ""
+            if not answer:
+                raise RuntimeError(f"the sandbox's supervisor ended (exit {self.process.wait()})")
+            self.cache[code] = json.loads(answer)
+        return self.cache[code]
+
+
+def missing_isolation() -> list[str]:
+    """What this kernel lacks of the two mechanisms that are required; empty when all is there."""
+    missing = []
+    if platform.machine() not in MACHINES:
+        missing.append(f"no system call table for {platform.machine()}")
+    if landlock_version() < 1:
+        missing.append("Landlock is not available")
+    if libc.prctl(21, 0, 0, 0, 0) < 0:  # PR_GET_SECCOMP
+        missing.append("seccomp is not available")
+    return missing
+
+
+def landlock_version() -> int:
+    return libc.syscall(LANDLOCK_CREATE, None, 0, 1)
+
+
+# ---------------------------------------------------------------- the supervisor
+
+
+def supervise(isolate: bool) -> None:
+    for module in PRELOAD:
+        with contextlib.suppress(ImportError):
+            __import__(module)
+    if isolate:
+        enter_namespaces()
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(run_once(request["code"], request["limits"], isolate)), flush=True)
+
+
+def enter_namespaces() -> bool:
+    """An own user, network, IPC and UTS namespace, where the kernel allows it."""
+    uid, gid = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0:
+        return False
+    with contextlib.suppress(OSError):
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    return True
+
+
+def run_once(code: str, limits: dict, isolate: bool) -> dict:
+    scratch = tempfile.mkdtemp(prefix="sandbox-")
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_end)
+        run_child(code, limits, isolate, scratch, write_end)
+    os.close(write_end)
+    try:
+        return collect(pid, read_end, limits)
+    finally:
+        os.close(read_end)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def collect(pid: int, pipe: int, limits: dict) -> dict:
+    """Read the child's output until it ends, prints too much or takes too long; then see that it is gone."""
+    deadline, output, error = time.monotonic() + limits["wall_seconds"], b"", None
+    while True:
+        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            error = f"took more than {limits['wall_seconds']} s"
+            break
+        chunk = os.read(pipe, 65536)
+        if not chunk:
+            break
+        output += chunk
+        if len(output) > limits["output_bytes"]:
+            output, error = output[: limits["output_bytes"]], f"printed more than {limits['output_bytes']} bytes"
+            break
+    if error:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    text, _, trace = output.decode(errors="replace").partition("\0")
+    if error is None and os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        cpu = number in (signal.SIGXCPU, signal.SIGKILL)
+        error = f"used more than {limits['cpu_seconds']} s of CPU" if cpu else f"died of signal {number}"
+    elif error is None and os.WEXITSTATUS(status):
+        error = trace.strip() or f"exit status {os.WEXITSTATUS(status)}"
+    return {"output": text, "error": error}
+
+
+# ---------------------------------------------------------------- the program's own process
+
+
+def run_child(code: str, limits: dict, isolate: bool, scratch: str, pipe: int) -> None:
+    """Never returns. What follows a NUL byte in the output is the error's last line."""
+    status = 0
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(pipe, 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.closerange(3, 256)
+        os.chdir(scratch)
+        os.environ.clear()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        set_limits(limits)
+        if isolate:
+            restrict_files(scratch)
+            restrict_calls()
+        sys.stdout = open(1, "w", buffering=65536, closefd=False)
+        exec(compile(last_expression_printed(code), "<program>", "exec"), {"__name__": "__main__"})
+        sys.stdout.flush()
+    except SystemExit as stop:
+        status = 0 if stop.code in (None, 0) else 1
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+    except BaseException as fault:
+        status = 1
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        with contextlib.suppress(BaseException):
+            os.write(1, b"\0" + traceback.format_exception_only(fault)[-1].strip()[:500].encode())
+    os._exit(status)
+
+
+def last_expression_printed(code: str) -> ast.Module:
+    """As at a Python prompt: a program that ends with a bare expression prints it, unless it is None."""
+    tree = ast.parse(code)
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        value = tree.body[-1].value
+        prints = isinstance(value, ast.Call) and getattr(value.func, "id", "") == "print"
+        if not prints:
+            show = ast.parse("(lambda value: value is None or print(value))(None)").body[0]
+            show.value.args = [value]
+            tree.body[-1] = ast.fix_missing_locations(ast.copy_location(show, tree.body[-1]))
+    return tree
+
+
+def set_limits(limits: dict) -> None:
+    cpu, memory = limits["cpu_seconds"], limits["memory_mb"] << 20
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def restrict_files(scratch: str) -> None:
+    """Landlock: read below the Python installation and system libraries, write below `scratch`."""
+    version = landlock_version()
+    rights = FILESYSTEM_RIGHTS[max(v for v in FILESYSTEM_RIGHTS if v <= version)]
+    attributes = struct.pack("=QQQ", rights, NETWORK_RIGHTS if version >= 4 else 0, SCOPES if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = check(libc.syscall(LANDLOCK_CREATE, attributes, size, 0), "landlock_create_ruleset")
+    readable = {sys.prefix, sys.base_prefix, "/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo"}
+    devices = ("/dev/null", "/dev/urandom", "/dev/zero")
+    grants = [(path, READ) for path in readable] + [(path, 1 << 2) for path in devices] + [(scratch, rights)]
+    for path, access in grants:
+        if os.path.exists(path):
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            rule = struct.pack("=Qi", access, descriptor)
+            check(libc.syscall(LANDLOCK_ADD, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
+            os.close(descriptor)
+    check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")  # PR_SET_NO_NEW_PRIVS
+    check(libc.syscall(LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
+
+
+def restrict_calls() -> None:
+    """seccomp: the calls in DENIED fail with EPERM; threads stay possible, processes do not."""
+    column, architecture = MACHINES[platform.machine()]
+    load, equal, greater, masked, answer = 0x20, 0x15, 0x35, 0x45, 0x06
+    allow, refuse, no_such = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
+    kill = 0x80000000
+    program = [
+        (load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, kill), (load, 0, 0, 0),
+        (greater, 0, 1, 0x40000000), (answer, 0, 0, kill),  # the x32 numbers
+        (equal, 0, 1, CLONE3[column]), (answer, 0, 0, no_such),  # glibc then uses clone
+        (equal, 0, 4, CLONE[column]), (load, 0, 0, 16), (masked, 0, 1, CLONE_THREAD),
+        (answer, 0, 0, allow), (answer, 0, 0, refuse),
+        (equal, 0, 6, PRLIMIT[column]), (load, 0, 0, 32), (equal, 0, 3, 0), (load, 0, 0, 36),
+        (equal, 0, 1, 0), (answer, 0, 0, allow), (answer, 0, 0, refuse),  # reading limits is fine
+    ]  # fmt: skip
+    for numbers in DENIED.values():
+        if numbers[column] is not None:
+            program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
+    program.append((answer, 0, 0, allow))
+    code = b"".join(struct.pack("=HBBI", op, yes, no, value) for op, yes, no, value in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filter_program = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(buffer))
+    check(libc.prctl(22, 2, filter_program, 0, 0), "seccomp")  # PR_SET_SECCOMP, filter mode
+
+
+if __name__ == "__main__":
+    supervise(isolate=sys.argv[1] == "isolate")

@@ -1,0 +1,132 @@
+"""The transformers engine, for CPUs and small models: left-padded batches with a key-value cache.
+
+Each request draws from its own counter-based generator, one uniform number per token, so that an answer depends
+on its batch only through floating point. Finished rows leave the batch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from workflow_scripts.engines import Completion, Request
+
+
+class Engine:
+    def __init__(self, model: str, settings: dict, sampling: dict, stop: Sequence[str]):
+        torch.set_num_threads(settings["threads"])
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, settings["dtype"]))
+        self.model.to(self.device).eval()
+        self.sampling, self.stop = sampling, list(stop)
+        self.version = {
+            "engine": "transformers",
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "dtype": settings["dtype"],
+        }
+        self.ends = _end_tokens(self.model)
+        self.may_stop = self._tokens_that_may_end_a_stop()
+
+    def _tokens_that_may_end_a_stop(self) -> torch.Tensor:
+        """[vocabulary] bool: only rows that drew one of these need to be decoded and looked at."""
+        size = self.model.get_output_embeddings().weight.shape[0]
+        texts = self.tokenizer.batch_decode([[i] for i in range(min(size, len(self.tokenizer)))])
+        last = {stop[-1] for stop in self.stop}
+        flags = [any(character in text for character in last) for text in texts]
+        return torch.tensor(flags + [False] * (size - len(flags)), device=self.device)
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].tokens))
+        rows = [requests[i] for i in order]
+        answers = [Completion([], "length") for _ in rows]
+        uniform = _uniforms(rows)
+        contexts = [row.tokens for row in rows]
+        width = max(map(len, contexts))
+        pad = self.ends[0]
+        tokens = torch.tensor([[pad] * (width - len(c)) + c for c in contexts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self.device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache, alive = DynamicCache(config=self.model.config), list(range(len(rows)))
+        for step in range(max(row.max_tokens for row in rows)):
+            logits = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            drawn, logps = self._draw(logits.float(), uniform[alive, step])
+            keep = self._record(rows, answers, alive, drawn, logps)
+            if not keep:
+                break
+            if len(keep) < len(alive):
+                index = torch.tensor(keep, device=self.device)
+                cache.batch_select_indices(index)
+                drawn, mask, positions = drawn[index], mask[index], positions[index]
+                alive = [alive[i] for i in keep]
+            tokens = drawn[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            positions = positions[:, -1:] + 1
+        by_request = dict(zip(order, answers))
+        return [by_request[i] for i in range(len(requests))]
+
+    def _draw(self, logits: torch.Tensor, uniform: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """One token per row of logits [batch, vocabulary], and its log-probability."""
+        temperature = self.sampling["temperature"]
+        logps = (logits / temperature if temperature else logits).log_softmax(-1)
+        if temperature:
+            weights = _filtered(logps.exp().double(), self.sampling["top_p"], self.sampling["top_k"])
+            cumulative = weights.cumsum(-1)
+            target = torch.as_tensor(uniform, device=self.device)[:, None] * cumulative[:, -1:]
+            drawn = torch.searchsorted(cumulative, target, right=True)[:, 0]
+            drawn = drawn.clamp(max=logits.shape[-1] - 1)
+        else:
+            drawn = logps.argmax(-1)
+        return drawn, logps.gather(-1, drawn[:, None])[:, 0]
+
+    def _record(self, rows, answers, alive, drawn, logps) -> list[int]:
+        """Append the drawn tokens; positions in the batch of the rows that go on."""
+        suspects, keep = self.may_stop[drawn].tolist(), []
+        for place, (row, token, logp) in enumerate(zip(alive, drawn.tolist(), logps.tolist())):
+            answer = answers[row]
+            answer.tokens.append(token)
+            answer.logps.append(logp)
+            if token in self.ends:
+                answer.finish = "eos"
+            elif suspects[place] and self._stopped(answer.tokens):
+                answer.finish = "stop"
+            elif len(answer.tokens) < rows[row].max_tokens:
+                keep.append(place)
+        return keep
+
+    def _stopped(self, tokens: list[int]) -> bool:
+        tail = self.tokenizer.decode(tokens[-max(map(len, self.stop)) :])
+        return any(stop in tail for stop in self.stop)
+
+
+def _end_tokens(model) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    ends = model.config.eos_token_id if ends is None else ends
+    return list(ends) if isinstance(ends, (list, tuple)) else [ends]
+
+
+def _uniforms(rows: Sequence[Request]) -> np.ndarray:
+    """[rows, longest max_tokens] numbers in [0, 1): each row's own stream."""
+    longest = max(row.max_tokens for row in rows)
+    return np.stack([np.random.Generator(np.random.Philox(key=row.seed)).random(longest) for row in rows])
+
+
+def _filtered(weights: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
+    """Probabilities [batch, vocabulary] with all outside the nucleus or the k best set to 0."""
+    if top_p >= 1 and not top_k:
+        return weights
+    ordered, index = weights.sort(-1, descending=True, stable=True)
+    drop = ordered.cumsum(-1) - ordered >= top_p
+    if top_k:
+        drop[:, top_k:] = True
+    return torch.zeros_like(weights).scatter(-1, index, ordered.masked_fill(drop, 0.0))

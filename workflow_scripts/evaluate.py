@@ -1,0 +1,24 @@
+"""Count a checkpoint's graded answers to the eval questions: the figures of a round."""
+
+from workflow_scripts import tasks
+from workflow_scripts.core.cli import arguments, run
+from workflow_scripts.core.manifest import content_digest
+from workflow_scripts.core.records import read_records, write_json
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
+    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--output", required=True, help="the .json to write")
+    args = parser.parse_args()
+    records = [record for path in args.results for record in read_records(path)]
+    figures = tasks.load(args.task).summarise(records)
+    inputs = {path: content_digest(path) for path in args.results}
+    write_json(args.output, {"round": args.round} | figures | {"inputs": inputs})
+    print(f"round {args.round}: accuracy {figures['accuracy']:.3f}, {len(records)} answers")
+
+
+if __name__ == "__main__":
+    run(main)

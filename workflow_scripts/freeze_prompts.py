@@ -1,0 +1,84 @@
+"""Freeze the prompts of a run: read or make them, validate them, and keep them as two Parquet files.
+
+Rows without a question or an answer, repeated questions and train questions that are also eval questions go to
+rejects.jsonl with a reason each.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from workflow_scripts import tasks
+from workflow_scripts.core import shards
+from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.config import Prompts
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import BadInput, conserve, normalise, replacing, write_parquet
+
+
+def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> str | None:
+    """Why a record cannot be used, or None."""
+    for key in ("question", "answer"):
+        if not isinstance(record[key], str) or not record[key].strip():
+            return f"no {key}"
+    text = normalise(record["question"])
+    if text in seen:
+        return "the question occurs before"
+    if record["id"] in ids:
+        return f"the id {record['id']} occurs before"
+    if text in eval_texts:
+        return "the question is also an eval question"
+    return None
+
+
+def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[list[dict], list[dict]]:
+    """(good records, rejects with `split` and `reason`)."""
+    good, rejects, seen, ids = [], [], set(), set()
+    for record in records:
+        if reason := fault(record, seen, ids, eval_texts):
+            rejects.append(record | {"split": split, "reason": reason})
+            continue
+        seen.add(normalise(record["question"]))
+        ids.add(record["id"])
+        good.append(record)
+    conserve(f"freeze_prompts ({split})", len(records), len(good), len(rejects))
+    return good, rejects
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    parser.add_argument("--settings", required=True, help="the config's `prompts` section as JSON")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
+    args = parser.parse_args()
+    task, output = tasks.load(args.task), Path(args.output)
+    settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
+
+    splits, rejects, eval_texts = {}, [], set()
+    for name in ("eval", "train"):
+        records = list(task.read_prompts(settings[name], settings, name, args.seed))
+        splits[name], bad = validate(records, name, eval_texts)
+        rejects += bad
+        if not splits[name]:
+            raise BadInput(f"prompts.{name}: none of {len(records)} records can be used: {reasons(bad)}")
+        eval_texts = {normalise(record["question"]) for record in splits[name]}
+        say(f"{name}: {len(splits[name])} prompts, {len(bad)} rejects {reasons(bad)}")
+    with replacing(output / "rejects.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
+    for name, records in splits.items():
+        path = output / f"{name}.parquet"
+        write_parquet(path, records)
+        sources = [settings[name]["file"]] if settings[name]["file"] else []
+        write_manifest(path, sources, settings | {"seed": args.seed}, rows=len(records))
+        shards.sync(path, args.shards, output / "shards" / name)
+
+
+def reasons(rejects: list[dict]) -> str:
+    counts = Counter(reject["reason"] for reject in rejects)
+    return "(" + "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(5)) + ")"
+
+
+if __name__ == "__main__":
+    run(main)

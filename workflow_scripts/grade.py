@@ -1,0 +1,74 @@
+"""Grade answers: programs run in the sandbox, final answers are compared with the gold ones.
+
+Results that exist as files are graded by the same command, which prints one line of figures:
+
+    python -m workflow_scripts.grade --task math --results FILE.pkl --output OUT.pkl
+
+accuracy judges the final answer, accuracy_any any attempt in the answer (as AutoCode did), code_share counts
+answers with code, agreement compares accuracy_any with the verdicts already stored in the file.
+"""
+
+import time
+
+from workflow_scripts import tasks
+from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.code import code_digests
+from workflow_scripts.core.ledger import Ledger, map_records
+from workflow_scripts.core.manifest import write_manifest, write_usage
+from workflow_scripts.core.records import BadInput, conserve, read_records, write_pickle
+from workflow_scripts.core.sandbox import Sandbox
+
+BATCH = 64
+
+
+def figures(results: list[dict], earlier: list[dict]) -> dict[str, float]:
+    """The command's line, as fractions of all answers."""
+    count = len(results)
+    stored = [bool(old["match"][0]["res"]) == new["any"] for old, new in zip(earlier, results) if old.get("match")]
+    return {
+        "accuracy": sum(r["match"][0]["res"] for r in results) / count,
+        "accuracy_any": sum(r["any"] for r in results) / count,
+        "code_share": sum(r["key"] == "pot" for r in results) / count,
+        "n": count,
+        "agreement": sum(stored) / len(stored) if stored else float("nan"),
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
+    parser.add_argument("--sandbox", choices=("on", "off"), default="on")
+    parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
+    parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}, for the ledger")
+    parser.add_argument("--output", required=True, help="the .pkl to write")
+    args = parser.parse_args()
+    started, task = time.time(), tasks.load(args.task)
+    records = list(read_records(args.results))
+    for number, record in enumerate(records):
+        if missing := [key for key in ("question", "solution", "correct") if key not in record]:
+            raise BadInput(f"{args.results}, record {number}: lacks {', '.join(missing)}")
+
+    with Sandbox(isolate=args.sandbox == "on") as sandbox:
+        code = code_digests(task.__name__, "workflow_scripts.core.sandbox")
+        verdicts = map_records(
+            [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
+            lambda job: [code, job["uid"], job["solution"], job["correct"]],
+            lambda batch: [task.grade(job, sandbox) for job in batch],
+            Ledger(args.ledger, args.shard) if args.ledger else None,
+            [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],
+            f"grade {args.shard}",
+        )
+    results = [record | verdict for record, verdict in zip(records, verdicts)]
+    conserve("grade", len(records), len(results), 0)
+    write_pickle(args.output, results)
+    write_manifest(args.output, [args.results], {}, rows=len(results))
+    write_usage(args.output, seconds=time.time() - started)
+    if not results:
+        say("no answers to grade in this shard")
+        return
+    print(" ".join(f"{name}={value:.4f}" if name != "n" else f"n={value}" for name, value in figures(results, records).items()))
+
+
+if __name__ == "__main__":
+    run(main)

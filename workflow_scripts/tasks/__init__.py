@@ -1,0 +1,24 @@
+"""What is learnt: one module per task. A new task is one file here.
+
+A task is a module with these names (tasks/math.py has them all, documented):
+
+    STOP                                strings after which the policy waits for the environment
+    read_prompts(split, prompts, name, seed)   the prompts of a split: id, question, answer, level
+    worked_examples(cold_start, seed)   the cold start's texts (tasks that make them up, or read a file)
+    requests(question, version)         what is asked, by trigger
+    reply(text, run)                    the environment's turn, or None when the answer is complete
+    segments(text)                      an imported answer as (text, sampled by a policy?) pieces
+    grade(record, run)                  verdicts; `run` runs a program in the sandbox
+    construct_meta(records)             graded answers by question
+    select(metas, settings, seed, encode)   the training rows of a round
+    summarise(records)                  the evaluation's figures
+
+A task's module is imported by name and belongs to the code digests of the stages that use it, so a change in one
+task leaves the other recipes' results alone.
+"""
+
+import importlib
+
+
+def load(name: str):
+    return importlib.import_module(f"workflow_scripts.tasks.{name}")

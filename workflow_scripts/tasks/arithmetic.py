@@ -1,0 +1,94 @@
+"""The math recipe in miniature: arithmetic at three levels, small enough for a laptop's CPU.
+
+One-digit facts can be learnt by heart and two-digit products cannot, so a policy that chooses well answers the
+former directly and writes a program for the latter. Train and eval are disjoint as texts: the easiest level
+shares its facts and holds out wordings, the others hold out operands.
+"""
+
+import itertools
+import random
+import zlib
+from collections.abc import Callable, Iterator
+
+from workflow_scripts.core.records import BadInput, record_id
+from workflow_scripts.tasks import math
+from workflow_scripts.tasks.math import *  # noqa: F403  grading, selection and the rest are the math task's
+
+WORDINGS = (
+    "What is {}?", "Compute {}.", "Work out {}.", "How much is {}?", "Calculate {}.", "{} = ?", "Value of {}?",
+    "I need {}.",
+)  # fmt: skip
+HELD_OUT_WORDINGS = ("Find {}.", "Tell me {}.")
+APPLY: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+}
+LEVELS = {"one_digit": (range(10), "+-*"), "two_digit_sum": (range(10, 100), "+-"), "two_digit_product": (range(10, 100), "*")}
+
+
+def facts(level: str, split: str) -> list[tuple[int, str, int]]:
+    """All (a, op, b) of a level; above the first, every tenth is held out for eval. Differences are not negative."""
+    if level not in LEVELS:
+        raise BadInput(f"there is no level {level!r}; levels are {', '.join(LEVELS)}")
+    operands, signs = LEVELS[level]
+    found = [(a, sign, b) for a, b in itertools.product(operands, repeat=2) for sign in signs if sign != "-" or a >= b]
+    if level == "one_digit":
+        return found
+    return [fact for fact in found if (zlib.crc32(repr(fact).encode()) % 10 == 0) == (split == "eval")]
+
+
+def questions(level: str, split: str, rng: random.Random) -> Iterator[tuple[str, tuple]]:
+    """(question, fact) for ever, seeded; a text may come again."""
+    pool = facts(level, split)
+    wordings = HELD_OUT_WORDINGS if split == "eval" and level == "one_digit" else WORDINGS
+    while True:
+        fact = rng.choice(pool)
+        yield rng.choice(wordings).format(f"{fact[0]} {fact[1]} {fact[2]}"), fact
+
+
+def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[dict]:
+    """`count` different questions of each level, from a seed; or a file, as in the math task."""
+    if split["file"]:
+        yield from math.read_prompts(split, prompts, name, seed)
+        return
+    for level, count in split["count"].items():
+        wordings = len(HELD_OUT_WORDINGS if name == "eval" and level == "one_digit" else WORDINGS)
+        available = len(facts(level, name)) * wordings
+        if count > available:
+            raise BadInput(f"prompts.{name}.count.{level}: {count} questions asked, there are {available}")
+        seen: set[str] = set()
+        for question, (a, sign, b) in questions(level, name, random.Random(f"{seed}.{name}.{level}")):
+            if len(seen) == count:
+                break
+            if question not in seen:
+                seen.add(question)
+                answer = str(APPLY[sign](a, b))
+                yield {"id": record_id(question), "question": question, "answer": answer, "level": level}
+
+
+def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
+    """Worked answers of both kinds, in auto mode and as triggered, shuffled over levels."""
+    if cold_start["file"]:
+        yield from math.worked_examples(cold_start, seed)
+        return
+    rng = random.Random(f"{seed}.cold_start")
+    order = [level for level, count in cold_start["count"].items() for _ in range(count)]
+    rng.shuffle(order)
+    streams = {level: questions(level, "train", rng) for level in cold_start["count"]}
+    for level in order:
+        question, (a, sign, b) = next(streams[level])
+        key = "pot" if rng.random() < cold_start["code_share"] else "cot"
+        trigger = "auto" if rng.random() < 0.6 else key
+        yield {"question": question, "pieces": worked(a, sign, b, key), "trigger": trigger}
+
+
+def worked(a: int, sign: str, b: int, key: str) -> list[tuple[str, bool]]:
+    result = APPLY[sign](a, b)
+    if key == "cot":
+        return [(f" The answer is {result}.", True)]
+    return [
+        (f"\n```python\nprint({a} {sign} {b})\n```\n```output", True),
+        (f"\n{result}\n```\n", False),
+        (f"The answer is {result}.", True),
+    ]

@@ -1,0 +1,1 @@
+"""The training core: bins, attention without padding, log-probs, objectives and the trainer."""

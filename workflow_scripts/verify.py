@@ -1,0 +1,118 @@
+"""Walk the manifests of a run and say per round whether its artefacts are sound, stale, missing or damaged.
+
+sound: its bytes are those that its manifest names, and so are its inputs. stale: an input changed since, or is not
+sound itself. missing: named by a manifest, or by the config's rounds, but not there. damaged: other bytes.
+Fails if anything is not sound.
+"""
+
+import functools
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from workflow_scripts.core.checkpoint import describe
+from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.manifest import content_digest, file_digest
+from workflow_scripts.core.records import BadInput, read_json
+
+ORDER = ("damaged", "missing", "stale", "sound")
+
+
+def round_of(path: str | Path) -> str:
+    """The round an artefact belongs to, by its path below the run: "prompts", or a number."""
+    if "prompts" in Path(path).parts:
+        return "prompts"
+    found = re.search(r"(?:/|_)r(\d+)(?:$|/|_|\.)", str(path))
+    return found[1] if found else "0"
+
+
+class Walk:
+    """States of artefacts by path, worked out once each."""
+
+    def __init__(self, folder: str, rounds: int):
+        self.folder = Path(folder)
+        self.manifests = {}
+        for path in sorted(self.folder.rglob("*.json")):
+            inner = path.relative_to(self.folder).parts[0]
+            if inner in ("ledger", "state", "logs", "benchmarks", "report") or "model" in path.parts:
+                continue
+            value = read_json(path)
+            if isinstance(value, dict) and "inputs" in value:
+                self.manifests[value.get("artefact", str(path))] = (path, value)
+        made = [int(name) for name in map(round_of, self.manifests) if name.isdigit()]
+        self.expected = [
+            f"{folder}/{name}"
+            for n in range(max([rounds, *made]) + 1)
+            for name in (f"checkpoints/r{n}/checkpoint.json", f"evaluation/r{n}.json")
+        ]
+
+    @functools.cache
+    def state(self, name: str) -> tuple[str, str]:
+        """(state, why) of an artefact."""
+        if not Path(name).exists():
+            return "missing", "not there"
+        if name not in self.manifests:
+            return "sound", ""
+        manifest = self.manifests[name][1]
+        if fault := self.damage(name, manifest):
+            return fault
+        for source, recorded in manifest["inputs"].items():
+            state, _ = self.state(source)
+            if state != "sound":
+                return "stale", f"its input {source} is {state}"
+            if content_digest(source) != recorded:
+                return "stale", f"its input {source} changed since"
+        return "sound", ""
+
+    def damage(self, name: str, manifest: dict) -> tuple[str, str] | None:
+        if "files" in manifest:
+            folder = Path(name).parent / "model"
+            if not folder.is_dir():
+                return "missing", f"{folder} is not there"
+            present = describe(folder)["files"]
+            for file in sorted(manifest["files"].keys() | present.keys()):
+                if file not in present:
+                    return "missing", f"{folder / file} is not there"
+                if present[file] != manifest["files"].get(file):
+                    return "damaged", f"{folder / file} is not the file that was written"
+        elif "sha256" in manifest and file_digest(name) != manifest["sha256"]:
+            if round_of(name) == "prompts":
+                return None  # frozen prompts may be edited by hand: what was made of them tells whether it is stale
+            return "damaged", "its bytes are not those that were written"
+        return None
+
+    def all(self) -> dict[str, dict[str, tuple[str, str]]]:
+        """{round: {artefact: (state, why)}} over manifests, their inputs, and what the config expects."""
+        names = set(self.manifests) | set(self.expected)
+        names |= {source for _, manifest in self.manifests.values() for source in manifest["inputs"]}
+        rounds = defaultdict(dict)
+        for name in progress(sorted(names), total=len(names), desc="verify", unit="artefact"):
+            rounds[round_of(name)][name] = self.state(name)
+        return rounds
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds that the config asks for")
+    args = parser.parse_args()
+    if not Path(args.run).is_dir():
+        raise BadInput(f"{args.run}: nothing has been made here yet")
+    rounds, faults = Walk(args.run, args.rounds).all(), 0
+    for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):
+        states = rounds[name]
+        worst = min((state for state, _ in states.values()), key=ORDER.index)
+        label = "prompts" if name == "prompts" else f"round {name}"
+        print(f"{label}: {worst} ({len(states)} artefacts)")
+        for artefact, (state, why) in states.items():
+            if state != "sound":
+                faults += 1
+                print(f"  {state}: {artefact}: {why}")
+    if faults:
+        print(f"{faults} artefacts are not sound; `snakemake -n` says what a rerun would make again. Damaged or "
+              "missing files below a checkpoint: delete its checkpoint.json and run again.")  # fmt: skip
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    run(main)
