@@ -16,12 +16,8 @@ if not workflow.overwrite_configfiles:
 
 ##### what every rule uses #####
 include: "rules/common.smk"
-
-
 ##### targets #####
 include: "rules/targets.smk"
-
-
 ##### a round, in the order of the story #####
 include: "rules/prompts.smk"
 include: "rules/cold_start.smk"

@@ -11,8 +11,15 @@ rule generate:
     output:
         data=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.pkl",
         manifest=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.json",
+    log:
+        f"{RUN}/logs/generate/r{{n}}_{{version}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/generate/r{{n}}_{{version}}_{{shard}}.tsv"
     wildcard_constraints:
         n=rf"(?!(?:{imported})/)\d+" if imported else r"\d+",
+    conda:
+        ENV
+    threads: cfg.generate.threads
     params:
         *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
         task=flag("task", cfg.task),
@@ -22,13 +29,8 @@ rule generate:
         seed=lambda wildcards: flag("seed", f"{cfg.seed}.r{wildcards.n}"),
         sandbox=flag("sandbox", cfg.sandbox),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate/r{wildcards.n}/{wildcards.version}"),
-    log:
-        f"{RUN}/logs/generate/r{{n}}_{{version}}_{{shard}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/generate/r{{n}}_{{version}}_{{shard}}.tsv"
-    threads: cfg.generate.threads
     shell:
-        "{STAGE}.generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
+        "python -m workflow_scripts.generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
         "{params.sandbox} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
         "--shard-file {input.shard} {params.ledger} "
         "--output {output.data} 2>&1 | tee {log}"
@@ -41,17 +43,19 @@ rule import_results:
     output:
         data=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.pkl",
         manifest=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.json",
-    wildcard_constraints:
-        n=imported or "never",
-    params:
-        *get_code("import_results", task=True),
-        task=flag("task", cfg.task),
     log:
         f"{RUN}/logs/import_results/r{{n}}_{{version}}_{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/import_results/r{{n}}_{{version}}_{{shard}}.tsv"
+    wildcard_constraints:
+        n=imported or "never",
+    conda:
+        ENV
+    params:
+        *get_code("import_results", task=True),
+        task=flag("task", cfg.task),
     shell:
-        "{STAGE}.import_results {params.task} --results {input.results:q} --model {input.model} "
+        "python -m workflow_scripts.import_results {params.task} --results {input.results:q} --model {input.model} "
         "--shard {wildcards.shard} --output {output.data} 2>&1 | tee {log}"
 
 
@@ -62,16 +66,19 @@ rule grade:
     output:
         data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",
         manifest=f"{RUN}/{{place}}/{{shard}}_matchlog.json",
-    wildcard_constraints:
-        place=r"results/r\d+/(?:auto|trigger)|evaluation/r\d+",
-    params:
-        *get_code("grade", task=True),
-        task=flag("task", cfg.task),
-        sandbox=flag("sandbox", cfg.sandbox),
     log:
         f"{RUN}/logs/grade/{{place}}/{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/grade/{{place}}/{{shard}}.tsv"
+    wildcard_constraints:
+        place=r"results/r\d+/(?:auto|trigger)|evaluation/r\d+",
+    conda:
+        ENV
+    params:
+        *get_code("grade", task=True),
+        task=flag("task", cfg.task),
+        sandbox=flag("sandbox", cfg.sandbox),
+        ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/grade/{wildcards.place}"),
     shell:
-        "{STAGE}.grade {params.task} {params.sandbox} --results {input.data} --shard {wildcards.shard} "
-        "--ledger {RUN}/ledger/grade/{wildcards.place} --output {output.data} 2>&1 | tee {log}"
+        "python -m workflow_scripts.grade {params.task} {params.sandbox} --results {input.data} --shard {wildcards.shard} "
+        "{params.ledger} --output {output.data} 2>&1 | tee {log}"

@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
@@ -26,8 +27,10 @@ EXP = cfg.expname or cfg.name
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
 
-# Jobs run the Python that runs Snakemake, and find the package from any working directory.
-STAGE = f"PYTHONPATH={workflow.basedir} {sys.executable} -m workflow_scripts"
+# Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
+ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
+path = "" if workflow.deployment_settings.deployment_method else f"PATH={Path(sys.executable).parent}:$PATH "
+shell.prefix(f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir}; ")
 
 
 wildcard_constraints:

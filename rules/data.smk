@@ -8,16 +8,18 @@ rule construct_meta:
     output:
         data=f"{RUN}/meta/r{{n}}_{{version}}_q2responses_{EXP}.pkl",
         manifest=f"{RUN}/meta/r{{n}}_{{version}}_q2responses_{EXP}.json",
-    params:
-        *get_code("construct_meta", task=True),
-        task=flag("task", cfg.task),
-        dedup="--dedup" if cfg.data.dedup else "",
     log:
         f"{RUN}/logs/construct_meta/r{{n}}_{{version}}.log",
     benchmark:
         f"{RUN}/benchmarks/construct_meta/r{{n}}_{{version}}.tsv"
+    conda:
+        ENV
+    params:
+        *get_code("construct_meta", task=True),
+        task=flag("task", cfg.task),
+        dedup="--dedup" if cfg.data.dedup else "",
     shell:
-        "{STAGE}.construct_meta {params.task} {params.dedup} --results {input.data} "
+        "python -m workflow_scripts.construct_meta {params.task} {params.dedup} --results {input.data} "
         "--output {output.data} 2>&1 | tee {log}"
 
 
@@ -29,16 +31,18 @@ rule construct_data:
     output:
         data=f"{get_data('{n}')}.pkl",
         manifest=f"{get_data('{n}')}.json",
+    log:
+        f"{RUN}/logs/construct_data/r{{n}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/construct_data/r{{n}}.tsv"
+    conda:
+        ENV
     params:
         *get_code("construct_data", task=True),
         task=flag("task", cfg.task),
         settings=flag("settings", get_settings(cfg.data)),
         seed=flag("seed", cfg.seed),
         metas=lambda wildcards: " ".join(flag(*item) for item in get_metas(wildcards).items()),
-    log:
-        f"{RUN}/logs/construct_data/r{{n}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/construct_data/r{{n}}.tsv"
     shell:
-        "{STAGE}.construct_data {params.task} {params.settings} {params.seed} {params.metas} "
+        "python -m workflow_scripts.construct_data {params.task} {params.settings} {params.seed} {params.metas} "
         "--model {input.model} --output {output.data} 2>&1 | tee {log}"

@@ -9,8 +9,14 @@ use rule generate as generate_eval with:
     output:
         data=f"{RUN}/evaluation/r{{n}}/{{shard}}.pkl",
         manifest=f"{RUN}/evaluation/r{{n}}/{{shard}}.json",
+    log:
+        f"{RUN}/logs/generate_eval/r{{n}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/generate_eval/r{{n}}_{{shard}}.tsv"
     wildcard_constraints:
         n=r"\d+",
+    conda:
+        ENV
     params:
         *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
         task=flag("task", cfg.task),
@@ -20,10 +26,6 @@ use rule generate as generate_eval with:
         seed=flag("seed", f"{cfg.seed}.eval"),
         sandbox=flag("sandbox", cfg.sandbox),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate_eval/r{wildcards.n}"),
-    log:
-        f"{RUN}/logs/generate_eval/r{{n}}_{{shard}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/generate_eval/r{{n}}_{{shard}}.tsv"
 
 
 rule evaluate:
@@ -32,15 +34,17 @@ rule evaluate:
         manifests=[f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.json" for rank in RANKS],
     output:
         f"{RUN}/evaluation/r{{n}}.json",
-    params:
-        *get_code("evaluate", task=True),
-        task=flag("task", cfg.task),
     log:
         f"{RUN}/logs/evaluate/r{{n}}.log",
     benchmark:
         f"{RUN}/benchmarks/evaluate/r{{n}}.tsv"
+    conda:
+        ENV
+    params:
+        *get_code("evaluate", task=True),
+        task=flag("task", cfg.task),
     shell:
-        "{STAGE}.evaluate {params.task} --results {input.data} --round {wildcards.n} "
+        "python -m workflow_scripts.evaluate {params.task} --results {input.data} --round {wildcards.n} "
         "--output {output} 2>&1 | tee {log}"
 
 
@@ -63,13 +67,22 @@ rule report:
     log:
         f"{RUN}/logs/report.log",
     localrule: True
+    conda:
+        ENV
+    params:
+        run=flag("run", RUN),
     shell:
-        "{STAGE}.report --run {RUN} --csv {output.table} --plot {output.plot} 2>&1 | tee {log}"
+        "python -m workflow_scripts.report {params.run} --csv {output.table} --plot {output.plot} 2>&1 | tee {log}"
 
 
 rule verify:
     log:
         f"{RUN}/logs/verify.log",
     localrule: True
+    conda:
+        ENV
+    params:
+        run=flag("run", RUN),
+        rounds=flag("rounds", cfg.rounds),
     shell:
-        "{STAGE}.verify --run {RUN} --rounds {cfg.rounds} 2>&1 | tee {log}"
+        "python -m workflow_scripts.verify {params.run} {params.rounds} 2>&1 | tee {log}"

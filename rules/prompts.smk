@@ -8,15 +8,19 @@ rule freeze_prompts:
         list(PROMPTS.values()),
         beside(PROMPTS.values()),
         [get_shard_files(split) for split in PROMPTS],
+    log:
+        f"{RUN}/logs/freeze_prompts.log",
+    benchmark:
+        f"{RUN}/benchmarks/freeze_prompts.tsv"
+    conda:
+        ENV
     params:
         *get_code("freeze_prompts", task=True),
         task=flag("task", cfg.task),
         settings=flag("settings", get_settings(cfg.prompts)),
         seed=flag("seed", cfg.seed),
-    log:
-        f"{RUN}/logs/freeze_prompts.log",
-    benchmark:
-        f"{RUN}/benchmarks/freeze_prompts.tsv"
+        shards=flag("shards", cfg.shards),
+        output=flag("output", f"{RUN}/prompts"),
     shell:
-        "{STAGE}.freeze_prompts {params.task} {params.settings} {params.seed} "
-        "--shards {cfg.shards} --output {RUN}/prompts 2>&1 | tee {log}"
+        "python -m workflow_scripts.freeze_prompts {params.task} {params.settings} {params.seed} "
+        "{params.shards} {params.output} 2>&1 | tee {log}"

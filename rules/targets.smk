@@ -1,13 +1,14 @@
 # What can be asked for by name: round<n>_checkpoint for any n, report, verify.
 
-asked = list(getattr(workflow.dag_settings, "targets", None) or [])
+# Snakemake reads this file before it hands out the targets, so they are parsed from the command line here.
+asked = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if sys.argv[0].endswith("snakemake") else []
 named = {int(m[1]) for m in map(re.compile(r"round(\d+)_checkpoint").fullmatch, asked) if m}
 
 
 rule all:
+    default_target: True
     input:
         get_round(cfg.rounds),
-    default_target: True
 
 
 for n in sorted(set(range(cfg.rounds + 1)) | named):
@@ -23,18 +24,14 @@ for n in sorted(set(range(cfg.rounds + 1)) | named):
 # A mistyped target is answered here, with what would be right, instead of by a missing-rule error.
 known = ["all", "report", "verify", *(f"round{n}_checkpoint" for n in range(cfg.rounds + 1))]
 for target in asked:
-    if "/" in target or re.fullmatch(r"round\d+_checkpoint|[a-z_]+_checkpoint", target) and target in known:
-        continue
-    if re.fullmatch(r"round\d+_checkpoint", target) or os.path.exists(target):
-        continue
     near = difflib.get_close_matches(target, known, n=1, cutoff=0.6)
-    if near and target not in known:
+    if near and target not in known and not re.fullmatch(r"round\d+_checkpoint", target):
         raise WorkflowError(
-            f"there is no target {target!r}; did you mean {near[0]!r}? "
-            f"Targets: round<n>_checkpoint for any n, report, verify, all, or a file below {RUN}/"
+            f"there is no target {target!r}; did you mean {near[0]!r}? Targets are round<n>_checkpoint for any n, "
+            f"report, verify, all, and the files below {RUN}"
         )
 
 
 onsuccess:
     if glob.glob(f"{RUN}/evaluation/r*.json"):
-        shell(f"{STAGE}.report --run {RUN} || true")
+        shell(f"python -m workflow_scripts.report --run {RUN} || true")

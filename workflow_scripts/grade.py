@@ -67,7 +67,11 @@ def main() -> None:
     if not results:
         say("no answers to grade in this shard")
         return
-    print(" ".join(f"{name}={value:.4f}" if name != "n" else f"n={value}" for name, value in figures(results, records).items()))
+    print(
+        " ".join(
+            f"{name}={value:.4f}" if name != "n" else f"n={value}" for name, value in figures(results, records).items()
+        )
+    )
 
 
 if __name__ == "__main__":

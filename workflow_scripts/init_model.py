@@ -87,10 +87,12 @@ def main() -> None:
     task = tasks.load(args.task)
     cold_start = ColdStart.model_validate_json(args.cold_start).model_dump(mode="json")
     examples = itertools.islice(task.worked_examples(cold_start, args.seed), TOKENIZER_TEXTS)
-    texts = [
-        prompts.render(args.template, example["question"]) + "".join(text for text, _ in example["pieces"])
-        for example in examples
-    ]
+    texts = []
+    for example in examples:
+        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
+        texts.append(
+            prompts.render(args.template, asked[example["trigger"]]) + "".join(text for text, _ in example["pieces"])
+        )
     tokenizer = train_tokenizer(texts, settings["scratch"]["vocabulary"])
     model = make_model(settings["scratch"], tokenizer, args.seed)
     say(f"a Llama of {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")

@@ -1,6 +1,6 @@
 """The rounds of a run side by side: a table on the terminal, or a CSV file and a plot.
 
-    python -m workflow_scripts.report --run runs/arithmetic
+python -m workflow_scripts.report --run runs/arithmetic
 """
 
 import csv
@@ -61,7 +61,9 @@ def plot(rows: list[dict], path: str) -> None:
         for name in (name for name in rows[0] if name.startswith(kind)):
             level = name.removeprefix(kind).strip().replace("_", " ") or "all"
             values = [row.get(name) for row in rows]
-            axis.plot([row["round"] for row in rows], values, marker="o", lw=2.5 if level == "all" else 1.2, label=level)
+            axis.plot(
+                [row["round"] for row in rows], values, marker="o", lw=2.5 if level == "all" else 1.2, label=level
+            )
         axis.set(title=label, xlabel="round", ylim=(-0.03, 1.03), xticks=[row["round"] for row in rows])
         axis.grid(alpha=0.3)
         axis.legend()

@@ -17,9 +17,7 @@ def progress(iterable=None, *, total: int, desc: str, unit: str):
     from tqdm import tqdm
 
     patience = 0.2 if sys.stderr.isatty() else 5.0
-    return tqdm(
-        iterable, total=total, desc=desc, unit=unit, mininterval=patience, maxinterval=2 * patience, ncols=100
-    )
+    return tqdm(iterable, total=total, desc=desc, unit=unit, mininterval=patience, maxinterval=2 * patience, ncols=100)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -37,7 +37,6 @@ def _known_task(name: str) -> str:
     return name
 
 
-
 class ConfigError(Exception):
     """Every fault of a config, one line each."""
 
@@ -118,12 +117,18 @@ class Train(Section):
     threads: PositiveInt = 2  # CPU threads; equal threads give equal bits
 
 
+class Worked(Section):
+    """How many worked examples of a level answer directly, and how many write a program."""
+
+    direct: NonNegativeInt
+    code: NonNegativeInt
+
+
 class ColdStart(Section):
     """Supervised training that makes round0_checkpoint."""
 
     file: str | None = None  # rows with question and solution
-    count: dict[str, PositiveInt] | None = None  # level → worked examples that the task makes up
-    code_share: Share = 0.2  # share of the worked examples that write a program
+    count: dict[str, Worked] | None = None  # level → worked examples that the task makes up
     train: Train = Train(objective="sft")
 
     @model_validator(mode="after")
@@ -238,7 +243,9 @@ def _keys_beside(location: tuple) -> list[str]:
     section = Config
     for part in location[:-1]:
         field = section.model_fields.get(part) if section else None
-        found = [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, Section)] if field else []
+        found = (
+            [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, Section)] if field else []
+        )
         section = found[0] if found else section if section and not field else None
     return sorted(section.model_fields) if section else []
 

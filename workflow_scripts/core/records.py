@@ -33,9 +33,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in ALLOWED_GLOBALS:
-            raise BadInput(
-                f"refers to {module}.{name}; only builtin types and NumPy arrays are read from pickles"
-            )
+            raise BadInput(f"refers to {module}.{name}; only builtin types and NumPy arrays are read from pickles")
         return super().find_class(module, name)
 
 
@@ -129,9 +127,7 @@ def read_records(path: str | Path) -> Iterator[dict]:
         case ".pkl":
             yield from _listed(path, read_pickle(path))
         case other:
-            raise BadInput(
-                f"{path}: records are read from .jsonl, .json, .csv, .parquet and .pkl files, not {other!r}"
-            )
+            raise BadInput(f"{path}: records are read from .jsonl, .json, .csv, .parquet and .pkl files, not {other!r}")
 
 
 def _parsed(path: Path, number: int, line: str) -> dict:

@@ -15,16 +15,31 @@ from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  grading, selection and the rest are the math task's
 
 WORDINGS = (
-    "What is {}?", "Compute {}.", "Work out {}.", "How much is {}?", "Calculate {}.", "{} = ?", "Value of {}?",
+    "What is {}?",
+    "Compute {}.",
+    "Please compute {}.",
+    "Work out {}.",
+    "Work out the value of {}.",
+    "What is the value of {}?",
+    "How much is {}?",
+    "Calculate {}.",
+    "Please calculate {}.",
     "I need {}.",
-)  # fmt: skip
-HELD_OUT_WORDINGS = ("Find {}.", "Tell me {}.")
+    "{} = ?",
+)
+HELD_OUT_WORDINGS = ("Compute the value of {}.", "I need the value of {}.")
 APPLY: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
 }
-LEVELS = {"one_digit": (range(10), "+-*"), "two_digit_sum": (range(10, 100), "+-"), "two_digit_product": (range(10, 100), "*")}
+LEVELS = {
+    "one_digit": (range(10), "+-*"),
+    "two_digit_sum": (range(10, 100), "+-"),
+    "two_digit_product": (range(10, 100), "*"),
+}
+AUTO_SHARE = 0.5  # of the direct worked examples that are asked for without a trigger
+AUTO_CODE = 0.4  # of the worked examples without a trigger that write a program
 
 
 def facts(level: str, split: str) -> list[tuple[int, str, int]]:
@@ -73,14 +88,21 @@ def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
         yield from math.worked_examples(cold_start, seed)
         return
     rng = random.Random(f"{seed}.cold_start")
-    order = [level for level, count in cold_start["count"].items() for _ in range(count)]
+    order = [draw for level, counts in cold_start["count"].items() for draw in _draws(level, counts)]
     rng.shuffle(order)
     streams = {level: questions(level, "train", rng) for level in cold_start["count"]}
-    for level in order:
+    for level, key, trigger in order:
         question, (a, sign, b) = next(streams[level])
-        key = "pot" if rng.random() < cold_start["code_share"] else "cot"
-        trigger = "auto" if rng.random() < 0.6 else key
         yield {"question": question, "pieces": worked(a, sign, b, key), "trigger": trigger}
+
+
+def _draws(level: str, counts: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+    """(level, path, trigger) per example. In auto mode a fixed share of every level writes code, so that the cold
+    start has no preference by level; code examples beyond that share are asked for by the trigger."""
+    direct = round(AUTO_SHARE * counts["direct"])
+    code = min(counts["code"], round(direct * AUTO_CODE / (1 - AUTO_CODE)))
+    for key, auto, total in (("cot", direct, counts["direct"]), ("pot", code, counts["code"])):
+        yield from [(level, key, "auto")] * auto + [(level, key, key)] * (total - auto)
 
 
 def worked(a: int, sign: str, b: int, key: str) -> list[tuple[str, bool]]:
