@@ -7,7 +7,7 @@ config are reported at once, each with its path and a hint (`ConfigError`).
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -240,18 +240,16 @@ def _line(fault: dict, config: dict) -> str:
 
 def _keys_beside(location: tuple) -> list[str]:
     """The keys that would have been right where an unknown one stands."""
-    section = Config
+    section: type[Section] | None = Config
     for part in location[:-1]:
-        field = section.model_fields.get(part) if section else None
-        found = (
-            [a for a in _flatten(field.annotation) if isinstance(a, type) and issubclass(a, Section)] if field else []
-        )
-        section = found[0] if found else section if section and not field else None
+        if section is not None and part in section.model_fields:
+            section = _section_in(section.model_fields[part].annotation)
+        # else a key of a mapping, such as a round's number: its values' section was found one step before
     return sorted(section.model_fields) if section else []
 
 
-def _flatten(annotation) -> list:
-    from typing import get_args
-
-    inner = get_args(annotation)
-    return [annotation] if not inner else [part for arg in inner for part in _flatten(arg)]
+def _section_in(annotation) -> type[Section] | None:
+    """The settings model that an annotation such as `dict[int, Results] | None` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

@@ -125,7 +125,7 @@ def _filtered(weights: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
     """Probabilities [batch, vocabulary] with all outside the nucleus or the k best set to 0."""
     if top_p >= 1 and not top_k:
         return weights
-    ordered, index = weights.sort(-1, descending=True, stable=True)
+    ordered, index = torch.sort(weights, stable=True, dim=-1, descending=True)
     drop = ordered.cumsum(-1) - ordered >= top_p
     if top_k:
         drop[:, top_k:] = True

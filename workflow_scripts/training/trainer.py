@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from workflow_scripts.core.cli import progress, say
 from workflow_scripts.training import bins
@@ -149,7 +149,7 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
         train_dataset=Bins(rows, planned, pad),
         callbacks=[Watch()],
     )
-    trainer.pop_callback("PrinterCallback")
+    trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     resume = last_state(state)
     if resume:
         say(f"train: going on from update {resume.name.split('-')[1]} of {updates} ({resume})")

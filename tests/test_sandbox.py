@@ -1,0 +1,96 @@
+"""Each test attacks one property."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.core import sandbox
+from workflow_scripts.core.sandbox import Sandbox
+
+
+@pytest.fixture(scope="module")
+def run():
+    with Sandbox(cpu_seconds=1, wall_seconds=3) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [
+        ("print(1 + 1)", "2\n"),
+        ("x = 20\nx * 2 + 2", "42\n"),
+        ("None", ""),
+        ("import sympy\nprint(sympy.factorint(12))", "{2: 2, 3: 1}\n"),
+        ("open('note', 'w').write('kept')\nprint(open('note').read())", "kept\n"),
+        ("import threading\nt = threading.Thread(target=print, args=('thread',))\nt.start()\nt.join()", "thread\n"),
+        ("import os\nprint(len(os.environ), os.listdir('.'))", "0 []\n"),
+    ],
+)
+def test_ordinary_programs_run(run, program, output):
+    assert run(program) == {"output": output, "error": None}
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("import os\nwhile True: os.fork()", "PermissionError"),
+        ("import subprocess\nsubprocess.run(['true'])", "PermissionError"),
+        ("import os\nos.execv('/bin/true', ['true'])", "PermissionError"),
+        ("import os\nos.kill(os.getppid(), 9)", "PermissionError"),
+        ("import socket\nsocket.socket()", "PermissionError"),
+        ("open('/etc/passwd').read()", "PermissionError"),
+        (f"open({str(Path.home())!r} + '/.netrc').read()", "Error"),
+        ("open('/tmp/escaped', 'w')", "PermissionError"),
+        ("import os\nos.listdir('/proc')", "PermissionError"),
+        ("[0] * (10 * 2**30 // 8)", "MemoryError"),
+        ("while True: pass", "used more than 1 s of CPU"),
+        ("import time\ntime.sleep(60)", "took more than 3 s"),
+        ("while True: print('x' * 1000)", "printed more than 10000 bytes"),
+        ("f = open('big', 'w')\nwhile True: f.write('x' * 100000)", "File too large"),
+        ("import resource\nresource.setrlimit(resource.RLIMIT_CPU, (99, 99))", "Error"),
+        ("import os\nos.setuid(0)", "PermissionError"),
+        ("import ctypes\nctypes.string_at(0)", "signal 11"),
+        ("def f(:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("input()", "EOFError"),
+        ("exit(3)", "exit status"),
+    ],
+)
+def test_attacks_cost_one_wrong_answer(run, program, error):
+    started = time.monotonic()
+    result = run(program)
+    assert error in (result["error"] or "no error")
+    assert len(result["output"]) <= 10_000
+    assert time.monotonic() - started < 6
+    assert run(f"print({len(program)})")["output"] == f"{len(program)}\n"  # the next program is not touched
+
+
+def test_nothing_stays_behind(run):
+    run("open('left', 'w').write('x')")
+    assert run("import os\nprint(os.listdir('.'))  # anew")["output"] == "[]\n"
+    assert not Path("/tmp/escaped").exists()
+
+
+def test_equal_programs_run_once(run):
+    run("import time\ntime.sleep(0.3)")
+    started = time.monotonic()
+    run("import time\ntime.sleep(0.3)")
+    assert time.monotonic() - started < 0.1
+
+
+def test_without_isolation_it_stops_and_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(sandbox, "landlock_version", lambda: -1)
+    with pytest.raises(sandbox.SandboxUnavailable, match=r"Landlock is not available.*sandbox: off"), Sandbox():
+        pass
+    with Sandbox(isolate=False) as run_off:
+        assert run_off("print(3)")["output"] == "3\n"
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_system_call_tables_have_no_repeats(architecture):
+    column = sandbox.MACHINES[architecture][0]
+    numbers = [pair[column] for pair in sandbox.DENIED.values() if pair[column] is not None]
+    assert len(numbers) == len(set(numbers))
+    assert os.uname().machine != architecture or len(numbers) > 50
