@@ -23,7 +23,11 @@ def folder(tmp_path_factory):
 
 def engine(folder, stop=("```output",), **sampling):
     return load(
-        "transformers", model=folder, settings={"threads": 1, "dtype": "float32"}, sampling=SAMPLING | sampling, stop=stop
+        "transformers",
+        model=folder,
+        settings={"threads": 1, "dtype": "float32"},
+        sampling=SAMPLING | sampling,
+        stop=stop,
     )
 
 

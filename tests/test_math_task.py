@@ -1,7 +1,7 @@
 import copy
 
 import pytest
-from conftest import REPOSITORY  # noqa: F401
+from conftest import REPOSITORY
 
 from workflow_scripts.core import answers
 from workflow_scripts.core.advantages import advantages
@@ -204,7 +204,7 @@ def test_worked_examples_are_right_and_show_no_preference_by_level(run):
         text = "".join(piece for piece, _ in example["pieces"])
         assert math.grade({"solution": text, "correct": str(eval(f"{a}{sign}{b}"))}, run)["match"][0]["res"]
     auto = [example for example in examples if example["trigger"] == "auto"]
-    share = sum(len(example["pieces"]) == 3 for example in auto) / len(auto)
+    share = sum(len(example["pieces"]) == 2 for example in auto) / len(auto)
     assert abs(share - arithmetic.AUTO_CODE) < 0.01
 
 

@@ -85,7 +85,9 @@ def test_changing_one_row_leaves_the_others_bit_equal(model):
 def test_temperature_divides_the_logits(model):
     row = make_rows(1)[0]
     ids = torch.tensor([row["prompt_tokens"] + row["tokens"]])
-    logits = model(input_ids=ids, position_ids=torch.arange(ids.shape[1])[None], lengths=torch.tensor([ids.shape[1]])).logits
+    logits = model(
+        input_ids=ids, position_ids=torch.arange(ids.shape[1])[None], lengths=torch.tensor([ids.shape[1]])
+    ).logits
     expected = (logits[0, :-1] / 0.7).log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
     expected = expected[len(row["prompt_tokens"]) - 1 :][torch.tensor(row["mask"]) == 1]
     torch.testing.assert_close(packed(model, [row], 0.7)[0], expected)

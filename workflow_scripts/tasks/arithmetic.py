@@ -106,11 +106,8 @@ def _draws(level: str, counts: dict[str, int]) -> Iterator[tuple[str, str, str]]
 
 
 def worked(a: int, sign: str, b: int, key: str) -> list[tuple[str, bool]]:
+    """Direct: the answer is stated. With a program: what it prints is the answer, and nothing is to be added."""
     result = APPLY[sign](a, b)
     if key == "cot":
         return [(f" The answer is {result}.", True)]
-    return [
-        (f"\n```python\nprint({a} {sign} {b})\n```\n```output", True),
-        (f"\n{result}\n```\n", False),
-        (f"The answer is {result}.", True),
-    ]
+    return [(f"\n```python\nprint({a} {sign} {b})\n```\n```output", True), (f"\n{result}\n```\n", False)]

@@ -2,8 +2,11 @@
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.training import attention  # noqa: F401  registers "segments"
+
+disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
 
 def load_policy(folder: str, dtype: str) -> torch.nn.Module:

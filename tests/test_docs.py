@@ -1,0 +1,83 @@
+"""What the documents name exists, and the house keeps its own rules."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from workflow_scripts.core.config import Config
+
+RULES = "\n".join(path.read_text() for path in REPOSITORY.glob("rules/*.smk"))
+SEED_NAMES = (
+    "suffix expname version tag modelname modelpath datapath round ds fp mp logp_path memo lr isds "
+    "construct_meta.sh construct_data.sh deepseek_logp.sh deepseek_train.sh train.py"
+).split()
+
+
+def field(path: str):
+    """The settings field that a dotted config key names."""
+    section = Config
+    for part in path.split("."):
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next((option for option in options if hasattr(option, "model_fields")), None)
+    return path
+
+
+@pytest.mark.parametrize("document", ["README.md", "recipes/README.md"])
+def test_named_rules_keys_and_files_exist(document):
+    text = (REPOSITORY / document).read_text()
+    for rule in re.findall(r"\brules? `(\w+)`", text):
+        assert re.search(rf"^ *(use rule \w+ as )?(rule )?{rule}\b", RULES, re.M), f"{document}: no rule {rule}"
+    for key in re.findall(r"\bconfig keys? `([\w.]+)`", text):
+        field(key)
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert ((REPOSITORY / document).parent / link).exists(), f"{document}: {link} does not exist"
+    for path in re.findall(r"`((?:workflow_scripts|rules|recipes|profiles|envs|tests)/[\w./]+)`", text):
+        assert (REPOSITORY / path).exists(), f"{document}: {path} does not exist"
+
+
+@pytest.mark.parametrize("name", SEED_NAMES)
+def test_every_name_of_the_originals_readme_has_its_place(name):
+    rows = [line for line in (REPOSITORY / "recipes/README.md").read_text().splitlines() if line.startswith("|")]
+    assert any(re.search(rf"`{re.escape(name)}`", row.split("|")[1]) for row in rows), f"{name} is not in the map"
+
+
+def test_every_rule_that_works_logs_and_is_measured():
+    for name, body in re.findall(r"^ *rule (\w+):\n(.*?)(?=^\S|^ *rule |\Z)", RULES, re.M | re.S):
+        if "shell:" in body:
+            assert "log:" in body, f"rule {name} has no log"
+            assert "benchmark:" in body or "localrule: True" in body, f"rule {name} has no benchmark"
+
+
+@pytest.mark.parametrize("stage", sorted(p.stem for p in (REPOSITORY / "workflow_scripts").glob("[a-z]*.py")))
+def test_every_stage_explains_itself(stage):
+    done = subprocess.run(
+        [sys.executable, "-m", f"workflow_scripts.{stage}", "--help"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 5
+
+
+def test_imports_point_down_only():
+    floors = {"core": 0, "engines": 1, "training": 1, "tasks": 1}
+    for path in (REPOSITORY / "workflow_scripts").rglob("*.py"):
+        floor = floors.get(path.relative_to(REPOSITORY / "workflow_scripts").parts[0], 2)
+        for module in re.findall(r"^\s*(?:from|import) workflow_scripts\.(\w+)", path.read_text(), re.M):
+            assert floors.get(module, 2) <= floor, f"{path} imports {module}, which stands above it"
+            if floor == 0:
+                assert module == "core", f"{path} imports {module}"
+
+
+def test_profiles_comment_each_key():
+    for path in REPOSITORY.glob("profiles/*/config.yaml"):
+        assert yaml.safe_load(path.read_text())["rerun-triggers"] == ["mtime", "params", "input"]
+
+
+def test_all_versions_are_pinned():
+    pins = (REPOSITORY / "envs/constraints.txt").read_text().lower().replace("_", "-")
+    for line in (REPOSITORY / "envs/requirements.txt").read_text().splitlines():
+        if name := line.split("#")[0].strip():
+            assert re.search(rf"^{re.escape(name.lower())}==", pins, re.M), f"{name} is not pinned"
