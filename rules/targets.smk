@@ -1,7 +1,8 @@
 # What can be asked for by name: round<n>_checkpoint for any n, report, verify.
 
 # Snakemake reads this file before it hands out the targets, so they are parsed from the command line here.
-asked = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if sys.argv[0].endswith("snakemake") else []
+from_shell = "snakemake" in Path(sys.argv[0]).parts[-2:]  # bin/snakemake, or python -m snakemake
+asked = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if from_shell else []
 named = {int(m[1]) for m in map(re.compile(r"round(\d+)_checkpoint").fullmatch, asked) if m}
 
 
