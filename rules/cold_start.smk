@@ -2,6 +2,8 @@
 
 
 rule init_model:
+    input:
+        get_model_files(),  # of a model in a local folder, so that another one is noticed
     output:
         f"{RUN}/checkpoints/init/checkpoint.json",
     log:

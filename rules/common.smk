@@ -13,9 +13,11 @@ from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
+from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.core import shards as prompt_shards
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ConfigError, load as load_config
+from workflow_scripts.core.records import BadInput
 
 try:
     cfg = load_config(config)
@@ -62,6 +64,11 @@ def get_checkpoint(n):
     if int(n) == 0 and not cfg.cold_start:
         return f"{RUN}/checkpoints/init/checkpoint.json"
     return f"{RUN}/checkpoints/r{n}/checkpoint.json"
+
+
+def get_model_files():
+    """The files of the model that round 0 starts from, if it lies in a local folder."""
+    return sorted(glob.glob(f"{cfg.model.path}/*.*")) if cfg.model.path else []
 
 
 def get_policy(wildcards):
@@ -123,17 +130,38 @@ def get_code(*stages, task=False):
 PROMPTS = {split: f"{RUN}/prompts/{split}.parquet" for split in ("train", "eval")}
 
 
+SOURCES = [split.file for split in (cfg.prompts.train, cfg.prompts.eval) if split.file]
+
+
 def get_shard_files(split):
     return [f"{RUN}/prompts/shards/{split}/{rank}.txt" for rank in RANKS]
 
 
 def is_running():
-    """Whether another Snakemake works on this run's prompts: then this one leaves the digests alone."""
+    """Whether another Snakemake works on this run's prompts: then this one leaves them alone."""
     locks = glob.glob(".snakemake/locks/*")
     return any(f"{RUN}/prompts" in Path(lock).read_text() for lock in locks if os.path.exists(lock))
 
 
+def freeze_sources():
+    """Freeze prompts that come from files, if file, settings or code changed since. This cannot wait for a job,
+    since the shards that an edited file changes must be known when the jobs are worked out."""
+    if missing := [source for source in SOURCES if not os.path.exists(source)]:
+        raise WorkflowError(f"config: prompts: there is no file {missing[0]}")
+    settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
+    code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
+    now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
+    if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, PROMPTS.values()))):
+        freeze_prompts.freeze(tasks.load(cfg.task), settings, cfg.seed, stamp.parent)
+        stamp.write_text(now)
+
+
 if not is_running():
-    for split, path in PROMPTS.items():
-        if os.path.exists(path):
-            prompt_shards.sync(path, cfg.shards, f"{RUN}/prompts/shards/{split}")
+    try:
+        if SOURCES:
+            freeze_sources()
+        for split, path in PROMPTS.items():
+            if os.path.exists(path):  # which may have been edited by hand
+                prompt_shards.sync(f"{RUN}/prompts/shards/{split}", cfg.shards, path)
+    except BadInput as error:
+        raise WorkflowError(str(error))

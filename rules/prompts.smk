@@ -1,26 +1,26 @@
 # Prompts, frozen once: validated, with one digest file per shard.
 
+# Prompts that come from files are frozen while the rules are read: see common.smk.
+if not SOURCES:
 
-rule freeze_prompts:
-    input:
-        [split.file for split in (cfg.prompts.train, cfg.prompts.eval) if split.file],
-    output:
-        list(PROMPTS.values()),
-        beside(PROMPTS.values()),
-        [get_shard_files(split) for split in PROMPTS],
-    log:
-        f"{RUN}/logs/freeze_prompts.log",
-    benchmark:
-        f"{RUN}/benchmarks/freeze_prompts.tsv"
-    conda:
-        ENV
-    params:
-        *get_code("freeze_prompts", task=True),
-        task=flag("task", cfg.task),
-        settings=flag("settings", get_settings(cfg.prompts)),
-        seed=flag("seed", cfg.seed),
-        shards=flag("shards", cfg.shards),
-        output=flag("output", f"{RUN}/prompts"),
-    shell:
-        "python -m workflow_scripts.freeze_prompts {params.task} {params.settings} {params.seed} "
-        "{params.shards} {params.output} 2>&1 | tee {log}"
+    rule freeze_prompts:
+        output:
+            list(PROMPTS.values()),
+            beside(PROMPTS.values()),
+            [get_shard_files(split) for split in PROMPTS],
+        log:
+            f"{RUN}/logs/freeze_prompts.log",
+        benchmark:
+            f"{RUN}/benchmarks/freeze_prompts.tsv"
+        conda:
+            ENV
+        params:
+            *get_code("freeze_prompts", task=True),
+            task=flag("task", cfg.task),
+            settings=flag("settings", get_settings(cfg.prompts)),
+            seed=flag("seed", cfg.seed),
+            shards=flag("shards", cfg.shards),
+            output=flag("output", f"{RUN}/prompts"),
+        shell:
+            "python -m workflow_scripts.freeze_prompts {params.task} {params.settings} {params.seed} "
+            "{params.shards} {params.output} 2>&1 | tee {log}"

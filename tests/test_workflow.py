@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY, Copy, tiny_config
 
-from workflow_scripts.core.records import read_json, read_pickle, shard_of, write_pickle
+from workflow_scripts.core.records import read_json, read_pickle, record_id, shard_of, write_pickle
 
 NOTHING = "Nothing to be done"
 
@@ -157,6 +157,29 @@ def test_deleted_and_added_prompts_touch_only_their_shards(fork):
     edit_prompts(fork, lambda _: frame)
     output = fork.snakemake("-n", "round1_checkpoint")
     assert {path[-5] for path in outputs(output, "generate")} == {str(shard_of(added, 2))}
+
+
+def test_prompts_from_a_file_are_watched_at_their_source(fork):
+    lines = [json.dumps({"question": f"What is {i} + 1?", "answer": str(i + 1)}) for i in range(20)]
+    source = fork.folder / "mine.jsonl"
+    source.write_text("\n".join([*lines, '{"question": ""}', lines[0]]))
+    config = tiny_config()
+    config["prompts"]["train"] = {"file": "mine.jsonl", "count": None}
+    fork.configure(config)
+    targets = [f"runs/arithmetic/results/r1/auto/2_{rank}.pkl" for rank in range(2)]
+    fork.snakemake(*targets)
+    rejects = [json.loads(line)["reason"] for line in fork.path("prompts/rejects.jsonl").read_text().splitlines()]
+    assert rejects == ["no question", "the question occurs before"]
+    assert NOTHING in fork.snakemake("-n", *targets)
+    changed = {"question": "What is 7 + 2?", "answer": "9"}
+    source.write_text("\n".join([*lines[:7], json.dumps(changed), *lines[8:]]))
+    shards = {shard_of(record_id(question), 2) for question in ("What is 7 + 1?", "What is 7 + 2?")}
+    output = fork.snakemake("-n", *targets)
+    assert sorted(outputs(output, "generate")) == [targets[shard] for shard in sorted(shards)]
+    fork.snakemake(*targets)
+    assert NOTHING in fork.snakemake("-n", *targets)
+    source.write_text("{")
+    assert "mine.jsonl, line 1: not JSON" in fork.snakemake("-n", *targets, fails=True)
 
 
 def test_a_reverted_edit_leaves_nothing_to_do(fork):
@@ -318,8 +341,9 @@ def test_recipes_are_complete_in_themselves(tmp_path):
     copy = Copy(tmp_path / "recipe")
     copy.path("").parent.mkdir(parents=True, exist_ok=True)
     (copy.folder / "data").mkdir()
-    for name in ("autocode_seed.json", "math_test.json"):
-        (copy.folder / "data" / name).write_text(json.dumps([{"q": "1 + 1?", "a": "2", "s": "It is 2.", "gold": "2"}]))
+    for number, name in enumerate(("autocode_seed.json", "math_test.json")):
+        record = {"q": f"1 + {number}?", "a": "2", "s": "It is 2.", "gold": str(1 + number)}
+        (copy.folder / "data" / name).write_text(json.dumps([record]))
     output = copy.snakemake("-n", "round2_checkpoint", "--configfile", "recipes/math.yaml", "--config", "shards=3")
     assert "runs/math/results/r2/auto/3_2.pkl" in output and "arithmetic" not in output
     partial = tmp_path / "partial.yaml"

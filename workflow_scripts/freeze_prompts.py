@@ -45,6 +45,32 @@ def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[lis
     return good, rejects
 
 
+def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list[dict]]:
+    """({split: records}, rejects): what the settings' sources hold, validated; eval before train."""
+    splits, rejects, eval_texts = {}, [], set()
+    for name in ("eval", "train"):
+        records = list(task.read_prompts(settings[name], settings, name, seed))
+        splits[name], bad = validate(records, name, eval_texts)
+        rejects += bad
+        if not splits[name]:
+            raise BadInput(f"prompts.{name}: none of {len(records)} records can be used: {reasons(bad)}")
+        eval_texts = {normalise(record["question"]) for record in splits[name]}
+    return splits, rejects
+
+
+def freeze(task, settings: dict, seed: int, output: Path) -> None:
+    """Write {train,eval}.parquet with their manifests, and rejects.jsonl, into `output`."""
+    splits, rejects = frozen(task, settings, seed)
+    with replacing(output / "rejects.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
+    for name, records in splits.items():
+        bad, path = [reject for reject in rejects if reject["split"] == name], output / f"{name}.parquet"
+        say(f"{name}: {len(records)} prompts, {len(bad)} rejects {reasons(bad)}")
+        write_parquet(path, records)
+        sources = [settings[name]["file"]] if settings[name]["file"] else []
+        write_manifest(path, sources, settings | {"seed": seed}, rows=len(records))
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
@@ -53,26 +79,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, required=True)
     parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
     args = parser.parse_args()
-    task, output = tasks.load(args.task), Path(args.output)
+    output = Path(args.output)
     settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
-
-    splits, rejects, eval_texts = {}, [], set()
-    for name in ("eval", "train"):
-        records = list(task.read_prompts(settings[name], settings, name, args.seed))
-        splits[name], bad = validate(records, name, eval_texts)
-        rejects += bad
-        if not splits[name]:
-            raise BadInput(f"prompts.{name}: none of {len(records)} records can be used: {reasons(bad)}")
-        eval_texts = {normalise(record["question"]) for record in splits[name]}
-        say(f"{name}: {len(splits[name])} prompts, {len(bad)} rejects {reasons(bad)}")
-    with replacing(output / "rejects.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
-    for name, records in splits.items():
-        path = output / f"{name}.parquet"
-        write_parquet(path, records)
-        sources = [settings[name]["file"]] if settings[name]["file"] else []
-        write_manifest(path, sources, settings | {"seed": args.seed}, rows=len(records))
-        shards.sync(path, args.shards, output / "shards" / name)
+    freeze(tasks.load(args.task), settings, args.seed, output)
+    for name in ("train", "eval"):
+        shards.sync(output / "shards" / name, args.shards, output / f"{name}.parquet")
 
 
 def reasons(rejects: list[dict]) -> str:

@@ -35,19 +35,20 @@ def rounds_of(folder: Path) -> list[dict]:
 
 
 def show(rows: list[dict], title: str) -> None:
+    """The rounds on the terminal: accuracy and, behind it, the share of answers with code."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace(" ", "\n", 1), justify="right")
+    levels = [name.removeprefix("accuracy ") for name in rows[0] if name.startswith("accuracy ")]
+    table = Table(title=f"{title}: accuracy / share of answers with code", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("round", "all", *levels, "n", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{value:.1%}" if _is_share(name) else f"{value:g}" for name, value in row.items()))
-    Console(width=120 if len(rows[0]) < 12 else None).print(table)
-
-
-def _is_share(name: str) -> bool:
-    return name.startswith(("accuracy", "code_share"))
+        parts = ("", *(f" {level}" for level in levels))
+        shares = [f"{row.get('accuracy' + part, 0):.1%} / {row.get('code_share' + part, 0):.0%}" for part in parts]
+        table.add_row(str(row["round"]), *shares, str(row["n"]), f"{row['seconds']:.0f}")
+    Console(width=max(100, 30 + 22 * len(levels))).print(table)
 
 
 def plot(rows: list[dict], path: str) -> None:

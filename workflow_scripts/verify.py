@@ -76,8 +76,8 @@ class Walk:
                 if present[file] != manifest["files"].get(file):
                     return "damaged", f"{folder / file} is not the file that was written"
         elif "sha256" in manifest and file_digest(name) != manifest["sha256"]:
-            if round_of(name) == "prompts":
-                return None  # frozen prompts may be edited by hand: what was made of them tells whether it is stale
+            if round_of(name) == "prompts" and not manifest["inputs"]:
+                return None  # made-up prompts may be edited by hand: what was made of them tells whether it is stale
             return "damaged", "its bytes are not those that were written"
         return None
 

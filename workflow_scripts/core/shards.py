@@ -7,39 +7,40 @@ rewritten while the Snakefile is read, each only if its own records changed, so 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from workflow_scripts.core.records import normalise, read_records, record_id, shard_of, write_text
+from workflow_scripts.core.records import read_records, shard_of, write_text
 
 
-def shard_text(records: list[dict]) -> str:
+def shard_text(records: Iterable[dict]) -> str:
     """Count and digest of a shard's records; a sum of digests, so their order is free."""
-    total = sum(
-        int.from_bytes(hashlib.blake2b(json.dumps(r, sort_keys=True).encode(), digest_size=8).digest(), "big")
-        for r in records
-    )
-    return f"{len(records)} records {total % 2**64:016x}\n"
+    count = total = 0
+    for record in records:
+        line = json.dumps(record, sort_keys=True).encode()
+        total += int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "big")
+        count += 1
+    return f"{count} records {total % 2**64:016x}\n"
 
 
-def shard_texts(path: str | Path, shards: int, question_key: str = "question") -> list[str]:
-    """The text of every shard file of the prompts in `path`."""
-    members: list[list[dict]] = [[] for _ in range(shards)]
-    for record in read_records(path):
-        name = record.get("id") or record_id(normalise(str(record.get(question_key))))
-        members[shard_of(name, shards)].append(record)
-    return [shard_text(records) for records in members]
-
-
-def sync(path: str | Path, shards: int, folder: str | Path, question_key: str = "question") -> None:
-    """Write folder/{shards}_{rank}.txt, each only if its records changed. Untouched prompts are not read."""
-    folder = Path(folder)
+def sync(folder: str | Path, shards: int, path: str | Path) -> None:
+    """Write folder/{shards}_{rank}.txt, each only if its records changed; an untouched file is not read."""
+    folder, now = Path(folder), json.dumps([shards, file_state(path)])
     files = [folder / f"{shards}_{rank}.txt" for rank in range(shards)]
     stamp = folder / ".stamp.json"
-    state = os.stat(path)
-    now = json.dumps([str(path), shards, state.st_size, state.st_mtime_ns])
     if stamp.exists() and stamp.read_text() == now and all(file.exists() for file in files):
         return
-    for file, text in zip(files, shard_texts(path, shards, question_key)):
+    members: list[list[dict]] = [[] for _ in files]
+    for record in read_records(path):
+        members[shard_of(record["id"], shards)].append(record)
+    for file, records in zip(files, members):
+        text = shard_text(records)
         if not file.exists() or file.read_text() != text:
             write_text(file, text)
     write_text(stamp, now)  # last: an interrupted sync is done again
+
+
+def file_state(path: str | Path) -> list:
+    """What changes when a file is written: cheap to ask, unlike its bytes."""
+    found = os.stat(path)
+    return [str(path), found.st_size, found.st_mtime_ns]
