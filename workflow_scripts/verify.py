@@ -18,11 +18,12 @@ from workflow_scripts.core.records import BadInput, read_json
 ORDER = ("damaged", "missing", "stale", "sound")
 
 
-def round_of(path: str | Path) -> str:
+def round_of(path: str, run_folder: str) -> str:
     """The round an artefact belongs to, by its path below the run: "prompts", or a number."""
-    if "prompts" in Path(path).parts:
+    below = path.removeprefix(f"{run_folder}/")
+    if below.startswith("prompts/"):
         return "prompts"
-    found = re.search(r"(?:/|_)r(\d+)(?:$|/|_|\.)", str(path))
+    found = re.search(r"(?:/|_)r(\d+)(?:$|/|_|\.)", below)
     return found[1] if found else "0"
 
 
@@ -39,12 +40,15 @@ class Walk:
             value = read_json(path)
             if isinstance(value, dict) and "inputs" in value:
                 self.manifests[value.get("artefact", str(path))] = (path, value)
-        made = [int(name) for name in map(round_of, self.manifests) if name.isdigit()]
+        made = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
         self.expected = [
             f"{folder}/{name}"
             for n in range(max([rounds, *made]) + 1)
             for name in (f"checkpoints/r{n}/checkpoint.json", f"evaluation/r{n}.json")
         ]
+
+    def round_of(self, name: str) -> str:
+        return round_of(name, str(self.folder))
 
     @functools.cache
     def state(self, name: str) -> tuple[str, str]:
@@ -76,7 +80,7 @@ class Walk:
                 if present[file] != manifest["files"].get(file):
                     return "damaged", f"{folder / file} is not the file that was written"
         elif "sha256" in manifest and file_digest(name) != manifest["sha256"]:
-            if round_of(name) == "prompts" and not manifest["inputs"]:
+            if self.round_of(name) == "prompts" and not manifest["inputs"]:
                 return None  # made-up prompts may be edited by hand: what was made of them tells whether it is stale
             return "damaged", "its bytes are not those that were written"
         return None
@@ -87,7 +91,7 @@ class Walk:
         names |= {source for _, manifest in self.manifests.values() for source in manifest["inputs"]}
         rounds = defaultdict(dict)
         for name in progress(sorted(names), total=len(names), desc="verify", unit="artefact"):
-            rounds[round_of(name)][name] = self.state(name)
+            rounds[self.round_of(name)][name] = self.state(name)
         return rounds
 
 
