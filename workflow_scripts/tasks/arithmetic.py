@@ -14,20 +14,11 @@ from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  grading, selection and the rest are the math task's
 
-WORDINGS = (
-    "What is {}?",
-    "Compute {}.",
-    "Please compute {}.",
-    "Work out {}.",
-    "Work out the value of {}.",
-    "What is the value of {}?",
-    "How much is {}?",
-    "Calculate {}.",
-    "Please calculate {}.",
-    "I need {}.",
-    "{} = ?",
-)
-HELD_OUT_WORDINGS = ("Compute the value of {}.", "I need the value of {}.")
+ASKS = ("What is", "Compute", "Please compute", "Work out", "Calculate", "Find", "Tell me", "I need", "How much is")
+OBJECTS = ("{}", "the value of {}", "the result of {}")
+# each way to ask and each object is trained on, these pairs of them are not
+HELD_OUT_WORDINGS = ("Compute the value of {}.", "Tell me the result of {}.", "Find {}.")
+WORDINGS = tuple(wording for ask in ASKS for what in OBJECTS if (wording := f"{ask} {what}.") not in HELD_OUT_WORDINGS)
 APPLY: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
