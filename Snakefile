@@ -16,7 +16,16 @@ if not workflow.overwrite_configfiles:
 
 ##### what every rule uses #####
 include: "rules/common.smk"
+
+
 ##### targets #####
+rule all:
+    default_target: True
+    input:
+        get_round(cfg.rounds),
+        f"{RUN}/report/rounds.csv",
+
+
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
 include: "rules/prompts.smk"

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.cli import get_argument_parser
@@ -23,6 +24,11 @@ try:
     cfg = load_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error))
+
+task = tasks.load(cfg.task)
+made_up = {"prompts.train": cfg.prompts.train, "prompts.eval": cfg.prompts.eval, "cold_start": cfg.cold_start}
+if wrong := [key for key, section in made_up.items() if section and section.count and not task.MAKES_UP]:
+    raise WorkflowError(f"config: {wrong[0]}.count: the task {cfg.task!r} makes up nothing: give {wrong[0]}.file")
 
 RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
@@ -94,6 +100,12 @@ def get_round(n):
     return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]
 
 
+def get_further_rounds():
+    """Evaluations beyond the config's rounds that exist: reported as they are, not made again."""
+    found = {int(Path(path).stem[1:]): path for path in glob.glob(f"{RUN}/evaluation/r*.json")}
+    return [path for n, path in sorted(found.items()) if n > cfg.rounds]
+
+
 def beside(paths):
     """The manifests beside large outputs: small, so they are compared by content; the outputs are `ancient`."""
     return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
@@ -152,7 +164,7 @@ def freeze_sources():
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
     now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
     if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, PROMPTS.values()))):
-        freeze_prompts.freeze(tasks.load(cfg.task), settings, cfg.seed, stamp.parent)
+        freeze_prompts.freeze(task, settings, cfg.seed, stamp.parent)
         stamp.write_text(now)
 
 
@@ -162,6 +174,7 @@ if not is_running():
             freeze_sources()
         for split, path in PROMPTS.items():
             if os.path.exists(path):  # which may have been edited by hand
-                prompt_shards.sync(f"{RUN}/prompts/shards/{split}", cfg.shards, path)
+                check = partial(freeze_prompts.check_edited, path, split, PROMPTS["eval"])
+                prompt_shards.sync(f"{RUN}/prompts/shards/{split}", cfg.shards, path, check)
     except BadInput as error:
         raise WorkflowError(str(error))

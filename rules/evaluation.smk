@@ -51,6 +51,7 @@ rule evaluate:
 rule report:
     input:
         get_round(cfg.rounds),
+        ancient(get_further_rounds()),
     output:
         table=report(
             f"{RUN}/report/rounds.csv",
@@ -85,4 +86,4 @@ rule verify:
         run=flag("run", RUN),
         rounds=flag("rounds", cfg.rounds),
     shell:
-        "python -m workflow_scripts.verify {params.run} {params.rounds} 2>&1 | tee {log}"
+        "python -m workflow_scripts.verify {params.run} {params.rounds} > {log} 2>&1 && cat {log}"

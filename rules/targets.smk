@@ -3,13 +3,7 @@
 # Snakemake reads this file before it hands out the targets, so they are parsed from the command line here.
 from_shell = "snakemake" in Path(sys.argv[0]).parts[-2:]  # bin/snakemake, or python -m snakemake
 asked = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if from_shell else []
-named = {int(m[1]) for m in map(re.compile(r"round(\d+)_checkpoint").fullmatch, asked) if m}
-
-
-rule all:
-    default_target: True
-    input:
-        get_round(cfg.rounds),
+named = {int(m[1]) for m in map(re.compile(r"round(0|[1-9]\d*)_checkpoint").fullmatch, asked) if m}
 
 
 for n in sorted(set(range(cfg.rounds + 1)) | named):
@@ -23,10 +17,12 @@ for n in sorted(set(range(cfg.rounds + 1)) | named):
 
 
 # A mistyped target is answered here, with what would be right, instead of by a missing-rule error.
-known = ["all", "report", "verify", *(f"round{n}_checkpoint" for n in range(cfg.rounds + 1))]
 for target in asked:
+    number = re.search(r"\d+", target)
+    rounds = {cfg.rounds, int(number[0]) if number else cfg.rounds} | named
+    known = ["all", "report", "verify", *(f"round{n}_checkpoint" for n in sorted(rounds))]
     near = difflib.get_close_matches(target, known, n=1, cutoff=0.6)
-    if near and target not in known and not re.fullmatch(r"round\d+_checkpoint", target):
+    if near and target not in known:
         raise WorkflowError(
             f"there is no target {target!r}; did you mean {near[0]!r}? Targets are round<n>_checkpoint for any n, "
             f"report, verify, all, and the files below {RUN}"
@@ -34,5 +30,5 @@ for target in asked:
 
 
 onsuccess:
-    if glob.glob(f"{RUN}/evaluation/r*.json"):
+    if glob.glob(f"{RUN}/evaluation/r*.json") and (named or set(asked) <= {"all", "report"}):
         shell(f"python -m workflow_scripts.report --run {RUN} || true")

@@ -5,7 +5,7 @@ from pathlib import Path
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import Data
+from workflow_scripts.core.config import Data, settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_pickle, write_pickle
 
@@ -28,12 +28,12 @@ def encoder(checkpoint: str):
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--auto", help="meta file of the auto answers")
     parser.add_argument("--trigger", help="meta file of the triggered answers")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy, for its tokenizer")
-    parser.add_argument("--settings", default="{}", help="the config's `data` section as JSON")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--settings", default="{}", help=settings_help("data"))
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
     settings = Data.model_validate_json(args.settings).model_dump(mode="json")

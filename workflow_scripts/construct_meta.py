@@ -8,7 +8,7 @@ from workflow_scripts.core.records import BadInput, read_records, write_pickle
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
     parser.add_argument("--dedup", action="store_true", help="count equal texts of a question once, as the original")
     parser.add_argument("--output", required=True, help="the .pkl to write")

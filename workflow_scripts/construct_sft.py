@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, progress, run
-from workflow_scripts.core.config import ColdStart
+from workflow_scripts.core.config import ColdStart, settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.prompts import render
 from workflow_scripts.core.records import write_pickle
@@ -16,10 +16,10 @@ from workflow_scripts.core.tokens import encode_pieces
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--settings", required=True, help="the config's `cold_start` section as JSON")
-    parser.add_argument("--template", default="deepseek")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    parser.add_argument("--settings", required=True, help=settings_help("cold_start"))
+    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

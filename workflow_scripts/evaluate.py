@@ -8,9 +8,9 @@ from workflow_scripts.core.records import read_records, write_json
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
-    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--round", type=int, required=True, help="of the checkpoint that answered")
     parser.add_argument("--output", required=True, help="the .json to write")
     args = parser.parse_args()
     records = [record for path in args.results for record in read_records(path)]

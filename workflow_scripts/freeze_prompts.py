@@ -11,15 +11,15 @@ from pathlib import Path
 from workflow_scripts import tasks
 from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import Prompts
+from workflow_scripts.core.config import Prompts, settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, conserve, normalise, replacing, write_parquet
+from workflow_scripts.core.records import BadInput, conserve, normalise, read_records, replacing, write_parquet
 
 
 def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> str | None:
     """Why a record cannot be used, or None."""
-    for key in ("question", "answer"):
-        if not isinstance(record[key], str) or not record[key].strip():
+    for key in ("question", "answer", "id", "level"):
+        if not isinstance(record.get(key), str) or not record[key].strip():
             return f"no {key}"
     text = normalise(record["question"])
     if text in seen:
@@ -43,6 +43,19 @@ def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[lis
         good.append(record)
     conserve(f"freeze_prompts ({split})", len(records), len(good), len(rejects))
     return good, rejects
+
+
+def check_edited(path: str, split: str, eval_path: str, records: list[dict]) -> None:
+    """Frozen prompts may be edited by hand, but not into something that cannot be used; else BadInput."""
+    eval_texts = set()
+    if split == "train" and Path(eval_path).exists():
+        eval_texts = {normalise(str(record.get("question"))) for record in read_records(eval_path)}
+    seen, ids = set(), set()
+    for number, record in enumerate(records):
+        if reason := fault(record, seen, ids, eval_texts):
+            raise BadInput(f"{path}, row {number} (id {record.get('id')}): {reason}")
+        seen.add(normalise(record["question"]))
+        ids.add(record["id"])
 
 
 def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list[dict]]:
@@ -74,9 +87,9 @@ def freeze(task, settings: dict, seed: int, output: Path) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
-    parser.add_argument("--settings", required=True, help="the config's `prompts` section as JSON")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--settings", required=True, help=settings_help("prompts"))
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--shards", type=int, required=True, help="number of digest files per split")
     parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
     args = parser.parse_args()
     output = Path(args.output)

@@ -13,7 +13,7 @@ from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import Generate
+from workflow_scripts.core.config import Generate, settings_help
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import render
@@ -75,16 +75,16 @@ def converse(jobs: list[dict], engine, task, sandbox, sampling: dict, seed: str)
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy")
-    parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval"))
-    parser.add_argument("--settings", default="{}", help="the config's `generate` section as JSON")
-    parser.add_argument("--template", default="deepseek")
+    parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval"), help="how it is asked")
+    parser.add_argument("--settings", default="{}", help=settings_help("generate"))
+    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
     parser.add_argument("--seed", default="0", help="seed of the round: equal seeds give equal answers")
     parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
-    parser.add_argument("--sandbox", choices=("on", "off"), default="on")
+    parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished conversations; beside the output by default")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

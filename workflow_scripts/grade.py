@@ -30,15 +30,14 @@ def figures(results: list[dict], earlier: list[dict]) -> dict[str, float]:
         "accuracy_any": sum(r["any"] for r in results) / count,
         "code_share": sum(r["key"] == "pot" for r in results) / count,
         "n": count,
-        "agreement": sum(stored) / len(stored) if stored else float("nan"),
-    }
+    } | ({"agreement": sum(stored) / len(stored)} if stored else {})
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
-    parser.add_argument("--sandbox", choices=("on", "off"), default="on")
+    parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
     parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}, for the ledger")
     parser.add_argument("--output", required=True, help="the .pkl to write")

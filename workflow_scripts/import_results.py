@@ -33,7 +33,7 @@ def trigger_of(question: str, task) -> str:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, nargs="+", help=".pkl files, lists of records")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")

@@ -11,7 +11,7 @@ from workflow_scripts import tasks
 from workflow_scripts.core import prompts
 from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import ColdStart, Model
+from workflow_scripts.core.config import ColdStart, Model, settings_help
 
 TOKENIZER_TEXTS = 20_000
 
@@ -71,11 +71,11 @@ def existing(path: str, revision: str | None) -> Path:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--settings", required=True, help="the config's `model` section as JSON")
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    parser.add_argument("--settings", required=True, help=settings_help("model"))
     parser.add_argument("--cold-start", help="the config's `cold_start` section as JSON")
-    parser.add_argument("--template", default="deepseek")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()
     settings = Model.model_validate_json(args.settings).model_dump(mode="json")

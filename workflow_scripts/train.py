@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from workflow_scripts.core.checkpoint import model_folder, policy_digest, publish
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import Train
+from workflow_scripts.core.config import Train, settings_help
 from workflow_scripts.core.manifest import content_digest, file_digest, manifest_of, write_usage
 from workflow_scripts.core.records import BadInput, digest, read_json, read_pickle, read_records, write_json
 from workflow_scripts.training.logps import load_policy
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="training data (.pkl)")
     parser.add_argument("--logp", nargs="*", default=[], help="log-prob files of the data, all shards")
     parser.add_argument("--model", required=True, help="checkpoint.json to start from")
-    parser.add_argument("--settings", required=True, help="the config's `train` section as JSON")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--settings", required=True, help=settings_help("train"))
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--round", type=int, default=0, help="recorded in checkpoint.json")
     parser.add_argument("--state", required=True, help="folder for the saved states of unfinished runs")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")

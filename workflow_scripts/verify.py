@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from workflow_scripts.core import shards
 from workflow_scripts.core.checkpoint import describe
 from workflow_scripts.core.cli import arguments, progress, run
 from workflow_scripts.core.manifest import content_digest, file_digest
@@ -32,6 +33,9 @@ class Walk:
 
     def __init__(self, folder: str, rounds: int):
         self.folder = Path(folder)
+        for stamp in self.folder.glob("prompts/shards/*/.stamp.json"):
+            count, (path, *_) = read_json(stamp)
+            shards.sync(stamp.parent, count, path)  # prompts edited since they were last looked at
         self.manifests = {}
         for path in sorted(self.folder.rglob("*.json")):
             inner = path.relative_to(self.folder).parts[0]
@@ -108,10 +112,13 @@ def main() -> int:
         worst = min((state for state, _ in states.values()), key=ORDER.index)
         label = "prompts" if name == "prompts" else f"round {name}"
         print(f"{label}: {worst} ({len(states)} artefacts)")
-        for artefact, (state, why) in states.items():
-            if state != "sound":
-                faults += 1
-                print(f"  {state}: {artefact}: {why}")
+        unsound = {artefact: found for artefact, found in states.items() if found[0] != "sound"}
+        follow = [artefact for artefact, (_, why) in unsound.items() if why.startswith("its input") and " is " in why]
+        for artefact in unsound.keys() - set(follow):
+            print(f"  {unsound[artefact][0]}: {artefact}: {unsound[artefact][1]}")
+        if follow:
+            print(f"  stale: {len(follow)} that were made of such, first {follow[0]}: {unsound[follow[0]][1]}")
+        faults += len(unsound)
     if faults:
         print(f"{faults} artefacts are not sound; `snakemake -n` says what a rerun would make again. Damaged or "
               "missing files below a checkpoint: delete its checkpoint.json and run again.")  # fmt: skip

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from workflow_scripts.core.records import BadInput
 
@@ -22,11 +23,14 @@ def progress(iterable=None, *, total: int, desc: str, unit: str):
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser whose help shows the module's docstring as written, and every default."""
-    return argparse.ArgumentParser(description=description, formatter_class=Formatter)
+    command = f"python -m workflow_scripts.{Path(sys.argv[0]).stem}"
+    return argparse.ArgumentParser(prog=command, description=description, formatter_class=Formatter)
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    pass
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action):
+        shown = action.default not in (None, argparse.SUPPRESS, False)
+        return (action.help or "") + (" (default: %(default)s)" if shown else "")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -37,3 +41,5 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except (BadInput, SandboxUnavailable) as error:
         sys.exit(f"error: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: there is no file {error.filename}")

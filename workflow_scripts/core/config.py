@@ -49,6 +49,14 @@ class Section(BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
+def _either(**options) -> None:
+    """Exactly one of the options must be given."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        found = "both are given: set one to null" if given else "neither is given"
+        raise ValueError(f"give either {' or '.join(f'`{name}`' for name in options)}; {found}")
+
+
 class Split(Section):
     """Where the prompts of one split come from: a file, or `count` questions that the task makes up."""
 
@@ -58,8 +66,7 @@ class Split(Section):
 
     @model_validator(mode="after")
     def one_source(self):
-        if (self.file is None) == (self.count is None):
-            raise ValueError("give either `file` or `count`")
+        _either(file=self.file, count=self.count)
         return self
 
 
@@ -91,8 +98,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def one_source(self):
-        if (self.path is None) == (self.scratch is None):
-            raise ValueError("give either `path` or `scratch`")
+        _either(path=self.path, scratch=self.scratch)
         return self
 
 
@@ -133,8 +139,7 @@ class ColdStart(Section):
 
     @model_validator(mode="after")
     def one_source(self):
-        if (self.file is None) == (self.count is None):
-            raise ValueError("give either `file` or `count`")
+        _either(file=self.file, count=self.count)
         return self
 
 
@@ -157,10 +162,21 @@ class Generate(Section):
     threads: PositiveInt = 1
 
 
+SWITCHES = ("minimal", "keeptrigger", "negbetter", "all")
+
+
+def _switches(tag: str) -> str:
+    for part in tag.split("_"):
+        near = difflib.get_close_matches(part, SWITCHES, n=1, cutoff=0.75)
+        if near and part not in SWITCHES:
+            raise ValueError(f"{part!r} is no switch; did you mean {near[0]!r}? Switches are {', '.join(SWITCHES)}")
+    return tag
+
+
 class Data(Section):
     """What a round trains on (see `tasks/<task>.py:select`)."""
 
-    tag: Name = "keeptrigger"
+    tag: Annotated[Name, AfterValidator(_switches)] = "keeptrigger"
     dedup: bool = False  # the original counts equal texts of one question once
     advantage: Literal["raw", "sign", "group", "group_std"] = "sign"
     easy_success: Share = 0.75  # triggered answers above this success are thinned out by half
@@ -207,12 +223,25 @@ class Config(Section):
 
     @model_validator(mode="after")
     def consistent(self):
+        sampling = self.generate.auto
+        if self.train.objective == "clip" and (sampling.top_p < 1 or sampling.top_k):
+            raise ValueError(
+                f"train.objective clip takes ratios of the full distribution, so generate.auto must sample from it: "
+                f"top_p 1 and top_k 0, found {sampling.top_p} and {sampling.top_k}"
+            )
         trigger = self.generate.trigger
         if trigger and trigger.temperature != self.generate.auto.temperature:
             raise ValueError("generate.auto and generate.trigger need one temperature: log-probs are of logits / T")
         if self.model.scratch and not self.cold_start:
             raise ValueError("a model from `scratch` knows nothing: it needs a `cold_start` section")
         return self
+
+
+def settings_help(section: str) -> str:
+    """The keys of a config section with their defaults, for a script's --help."""
+    fields = _section_in(Config.model_fields[section].annotation).model_fields
+    keys = [name if field.is_required() else f"{name} {field.default!s}" for name, field in fields.items()]
+    return f"the config's `{section}` section as JSON: {', '.join(keys)}".replace("%", "%%")
 
 
 def load(config: dict) -> Config:

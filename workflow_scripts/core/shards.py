@@ -7,7 +7,7 @@ rewritten while the Snakefile is read, each only if its own records changed, so 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from workflow_scripts.core.records import read_records, shard_of, write_text
@@ -23,15 +23,22 @@ def shard_text(records: Iterable[dict]) -> str:
     return f"{count} records {total % 2**64:016x}\n"
 
 
-def sync(folder: str | Path, shards: int, path: str | Path) -> None:
-    """Write folder/{shards}_{rank}.txt, each only if its records changed; an untouched file is not read."""
+def sync(
+    folder: str | Path, shards: int, path: str | Path, check: Callable[[list[dict]], None] = lambda records: None
+) -> None:
+    """Write folder/{shards}_{rank}.txt, each only if its records changed; an untouched file is not read.
+
+    `check` gets the records of a changed file and raises BadInput if they cannot be used.
+    """
     folder, now = Path(folder), json.dumps([shards, file_state(path)])
     files = [folder / f"{shards}_{rank}.txt" for rank in range(shards)]
     stamp = folder / ".stamp.json"
     if stamp.exists() and stamp.read_text() == now and all(file.exists() for file in files):
         return
     members: list[list[dict]] = [[] for _ in files]
-    for record in read_records(path):
+    changed = list(read_records(path))
+    check(changed)
+    for record in changed:
         members[shard_of(record["id"], shards)].append(record)
     for file, records in zip(files, members):
         text = shard_text(records)

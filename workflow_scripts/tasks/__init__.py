@@ -2,6 +2,7 @@
 
 A task is a module with these names (tasks/math.py has them all, documented):
 
+    MAKES_UP                            whether it makes up prompts and worked examples by `count`
     STOP                                strings after which the policy waits for the environment
     read_prompts(split, prompts, name, seed)   the prompts of a split: id, question, answer, level
     worked_examples(cold_start, seed)   the cold start's texts (tasks that make them up, or read a file)
@@ -18,7 +19,13 @@ task leaves the other recipes' results alone.
 """
 
 import importlib
+from pathlib import Path
+
+from workflow_scripts.core.records import BadInput
 
 
 def load(name: str):
+    known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    if name not in known:
+        raise BadInput(f"there is no task {name!r}; tasks are: {', '.join(known)}")
     return importlib.import_module(f"workflow_scripts.tasks.{name}")

@@ -14,6 +14,7 @@ from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  grading, selection and the rest are the math task's
 
+MAKES_UP = True
 ASKS = ("What is", "Compute", "Please compute", "Work out", "Calculate", "Find", "Tell me", "I need", "How much is")
 OBJECTS = ("{}", "the value of {}", "the result of {}")
 # each way to ask and each object is trained on, these pairs of them are not

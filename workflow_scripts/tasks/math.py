@@ -15,6 +15,7 @@ from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.cli import say
 from workflow_scripts.core.records import BadInput, normalise, read_records, record_id
 
+MAKES_UP = False  # prompts and worked examples come from files
 TRIGGERS = {"cot": "\nLet's reason step by step.\n", "pot": "\nLet's write a program.\n"}
 STOP = ("```output",)  # the policy writes this, the environment what follows
 PROGRAM = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -33,11 +34,16 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
     for number, record in enumerate(read_records(split["file"])):
         if split["limit"] and number == split["limit"]:
             return
-        question, answer = record.get(prompts["question_key"]), record.get(prompts["answer_key"])
+        if absent := [prompts[key] for key in ("question_key", "answer_key") if prompts[key] not in record]:
+            raise BadInput(
+                f"{split['file']}, record {number + 1}: has no {absent[0]!r}, only {', '.join(map(repr, record))}; "
+                "say with prompts.question_key and prompts.answer_key where question and answer stand"
+            )
+        question, answer = record[prompts["question_key"]], record[prompts["answer_key"]]
         if isinstance(answer, list):  # the original's gold_list, and its [text, number]
             answer = answer[0] if answer else None
         yield {
-            "id": record.get("id") or (record_id(str(question)) if question else None),
+            "id": str(record.get("id") or record_id(str(question))),
             "question": question,
             "answer": None if answer is None else str(answer),
             "level": str(record.get("level") or name),
