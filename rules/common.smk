@@ -18,7 +18,8 @@ from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.core import shards as prompt_shards
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ConfigError, load as load_config
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.manifest import file_digest, manifest_of
+from workflow_scripts.core.records import BadInput, read_json
 
 try:
     cfg = load_config(config)
@@ -164,6 +165,9 @@ def freeze_sources():
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
     now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
     if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, PROMPTS.values()))):
+        for path in filter(os.path.exists, PROMPTS.values()):
+            if file_digest(path) != read_json(manifest_of(path))["sha256"]:
+                raise WorkflowError(f"{path} was edited by hand and {SOURCES[0]} changed too: delete one of both edits")
         freeze_prompts.freeze(task, settings, cfg.seed, stamp.parent)
         stamp.write_text(now)
 

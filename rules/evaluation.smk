@@ -85,5 +85,6 @@ rule verify:
     params:
         run=flag("run", RUN),
         rounds=flag("rounds", cfg.rounds),
+        first=flag("first", get_checkpoint(0)),
     shell:
-        "python -m workflow_scripts.verify {params.run} {params.rounds} > {log} 2>&1 && cat {log}"
+        "python -m workflow_scripts.verify {params.run} {params.rounds} {params.first} > {log} 2>&1 && cat {log}"

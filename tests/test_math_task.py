@@ -25,8 +25,9 @@ def run():
     [
         ("18", "18", True), ("18.0", "18", True), ("$1,234$", "1234", True), ("\\frac{3}{4}", "0.75", True),
         ("3.1416", "3.14159", True), ("15.67", "15", False), ("140", "160", False), ("", "3", False),
-        ("28\\%", "28", True), ("x = 5", "5", True), ("2\\sqrt{2}", "sqrt(8)", True), ("2^{3}", "8", False),
-        ("1/0", "1", False), ("9" * 200, "3", False), ("\\text{Tuesday}", "Tuesday", False), ("Monday", "Monday", True),
+        ("28\\%", "28", True), ("x = 5", "5", True), ("2\\sqrt{2}", "sqrt(8)", True), ("2^{3}", "8", True),
+        ("1/0", "1", False), ("9" * 200, "3", False), ("\\text{Tuesday}", "Tuesday", True),
+        ("Monday", "Monday", True),
     ],
 )  # fmt: skip
 def test_equality_of_answers(run, answer, gold, same):
@@ -228,3 +229,31 @@ def test_results_in_the_originals_format_are_graded_from_the_command_line(tmp_pa
                           env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"})  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "accuracy=0.5000 accuracy_any=0.7500 code_share=0.5000 n=4 agreement=0.7500"
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("The answer is 18, because it is.", "18", True), ("So 7, done", "7", True),
+        ("The answer is **18**.", "18", True),
+        ("The answer is $\\frac{1}{2}$.", "1/2", True), ("The answer is 2\\sqrt{3}.", "2", False),
+        ("The answer is 2\\sqrt{3}.", "2\\sqrt{3}", True), ("The answer is 5x+3.", "5", False),
+        ("\\boxed{1\\frac{1}{2}}", "3/2", True), ("\\boxed{1 1}", "11", False), ("The answer is 3 / 4.", "3/4", True),
+        ("The answer is \u22125.", "-5", True), ("\\boxed{2^{10}}", "1024", True), ("\\boxed{\\frac13}", "1/3", True),
+        ("\\boxed{\\text{Evelyn}}", "\\text{Evelyn}", True), ("\\boxed{18 dollars}", "18", True),
+        ("\\boxed{18 \\text{ cm}^2}", "18", True), ("\\boxed{90^{\\circ}}", "90^\\circ", True),
+        ("I think \\boxed{print(True)}", "18", False), ("\\boxed{print(True)}", "x+1", False),
+        ("\\boxed{x+1}", "1+x", True), ("The answer is 1,234.", "1234", True),
+    ],
+)  # fmt: skip
+def test_answers_as_they_are_written(run, text, gold, right):
+    assert math.grade({"solution": text, "correct": gold}, run)["match"][0]["res"] is right
+
+
+@pytest.mark.parametrize("text", ["\\boxed{" * 50_000, "answer is" + " " * 100_000 + ".", "1" * 100_000, "{" * 100_000])
+def test_grading_long_odd_texts_takes_no_time(run, text):
+    import time
+
+    started = time.monotonic()
+    math.grade({"solution": text, "correct": "1"}, run)
+    assert time.monotonic() - started < 2

@@ -159,6 +159,16 @@ def test_stop_and_resume_give_the_same_weights(folder, tmp_path):
     assert weights(resumed) == weights(whole) != weights(half)
 
 
+def test_bf16_training_keeps_fp32_masters_so_small_updates_count(folder, tmp_path):
+    moved = load_policy(folder, "float32")
+    before = {name: value.clone() for name, value in moved.state_dict().items()}
+    fit(moved, make_rows(), tmp_path, objective="sft", lr=1e-6, batch_size=12, dtype="bfloat16", warmup=0)
+    after = moved.state_dict()
+    steps = torch.cat([(after[name] - before[name]).abs().flatten() for name in before if "proj" in name])
+    assert after["lm_head.weight"].dtype == torch.float32
+    assert (steps > 0).float().mean() > 0.9 and steps.max() < 2e-6
+
+
 def test_nan_aborts_with_the_update(folder, tmp_path):
     rows = make_rows()
     rows[5]["advantage"] = math.nan

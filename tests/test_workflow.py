@@ -207,13 +207,35 @@ def test_a_changed_objective_reruns_training_and_what_follows(fork):
     assert "workflow_scripts/training/objectives.py" in output
 
 
-def test_a_changed_grader_grades_again_without_generating(fork):
-    path = fork.folder / "workflow_scripts/tasks/math.py"
-    path.write_text(path.read_text().replace('"any": right or any(', '"any": any('))
-    config = tiny_config()
-    fork.configure(config)
+def test_a_changed_grading_stage_grades_again_without_generating_for_it(fork):
+    path = fork.folder / "workflow_scripts/grade.py"
+    path.write_text(path.read_text().replace("BATCH = 64", "BATCH = 65"))
     output = fork.snakemake("-n", "round1_checkpoint")
-    assert "grade" in jobs(output) and "workflow_scripts/tasks/math.py" in output
+    assert {"grade", "construct_meta"} <= jobs(output)
+    assert not {"generate", "cold_start", "freeze_prompts"} & jobs(output)
+    assert "workflow_scripts/grade.py" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"question": "What is 1 + 1?"}, None),
+        ({"answer": None}, "no answer"),
+        ({"id": None}, "no id"),
+        ({"id": "twice"}, "the id twice occurs before"),
+        ({"question": "twice"}, "the question occurs before"),
+    ],
+)
+def test_prompts_edited_by_hand_are_validated(fork, change, reason):
+    def edit(frame):
+        for row in (2, 3) if "twice" in change.values() else (3,):
+            for column, value in change.items():
+                frame.loc[row, column] = value
+        return frame
+
+    edit_prompts(fork, edit)
+    output = fork.snakemake("-n", "round1_checkpoint", fails=reason is not None)
+    assert reason is None or ("train.parquet, row 3" in output and reason in output)
 
 
 def test_more_samples_generate_only_the_new_ones(fork):

@@ -103,10 +103,8 @@ def main() -> None:
             jobs += asked(record, args.version, task, args.template, sampling["samples"], engine.tokenizer)
         policy = policy_digest(args.model)
         drawn = {key: value for key, value in sampling.items() if key != "samples"}
-        code = code_digests(
-            f"workflow_scripts.engines.{settings['engine']}", task.__name__, "workflow_scripts.core.sandbox"
-        )
-        common = [policy, drawn, args.seed, engine.version, code]
+        code = code_digests("workflow_scripts.generate", engine.__module__, task.__name__)
+        common = [policy, drawn, args.seed, args.sandbox, engine.version, code]
         order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i]["prompt_tokens"]), jobs[i]["uid"]))
         size = settings["batch_size"]
         states = map_records(

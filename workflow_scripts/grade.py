@@ -33,6 +33,15 @@ def figures(results: list[dict], earlier: list[dict]) -> dict[str, float]:
     } | ({"agreement": sum(stored) / len(stored)} if stored else {})
 
 
+def check(where: str, record: dict) -> None:
+    """A record that can be graded: two texts, and a gold answer (AutoCode's may be a list, text first)."""
+    gold = record.get("correct")
+    gold = gold[0] if isinstance(gold, list) and gold else gold
+    for key, value in {"question": record.get("question"), "solution": record.get("solution"), "correct": gold}.items():
+        if not isinstance(value, str):
+            raise BadInput(f"{where}: {key} should be text, found {value!r:.60}")
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
@@ -45,14 +54,13 @@ def main() -> None:
     started, task = time.time(), tasks.load(args.task)
     records = list(read_records(args.results))
     for number, record in enumerate(records):
-        if missing := [key for key in ("question", "solution", "correct") if key not in record]:
-            raise BadInput(f"{args.results}, record {number}: lacks {', '.join(missing)}")
+        check(f"{args.results}, record {number}", record)
 
     with Sandbox(isolate=args.sandbox == "on") as sandbox:
-        code = code_digests(task.__name__, "workflow_scripts.core.sandbox")
+        code = code_digests("workflow_scripts.grade", task.__name__)
         verdicts = map_records(
             [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
-            lambda job: [code, job["uid"], job["solution"], job["correct"]],
+            lambda job: [code, args.sandbox, job["uid"], job["solution"], job["correct"]],
             lambda batch: [task.grade(job, sandbox) for job in batch],
             Ledger(args.ledger, args.shard) if args.ledger else None,
             [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],

@@ -21,8 +21,9 @@ NEEDED = ("question", "solution", "correct", "req", "task")
 def checked(path: str, number: int, record: dict) -> dict:
     if missing := [key for key in NEEDED if key not in record]:
         raise BadInput(f"{path}, record {number}: lacks {', '.join(missing)}; it has {', '.join(sorted(record))}")
-    if not isinstance(record["solution"], str):
-        raise BadInput(f"{path}, record {number}: solution is {type(record['solution']).__name__}, not text")
+    for key in ("question", "solution", "req", "task"):
+        if not isinstance(record[key], str) or not record[key]:
+            raise BadInput(f"{path}, record {number}: {key} should be text, found {record[key]!r:.60}")
     return record
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
     policy = policy_digest(args.model)
     common = [policy, args.temperature, settings["dtype"], torch.__version__]
-    code = code_digests("workflow_scripts.training.logps", "workflow_scripts.training.bins")
+    code = code_digests("workflow_scripts.logp")
     values = map_records(
         rows,
         lambda row: [common, code, row["uid"], row["prompt_tokens"], row["tokens"], row["mask"]],

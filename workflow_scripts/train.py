@@ -105,7 +105,7 @@ def main() -> None:
     inputs = {str(path): content_digest(path) for path in [args.model, args.data, *args.logp]}
     work = digest([inputs, settings, args.seed, args.round, code_digests("workflow_scripts.train")])
     state = Path(args.state) / work
-    model = load_policy(model_folder(args.model), settings["dtype"])
+    model = load_policy(model_folder(args.model), "float32")  # masters: in bf16, an update of 1e-6 is lost
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     result = fit(model, rows, settings, temperature, args.seed, str(state), pad)

@@ -31,7 +31,7 @@ def round_of(path: str, run_folder: str) -> str:
 class Walk:
     """States of artefacts by path, worked out once each."""
 
-    def __init__(self, folder: str, rounds: int):
+    def __init__(self, folder: str, rounds: int, first: str):
         self.folder = Path(folder)
         for stamp in self.folder.glob("prompts/shards/*/.stamp.json"):
             count, (path, *_) = read_json(stamp)
@@ -45,11 +45,10 @@ class Walk:
             if isinstance(value, dict) and "inputs" in value:
                 self.manifests[value.get("artefact", str(path))] = (path, value)
         made = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
-        self.expected = [
-            f"{folder}/{name}"
-            for n in range(max([rounds, *made]) + 1)
-            for name in (f"checkpoints/r{n}/checkpoint.json", f"evaluation/r{n}.json")
-        ]
+        self.expected = [f"{folder}/prompts/train.parquet", f"{folder}/prompts/eval.parquet"]
+        for n in range(max([rounds, *made]) + 1):
+            self.expected.append(f"{folder}/evaluation/r{n}.json")
+            self.expected.append(f"{folder}/checkpoints/r{n}/checkpoint.json" if n else first)
 
     def round_of(self, name: str) -> str:
         return round_of(name, str(self.folder))
@@ -90,9 +89,15 @@ class Walk:
         return None
 
     def all(self) -> dict[str, dict[str, tuple[str, str]]]:
-        """{round: {artefact: (state, why)}} over manifests, their inputs, and what the config expects."""
-        names = set(self.manifests) | set(self.expected)
-        names |= {source for _, manifest in self.manifests.values() for source in manifest["inputs"]}
+        """{round: {artefact: (state, why)}} of what the config expects and all that it was made of.
+
+        Files that nothing of this needs, such as those of another number of shards, are left alone."""
+        names, todo = set(), list(self.expected)
+        while todo:
+            name = todo.pop()
+            if name not in names:
+                names.add(name)
+                todo += self.manifests[name][1]["inputs"] if name in self.manifests else []
         rounds = defaultdict(dict)
         for name in progress(sorted(names), total=len(names), desc="verify", unit="artefact"):
             rounds[self.round_of(name)][name] = self.state(name)
@@ -103,10 +108,11 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
     parser.add_argument("--rounds", type=int, default=0, help="rounds that the config asks for")
+    parser.add_argument("--first", help="checkpoint.json of round 0; in checkpoints/r0 by default")
     args = parser.parse_args()
     if not Path(args.run).is_dir():
         raise BadInput(f"{args.run}: nothing has been made here yet")
-    rounds, faults = Walk(args.run, args.rounds).all(), 0
+    rounds, faults = Walk(args.run, args.rounds, args.first or f"{args.run}/checkpoints/r0/checkpoint.json").all(), 0
     for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):
         states = rounds[name]
         worst = min((state for state, _ in states.values()), key=ORDER.index)

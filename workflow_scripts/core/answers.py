@@ -3,21 +3,26 @@
 import re
 from fractions import Fraction
 
-NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\.\d+"
-STATED = re.compile(rf"(?:answer|result)\s+is:?\s*(?:equal to\s*)?\$?\\?\(?\s*({NUMBER}|[^\s.,]+)", re.IGNORECASE)
+NUMBER = r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: ?/ ?\d+)?"
+STATED = re.compile(
+    rf"(?:answer|result)[ \t]{{1,3}}is:?[ \t]{{0,3}}(?:equal to )?[*(]{{0,3}}"
+    rf"(\$[^$\n]{{1,100}}\$|{NUMBER}(?![\w\\^+*{{])|[^\s,*]{{1,100}})",
+    re.IGNORECASE,
+)
 TOLERANCE = 1e-3  # relative, for golds that are not integers
+FUNCTIONS = {"sqrt", "pi", "sin", "cos", "tan", "log", "exp"}
 
 
 def boxed(text: str) -> list[str]:
-    """The contents of all \\boxed{…} in order, braces balanced."""
-    found = []
-    for match in re.finditer(r"\\boxed\s*\{", text):
-        depth = 1
-        for end in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                found.append(text[match.end() : end])
-                break
+    """The contents of all \\boxed{…} in the order of their ends, braces balanced; one pass over the text."""
+    found, opened = [], []
+    for match in re.finditer(r"\\boxed\s{0,3}\{|[{}]", text):
+        if match[0] == "}":
+            start = opened.pop() if opened else None
+            if start is not None:
+                found.append(text[start : match.start()])
+        else:
+            opened.append(match.end() if len(match[0]) > 1 else None)
     return found
 
 
@@ -28,18 +33,29 @@ def stated(text: str) -> list[str]:
 
 def clean(answer: str) -> str:
     """An answer without its dress: units, currency, thousands separators, LaTeX spacing."""
-    text = answer.strip().strip("$").strip()
-    text = re.sub(r"\\(?:text|mathrm|mbox)\{[^}]*\}", "", text)
-    text = re.sub(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}", r"(\1)/(\2)", text)
-    text = re.sub(r"\\(?:left|right|!|,|;|\$|%)|[$%°]|\^\\circ", "", text)
+    text = answer.replace("\u2212", "-").strip().strip("$*").strip()
+    text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"^(-?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}$", _mixed, text)
+    text = re.sub(r"\\frac\{([^{}]+)\}\{([^{}]+)\}", r"(\1)/(\2)", text)
+    text = re.sub(r"(?<=[\d)])\s*\\(?:text|mathrm|mbox)\{[^}]*\}(?:\^\d)?", "", text)  # a unit
+    text = re.sub(r"\\(?:text|mathrm|mbox)\{([^}]*)\}", r"\1", text)
+    text = re.sub(r"\^\{?\\circ\}?|\\(?:left|right|!|,|;|\$|%)|[$%°]", "", text)
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     text = re.sub(r"^[A-Za-z]\w*\s*=\s*", "", text.strip())
+    text = re.sub(rf"^({NUMBER})\s+[A-Za-z][A-Za-z ]*$", r"\1", text)  # 18 dollars
     return text.strip().rstrip(".").strip()
+
+
+def _mixed(match: re.Match) -> str:
+    """1\\frac{1}{2} is 3/2."""
+    sign, whole, top, bottom = match.groups()
+    return f"{sign}{int(whole) * int(bottom) + int(top)}/{bottom}"
 
 
 def number(text: str) -> Fraction | None:
     """The value of "18", "-3.50", "3/4" or "(3)/(4)"; None for anything else."""
-    match = re.fullmatch(r"\(?(-?\d*\.?\d+)\)?(?:\s*/\s*\(?(-?\d+)\)?)?", text.replace(" ", ""))
+    match = re.fullmatch(r"\(?(-?\d*\.?\d+)\)?(?:\s*/\s*\(?(-?\d+)\)?)?", text)
     if not match or len(text) > 100:
         return None
     bottom = int(match[2] or 1)
@@ -56,12 +72,21 @@ def equal(answer: str, gold: str, run=None) -> bool:
         if right.denominator == 1:
             return left == right
         return abs(left - right) <= TOLERANCE * abs(right)
-    if re.sub(r"\s+", "", answer) == re.sub(r"\s+", "", gold):
+    spaces = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but "1 1" is not 11
+    if spaces.sub("", answer) == spaces.sub("", gold):
         return True
-    symbolic = re.compile(r"[\w\s+\-*/^().\\{}]{1,100}")
-    if run is None or not (symbolic.fullmatch(answer) and symbolic.fullmatch(gold)):
+    left, right = _pythonic(answer), _pythonic(gold)
+    if run is None or not (_is_formula(left) and _is_formula(right)):
         return False
-    return run(SYMBOLIC.format(left=_pythonic(answer), right=_pythonic(gold)))["output"].strip() == "True"
+    return run(SYMBOLIC.format(left=left, right=right)) == {"output": "True\n", "error": None}
+
+
+def _is_formula(text: str) -> bool:
+    """Nothing but numbers, operators, one-letter variables and a few functions: no name that could be called."""
+    names = re.findall(r"[A-Za-z_]+", text)
+    return bool(re.fullmatch(r"[A-Za-z\d\s+\-*/().]{1,100}", text)) and all(
+        len(name) == 1 or name in FUNCTIONS for name in names
+    )
 
 
 SYMBOLIC = """from sympy import simplify
@@ -73,4 +98,5 @@ print(simplify(parse_expr({left!r}, transformations=steps) - parse_expr({right!r
 
 def _pythonic(latex: str) -> str:
     text = re.sub(r"\\sqrt\{([^{}]+)\}", r"sqrt(\1)", latex)
+    text = re.sub(r"\^\{([^{}]+)\}", r"^(\1)", text)
     return text.replace("\\pi", "pi").replace("\\cdot", "*").replace("\\times", "*").replace("^", "**")

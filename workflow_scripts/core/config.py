@@ -42,7 +42,7 @@ class ConfigError(Exception):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def as_json(self) -> str:
         """What a stage is given: the values that count, in a fixed order."""
@@ -87,6 +87,14 @@ class Scratch(Section):
     vocabulary: PositiveInt = 384
     context: PositiveInt = 2048
     init_std: PositiveFloat = 0.06
+
+    @model_validator(mode="after")
+    def heads_divide_width(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not an even multiple of heads {self.heads}")
+        if self.vocabulary < 258:
+            raise ValueError(f"vocabulary {self.vocabulary}: 256 bytes and two special tokens are the least")
+        return self
 
 
 class Model(Section):
@@ -224,12 +232,15 @@ class Config(Section):
     @model_validator(mode="after")
     def consistent(self):
         sampling = self.generate.auto
-        if self.train.objective == "clip" and (sampling.top_p < 1 or sampling.top_k):
-            raise ValueError(
-                f"train.objective clip takes ratios of the full distribution, so generate.auto must sample from it: "
-                f"top_p 1 and top_k 0, found {sampling.top_p} and {sampling.top_k}"
-            )
         trigger = self.generate.trigger
+        if sampling.temperature == 0:
+            raise ValueError("generate.auto.temperature: 0 is greedy; a round learns from samples")
+        for name, one in (("auto", sampling), ("trigger", trigger)):
+            if one and self.train.objective == "clip" and (one.top_p < 1 or one.top_k):
+                raise ValueError(
+                    f"train.objective clip takes ratios of the full distribution, so generate.{name} must sample "
+                    f"from it: top_p 1 and top_k 0, found {one.top_p} and {one.top_k}"
+                )
         if trigger and trigger.temperature != self.generate.auto.temperature:
             raise ValueError("generate.auto and generate.trigger need one temperature: log-probs are of logits / T")
         if self.model.scratch and not self.cold_start:

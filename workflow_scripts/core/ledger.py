@@ -41,9 +41,9 @@ class Ledger:
         for number, line in enumerate(open(path, "rb"), 1):
             try:
                 batch = json.loads(line) if line.endswith(b"\n") else None
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not even text
                 batch = None
-            if batch is None:
+            if not isinstance(batch, list):
                 say(f"{path}: line {number} is torn (the writer was killed); its batch is done again")
                 continue
             yield from batch

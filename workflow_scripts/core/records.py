@@ -108,16 +108,23 @@ def read_pickle(path: str | Path):
 def read_records(path: str | Path) -> Iterator[dict]:
     """Stream records from .jsonl, .json (a list), .csv, .parquet or .pkl (a list); errors name the line."""
     path = Path(path)
+    try:
+        yield from _streamed(path)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error})") from None
+
+
+def _streamed(path: Path) -> Iterator[dict]:
     match path.suffix:
         case ".jsonl":
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         yield _parsed(path, number, line)
         case ".json":
             yield from _listed(path, read_json(path))
         case ".csv":
-            with open(path, newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8-sig") as file:
                 yield from csv.DictReader(file)
         case ".parquet":
             import pyarrow.parquet as pq

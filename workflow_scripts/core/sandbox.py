@@ -4,7 +4,8 @@ Covered, for each program on its own: no network (seccomp; an empty network name
 one), reads only below the Python installation and the system's libraries and writes only in a scratch folder
 that is deleted afterwards (Landlock), no new processes and no signals, tracing or mounts (seccomp), bounded
 CPU, wall clock, memory, file size and output (rlimits and the supervisor), an empty environment.
-Not covered: the number of files in the scratch folder within the CPU limit, and side channels. It needs no
+Not covered: the number of files in the scratch folder within the CPU limit, whether a path exists, and side
+channels. It needs no
 root and no extra packages: Linux 5.13 or newer with Landlock and seccomp.
 
 A supervisor process imports what programs commonly use once, then forks per program: a run costs a few
@@ -20,7 +21,6 @@ import os
 import platform
 import resource
 import select
-import shutil
 import signal
 import struct
 import subprocess
@@ -57,6 +57,12 @@ DENIED = {
     "setresgid": (119, 149), "setgroups": (116, 159), "personality": (135, 92), "quotactl": (179, 60),
     "acct": (163, 89), "settimeofday": (164, 170), "clock_settime": (227, 112), "sethostname": (170, 161),
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "utime": (132, None), "utimes": (235, None), "utimensat": (280, 88), "futimesat": (261, None),
+    "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
     "syslog": (103, 116), "setrlimit": (160, 164), "fanotify_init": (300, 262),
 }  # fmt: skip
 CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
@@ -132,6 +138,7 @@ def landlock_version() -> int:
 
 
 def supervise(isolate: bool) -> None:
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: not to outlive the caller
     for module in PRELOAD:
         with contextlib.suppress(ImportError):
             __import__(module)
@@ -139,7 +146,11 @@ def supervise(isolate: bool) -> None:
         enter_namespaces()
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(run_once(request["code"], request["limits"], isolate)), flush=True)
+        try:
+            result = run_once(request["code"], request["limits"], isolate)
+        except OSError as fault:  # no room for a scratch folder, no process to be had
+            result = {"output": "", "error": f"the sandbox could not run it: {fault}"}
+        print(json.dumps(result), flush=True)
 
 
 def enter_namespaces() -> bool:
@@ -166,7 +177,7 @@ def run_once(code: str, limits: dict, isolate: bool) -> dict:
         return collect(pid, read_end, limits)
     finally:
         os.close(read_end)
-        shutil.rmtree(scratch, ignore_errors=True)
+        subprocess.run(["rm", "-rf", scratch], stderr=subprocess.DEVNULL)  # however deep a program made it
 
 
 def collect(pid: int, pipe: int, limits: dict) -> dict:
@@ -184,9 +195,14 @@ def collect(pid: int, pipe: int, limits: dict) -> dict:
         if len(output) > limits["output_bytes"]:
             output, error = output[: limits["output_bytes"]], f"printed more than {limits['output_bytes']} bytes"
             break
+    while not error and not (ended := os.waitpid(pid, os.WNOHANG))[0]:  # it may have closed its output and live on
+        if time.monotonic() > deadline:
+            error = f"took more than {limits['wall_seconds']} s"
+        time.sleep(0.001)
     if error:
         os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
+        ended = os.waitpid(pid, 0)
+    status = ended[1]
     text, _, trace = output.decode(errors="replace").partition("\0")
     if error is None and os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
@@ -204,6 +220,7 @@ def run_child(code: str, limits: dict, isolate: bool, scratch: str, pipe: int) -
     """Never returns. What follows a NUL byte in the output is the error's last line."""
     status = 0
     try:
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(pipe, 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

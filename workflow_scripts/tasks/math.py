@@ -43,9 +43,9 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
         if isinstance(answer, list):  # the original's gold_list, and its [text, number]
             answer = answer[0] if answer else None
         yield {
-            "id": str(record.get("id") or record_id(str(question))),
+            "id": record_id(str(question)) if record.get("id") in (None, "") else str(record["id"]),
             "question": question,
-            "answer": None if answer is None else str(answer),
+            "answer": str(answer) if isinstance(answer, (str, int, float)) and answer == answer else None,  # not NaN
             "level": str(record.get("level") or name),
         }
 

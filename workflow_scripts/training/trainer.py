@@ -41,7 +41,6 @@ class RoundTrainer(Trainer):
         super().__init__(data_collator=lambda items: items[0], **kwargs)
         self.objective, self.settings, self.temperature = OBJECTIVES[objective], settings, temperature
         self.sums = defaultdict(float)
-        self.history = []
 
     def _get_train_sampler(self, *_):
         return SequentialSampler(self.train_dataset)
@@ -71,7 +70,6 @@ class RoundTrainer(Trainer):
         count = self.sums.pop("tokens", 0)
         if count:
             logs |= {name: value / count for name, value in self.sums.items()}
-            self.history.append({"update": self.state.global_step} | logs)
         self.sums.clear()
         super().log(logs, *args, **kwargs)
 
@@ -129,6 +127,7 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
         weight_decay=settings["weight_decay"],
         adam_beta2=settings["adam_beta2"],
         max_grad_norm=settings["grad_norm"],
+        bf16=settings["dtype"] == "bfloat16",  # autocast
         save_strategy="steps",
         save_steps=settings["save_steps"],
         save_total_limit=2,  # one may be half written
@@ -154,4 +153,5 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
     if resume:
         say(f"train: going on from update {resume.name.split('-')[1]} of {updates} ({resume})")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return {"updates": updates, "rows": len(rows), "history": trainer.history}
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]  # kept in saved states too
+    return {"updates": updates, "rows": len(rows), "history": history}
