@@ -128,6 +128,7 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
         adam_beta2=settings["adam_beta2"],
         max_grad_norm=settings["grad_norm"],
         bf16=settings["dtype"] == "bfloat16",  # autocast
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=settings["save_steps"],
         save_total_limit=2,  # one may be half written
