@@ -34,12 +34,13 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
     for number, record in enumerate(read_records(split["file"])):
         if split["limit"] and number == split["limit"]:
             return
-        if absent := [prompts[key] for key in ("question_key", "answer_key") if prompts[key] not in record]:
+        absent = [prompts[key] for key in ("question_key", "answer_key") if prompts[key] not in record]
+        if absent and number == 0:  # in the first record the keys are wrong, in a later one the record
             raise BadInput(
-                f"{split['file']}, record {number + 1}: has no {absent[0]!r}, only {', '.join(map(repr, record))}; "
+                f"{split['file']}, record 1: has no {absent[0]!r}, only {', '.join(map(repr, record))}; "
                 "say with prompts.question_key and prompts.answer_key where question and answer stand"
             )
-        question, answer = record[prompts["question_key"]], record[prompts["answer_key"]]
+        question, answer = record.get(prompts["question_key"]), record.get(prompts["answer_key"])
         if isinstance(answer, list):  # the original's gold_list, and its [text, number]
             answer = answer[0] if answer else None
         yield {
