@@ -119,6 +119,7 @@ class Train(Section):
     warmup: Share = 0.03  # share of the updates
     weight_decay: NonNegativeFloat = 0.0
     adam_beta2: Share = 0.999
+    adam_eps: PositiveFloat = 1e-8  # larger: vanishing gradients make vanishing updates, not drift
     grad_norm: PositiveFloat = 1.0
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 64  # sequences per update

@@ -126,6 +126,7 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
         warmup_steps=round(settings["warmup"] * updates),
         weight_decay=settings["weight_decay"],
         adam_beta2=settings["adam_beta2"],
+        adam_epsilon=settings["adam_eps"],
         max_grad_norm=settings["grad_norm"],
         bf16=settings["dtype"] == "bfloat16",  # autocast
         use_cpu=not torch.cuda.is_available(),
