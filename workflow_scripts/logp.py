@@ -1,4 +1,4 @@
-"""Score a round's training data under the checkpoint that training starts from: one shard of the rows.
+"""Score a round's training data under a checkpoint, the one that training starts from or the reference: one shard.
 
 Writes {qid: float32 array, one value per sampled token} and beside it the passport: the digests of model, data and
 tokenizer, dtype and sampling settings. Training refuses log-probs whose passport does not match.
@@ -20,10 +20,11 @@ from workflow_scripts.training import bins
 from workflow_scripts.training.logps import load_policy, sampled_logps
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(model, rows: list[dict], temperature: float) -> list[list[float]]:
     """Log-probs of each row's sampled tokens; the rows make up one bin."""
-    inputs = {name: value.to(model.device) for name, value in bins.collate(rows, pad=0).items()}
+    inputs = bins.collate(rows, pad=0)
+    inputs |= {name: value.to(model.device) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
     flat = sampled_logps(model, inputs, temperature).cpu()
     return [part.tolist() for part in flat.split([sum(row["mask"]) for row in rows])]
 
@@ -46,20 +47,22 @@ def main() -> None:
     shards, rank = map(int, args.shard.split("_"))
     rows = [row | {"uid": row["qid"]} for row in read_records(args.data) if shard_of(row["qid"], shards) == rank]
 
-    model = load_policy(model_folder(args.model), settings["dtype"]).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_policy(model_folder(args.model), "float32").eval().to(device)
     lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
     policy = policy_digest(args.model)
     common = [policy, args.temperature, settings["dtype"], torch.__version__]
     code = code_digests("workflow_scripts.logp")
-    values = map_records(
-        rows,
-        lambda row: [common, code, row["uid"], row["prompt_tokens"], row["tokens"], row["mask"]],
-        lambda batch: score(model, batch, args.temperature),
-        Ledger(args.ledger or f"{args.output}.ledger", args.shard),
-        bins.pack(range(len(rows)), lengths, settings["tokens_per_bin"]),
-        f"logp {args.shard}",
-    )
+    # bf16 is autocast over fp32 weights, as in training, so that the ratio at its first update is 1
+    with torch.autocast(device, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
+        values = map_records(
+            rows,
+            lambda row: [common, code, row["uid"], row["prompt_tokens"], row["tokens"], row["mask"]],
+            lambda batch: score(model, batch, args.temperature),
+            Ledger(args.ledger or f"{args.output}.ledger", args.shard),
+            bins.pack(range(len(rows)), lengths, settings["tokens_per_bin"]),
+            f"logp {args.shard}",
+        )
     conserve("logp", len(rows), len(values), 0)
     write_pickle(args.output, {row["uid"]: np.asarray(v, dtype=np.float32) for row, v in zip(rows, values)})
     passport = {

@@ -1,6 +1,7 @@
 """What every stage script shares at its edge: messages, progress bars, and clean ends."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +10,18 @@ from workflow_scripts.core.records import BadInput
 
 
 def say(text: str) -> None:
-    """A line for the log."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the log; of several processes, the first one's."""
+    if not int(os.environ.get("RANK", 0)):
+        print(text, file=sys.stderr, flush=True)
 
 
-def progress(iterable=None, *, total: int, desc: str, unit: str):
+def progress(iterable=None, *, total: int, desc: str, unit: str, disable: bool = False):
     """A progress bar that stays readable in a log file too."""
     from tqdm import tqdm
 
     patience = 0.2 if sys.stderr.isatty() else 5.0
-    return tqdm(iterable, total=total, desc=desc, unit=unit, mininterval=patience, maxinterval=2 * patience, ncols=100)
+    pace = {"mininterval": patience, "maxinterval": 2 * patience}
+    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable, **pace)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 # YAML reads a bare `off` as False
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))]
+RATIO_WEIGHTED = ("ips", "clip", "topr")  # objectives that need log-probs under the policy that sampled
 TASKS = Path(__file__).resolve().parents[1] / "tasks"
 
 
@@ -110,26 +111,54 @@ class Model(Section):
         return self
 
 
+class DeepSpeed(Section):
+    """ZeRO, for models that one process cannot hold."""
+
+    stage: Literal[0, 1, 2, 3] = 2
+    offload: bool = False  # optimizer (and, in stage 3, weights) in the CPU's memory
+
+
 class Train(Section):
     """One training stage. Token counts are per process; sequences per update are over all processes."""
 
-    objective: Literal["sft", "clip"] = "clip"
+    objective: Literal["sft", "ips", "clip", "topr", "dpo"] = "clip"
     lr: PositiveFloat = 1e-6
     schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule_over: Literal["round", "rounds"] = "round"  # one schedule per round, or one over all of the config's
     warmup: Share = 0.03  # share of the updates
+    optimizer: Literal["fresh", "carry"] = "fresh"  # AdamW's moments: new in each round, or carried on
     weight_decay: NonNegativeFloat = 0.0
     adam_beta2: Share = 0.999
     adam_eps: PositiveFloat = 1e-8  # larger: vanishing gradients make vanishing updates, not drift
     grad_norm: PositiveFloat = 1.0
     epochs: PositiveInt = 1
-    batch_size: PositiveInt = 64  # sequences per update
+    batch_size: PositiveInt = 64  # rows (for dpo, pairs) per update
+    updates_per_round: PositiveInt | None = None  # shares the data out among so many, in place of batch_size
     tokens_per_bin: PositiveInt = 8192  # tokens that one forward pass holds
     max_length: PositiveInt = 2048  # longer rows are rejected, never cut
-    clip_low: PositiveFloat = 0.2
+    clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
     clip_high: PositiveFloat = 0.2
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    ratio_cap: PositiveFloat = 1.2  # ips: ratios count as at most this
+    kl: NonNegativeFloat = 0.0  # weight of clip's KL term to the reference, or of the likelihood term of ips
+    dpo_beta: PositiveFloat = 0.1  # dpo: how sharply a preference counts
+    nll_weight: NonNegativeFloat = 1.0  # dpo: weight of the chosen answers' likelihood
+    reference: Literal["round0", "previous"] = "round0"  # the model of kl (clip) and of dpo
+    foreign_ratio: Literal["one", "proximal"] = "one"  # of rows others wrote: none, or against the round's start
+    min_ess: Share = 0.0  # training stops when the ratios' effective sample size falls below this share
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are float32
+    gradient_checkpointing: bool = False  # less memory, a third more work
+    deepspeed: DeepSpeed | None = None
+    processes: PositiveInt = 1  # started by torchrun on this machine, one per GPU
     save_steps: PositiveInt = 100  # updates between two saved states
-    threads: PositiveInt = 2  # CPU threads; equal threads give equal bits
+    threads: PositiveInt = 2  # CPU threads per process; equal threads give equal bits
+
+    @model_validator(mode="after")
+    def possible(self):
+        if self.schedule_over == "rounds" and self.updates_per_round is None:
+            raise ValueError("schedule_over: rounds needs updates_per_round, so that the end is known at the start")
+        if self.optimizer == "carry" and self.deepspeed:
+            raise ValueError("optimizer: carry does not work with deepspeed, which keeps the moments in pieces: fresh")
+        return self
 
 
 class Worked(Section):
@@ -237,10 +266,10 @@ class Config(Section):
         if sampling.temperature == 0:
             raise ValueError("generate.auto.temperature: 0 is greedy; a round learns from samples")
         for name, one in (("auto", sampling), ("trigger", trigger)):
-            if one and self.train.objective == "clip" and (one.top_p < 1 or one.top_k):
+            if one and self.train.objective in RATIO_WEIGHTED and (one.top_p < 1 or one.top_k):
                 raise ValueError(
-                    f"train.objective clip takes ratios of the full distribution, so generate.{name} must sample "
-                    f"from it: top_p 1 and top_k 0, found {one.top_p} and {one.top_k}"
+                    f"train.objective {self.train.objective} takes ratios of the full distribution, so generate.{name} "
+                    f"must sample from it: top_p 1 and top_k 0, found {one.top_p} and {one.top_k}"
                 )
         if trigger and trigger.temperature != self.generate.auto.temperature:
             raise ValueError("generate.auto and generate.trigger need one temperature: log-probs are of logits / T")

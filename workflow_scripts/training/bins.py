@@ -14,57 +14,66 @@ import torch
 
 @dataclass
 class Bin:
-    rows: list[int]  # positions in the data, by rising length
-    tokens: int  # sampled tokens of the whole update, over all ranks: the loss is divided by it
+    units: list[int]  # positions in the list of units, by rising length
+    update: list[int]  # positions of all units of the update, over all ranks
 
 
-def pack(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """First-fit decreasing: rows into the fewest bins of at most `budget` tokens (a longer row stands alone)."""
-    bins, room = [], []
-    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
-        place = next((i for i, free in enumerate(room) if lengths[row] <= free), None)
-        if place is None:
-            bins.append([row])
-            room.append(budget - lengths[row])
+def units_of(rows: Sequence[dict]) -> list[list[int]]:
+    """What must stay in one bin: a row, or the two rows of a preference pair (neighbours of equal `pair`)."""
+    units: list[list[int]] = []
+    for number, row in enumerate(rows):
+        if row.get("pair") is not None and units and rows[units[-1][0]].get("pair") == row["pair"]:
+            units[-1].append(number)
         else:
-            bins[place].append(row)
-            room[place] -= lengths[row]
-    return [sorted(members, key=lambda r: (lengths[r], r)) for members in bins]
+            units.append([number])
+    return units
+
+
+def pack(units: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """First-fit decreasing: units into the fewest bins of at most `budget` tokens (a longer one stands alone)."""
+    bins, room = [], []
+    for unit in sorted(units, key=lambda u: (-lengths[u], u)):
+        place = next((i for i, free in enumerate(room) if lengths[unit] <= free), None)
+        if place is None:
+            bins.append([unit])
+            room.append(budget - lengths[unit])
+        else:
+            bins[place].append(unit)
+            room[place] -= lengths[unit]
+    return [sorted(members, key=lambda u: (lengths[u], u)) for members in bins]
 
 
 def plan(
-    lengths: Sequence[int],
-    sampled: Sequence[int],
-    batch_size: int,
-    epochs: int,
-    budget: int,
-    seed: int,
-    world: int = 1,
+    lengths: Sequence[int], batch_size: int, epochs: int, budget: int, seed: int, world: int = 1, updates: int = 0
 ) -> tuple[list[Bin], int]:
     """The bins of all updates, ordered (update, accumulation step, rank), and the accumulation steps per update.
 
-    `lengths` counts all tokens of a row, `sampled` those that are trained on.
+    `lengths` counts all tokens of a unit. `updates` > 0 shares the data of all epochs out among exactly that many
+    updates, in place of updates of `batch_size` units.
     """
-    updates = []
+    passes = []
     for epoch in range(epochs):
-        order = list(range(len(lengths)))
-        random.Random(f"{seed}.{epoch}").shuffle(order)
-        updates += [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    packed = [pack(rows, lengths, budget) for rows in updates]
+        passes.append(list(range(len(lengths))))
+        random.Random(f"{seed}.{epoch}").shuffle(passes[-1])
+    if updates:
+        chosen = [part.tolist() for part in np.array_split(np.concatenate(passes), updates)]
+    else:
+        chosen = [order[i : i + batch_size] for order in passes for i in range(0, len(order), batch_size)]
+    packed = [pack(members, lengths, budget) for members in chosen]
     steps = max((-(-len(bins) // world) for bins in packed), default=0)
     result = []
-    for rows, bins in zip(updates, packed):
-        tokens = sum(sampled[row] for row in rows)
-        result += [Bin(members, tokens) for members in bins]
-        result += [Bin([], tokens)] * (steps * world - len(bins))
+    for members, bins in zip(chosen, packed):
+        result += [Bin(found, members) for found in bins]
+        result += [Bin([], members)] * (steps * world - len(bins))
     return result, steps
 
 
-def collate(rows: Sequence[dict], pad: int) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[dict], pad: int) -> dict:
     """Pack rows end to end. Shapes: T tokens in the bin, N sampled ones among them, R rows.
 
     A row has `prompt_tokens`, `tokens` and `mask` (1 = sampled by the policy), and optionally `advantage`,
-    `behaviour` (float32 [its sampled tokens], the log-probs under the policy that sampled it) and `foreign`.
+    `behaviour` and `reference` (float32 [its sampled tokens], log-probs under the policy that sampled it and under
+    the reference), `foreign` and `pair`.
     """
     ids, positions, keep, lengths, owner = [], [], [], [], []
     for number, row in enumerate(rows):
@@ -79,17 +88,29 @@ def collate(rows: Sequence[dict], pad: int) -> dict[str, torch.Tensor]:
         ids, positions, lengths, keep = [pad], [0], [1], [np.zeros(0, dtype=np.int64)]
     kept = torch.from_numpy(np.concatenate(keep).astype(np.int64))
     flat, owner = torch.tensor(ids), torch.tensor(owner, dtype=torch.int64)
-    behaviour = [np.asarray(row.get("behaviour", np.zeros(sum(row["mask"]))), np.float32) for row in rows]
-    advantage = torch.tensor([float(row.get("advantage", 1.0)) for row in rows])
-    foreign = torch.tensor([bool(row.get("foreign", "behaviour" not in row)) for row in rows], dtype=torch.bool)
-    return {
-        "input_ids": flat[None],  # [1, T]
-        "position_ids": torch.tensor(positions)[None],  # [1, T], from 0 in each row
-        "lengths": torch.tensor(lengths),  # [R]
-        "keep": kept,  # [N] places whose logits are needed
-        "targets": flat[kept + 1] if len(kept) else flat[:0],  # [N]
-        "row": owner,  # [N] which row a token belongs to
-        "behaviour": torch.from_numpy(np.concatenate(behaviour)) if rows else torch.zeros(0),  # [N]
-        "advantage": advantage[owner],  # [N]
-        "foreign": foreign[owner],  # [N] no ratio may be taken
+    pairs = {row.get("pair"): i for i, row in reversed([*enumerate(rows)])}
+    per_row = {
+        "advantage": torch.tensor([float(row.get("advantage", 1.0)) for row in rows]),
+        "foreign": torch.tensor([bool(row.get("foreign", "behaviour" not in row)) for row in rows], dtype=torch.bool),
+        "length": torch.tensor([float(sum(row["mask"])) for row in rows]),
+        "pair": torch.tensor([pairs[row.get("pair")] for row in rows], dtype=torch.int64),
     }
+    return (
+        {
+            "input_ids": flat[None],  # [1, T]
+            "position_ids": torch.tensor(positions)[None],  # [1, T], from 0 in each row
+            "lengths": lengths,  # R numbers
+            "keep": kept,  # [N] places whose logits are needed
+            "targets": flat[kept + 1] if len(kept) else flat[:0],  # [N]
+            "row": owner,  # [N] which row a token belongs to
+            "behaviour": _flat(rows, "behaviour"),  # [N]
+            "reference": _flat(rows, "reference"),  # [N]
+        }
+        | {name: values[owner] for name, values in per_row.items()}
+    )  # [N] each
+
+
+def _flat(rows: Sequence[dict], name: str) -> torch.Tensor:
+    """Stored log-probs end to end; NaN where there are none, so that using them by mistake cannot go unseen."""
+    parts = [np.asarray(row.get(name, np.full(sum(row["mask"]), np.nan)), np.float32) for row in rows]
+    return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *parts]))

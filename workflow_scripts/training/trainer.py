@@ -2,45 +2,64 @@
 
 import math
 import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 
 from workflow_scripts.core.cli import progress, say
+from workflow_scripts.core.records import BadInput
 from workflow_scripts.training import bins
-from workflow_scripts.training.logps import sampled_logps
-from workflow_scripts.training.objectives import OBJECTIVES, Tokens
+from workflow_scripts.training.flops import forward_flops, peak_flops
+from workflow_scripts.training.logps import load_policy, sampled_logps
+from workflow_scripts.training.objectives import OBJECTIVES, RATIO_WEIGHTED, UNIT, Tokens
 
 COMPLETE = "complete"  # marks a saved state that was written to its end
+SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+QUANTILES = (0.05, 0.5, 0.95)
+UNTIMED = ("tokens_per_second", "mfu")  # differ from run to run
 
 
 class Bins(Dataset):
-    """The planned bins as a dataset: an item is a whole forward pass."""
+    """The planned bins as a dataset: an item is a whole forward pass, with the counts of its units and its update's."""
 
-    def __init__(self, rows: list[dict], planned: list[bins.Bin], pad: int):
-        self.rows, self.planned, self.pad = rows, planned, pad
+    def __init__(self, rows: list[dict], units: list[list[int]], planned: list[bins.Bin], pad: int):
+        self.rows, self.units, self.planned, self.pad = rows, units, planned, pad
+        self.sampled = [sum(sum(rows[i]["mask"]) for i in unit) for unit in units]
 
     def __len__(self) -> int:
         return len(self.planned)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        planned = self.planned[index]
-        item = bins.collate([self.rows[i] for i in planned.rows], self.pad)
-        return item | {"update_tokens": torch.tensor(planned.tokens)}
+    def __getitem__(self, index: int) -> dict:
+        one = self.planned[index]
+        item = bins.collate([self.rows[i] for unit in one.units for i in self.units[unit]], self.pad)
+        return item | {"bin": self.counts(one.units), "update": self.counts(one.update)}
+
+    def counts(self, units: list[int]) -> dict[str, int]:
+        return {
+            "tokens": sum(self.sampled[unit] for unit in units),
+            "rows": sum(len(self.units[unit]) for unit in units),
+            "pairs": len(units),
+        }
 
 
 class RoundTrainer(Trainer):
-    """Trains on planned bins; the loss is a sum over tokens divided by the update's tokens over all ranks."""
+    """Trains on planned bins; the loss is a sum divided by the update's units over all ranks."""
 
-    loss_is_scaled_for_ga = True  # compute_loss divides by the whole update's tokens
+    loss_is_scaled_for_ga = True  # compute_loss divides by the whole update's units
 
-    def __init__(self, *, objective: str, settings: dict, temperature: float, **kwargs):
+    def __init__(self, *, settings: dict, temperature: float, first: int, total: int, moments: str | None, **kwargs):
+        self.settings, self.temperature, self.first, self.total = settings, temperature, first, total
+        self.moments, self.stopped = moments, None
         super().__init__(data_collator=lambda items: items[0], **kwargs)
-        self.objective, self.settings, self.temperature = OBJECTIVES[objective], settings, temperature
-        self.sums = defaultdict(float)
+        self.objective, self.unit = OBJECTIVES[settings["objective"]], UNIT[settings["objective"]]
+        self.sums = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
+        self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the update's own tokens
+        self.log_ratios, self.work, self.since = [], [0, 0.0], time.monotonic()
 
     def _get_train_sampler(self, *_):
         return SequentialSampler(self.train_dataset)
@@ -51,45 +70,133 @@ class RoundTrainer(Trainer):
             return data.to(self.args.device)
         return super()._prepare_input(data)
 
+    def create_optimizer(self, *args):
+        """With the moments of the round before, if they are carried over."""
+        optimizer = super().create_optimizer(*args)
+        if self.moments:
+            state = torch.load(self.moments, map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+            self.moments = None
+        return optimizer
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """The schedule over `total` updates, of which this round's begin at `first`."""
+        optimizer = self.optimizer if optimizer is None else optimizer
+        warmup = round(self.settings["warmup"] * self.total)
+        shape = get_scheduler(SCHEDULES[self.settings["schedule"]], optimizer, warmup, self.total).lr_lambdas[0]
+        self.lr_scheduler = LambdaLR(optimizer, lambda update: shape(self.first + update))
+        return self.lr_scheduler
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         logp = sampled_logps(model, inputs, self.temperature)
-        tokens = Tokens(logp, inputs["behaviour"], inputs["advantage"], inputs["foreign"])
+        names = ("behaviour", "reference", "advantage", "foreign", "length", "row", "pair")
+        tokens = Tokens(logp, *(inputs[name] for name in names))
         total, metrics = self.objective(tokens, self.settings)
-        loss = total * self.args.world_size / inputs["update_tokens"]  # ranks are averaged
-        if not torch.isfinite(loss):
+        self.count(tokens, metrics | {"loss": total.detach()}, inputs)
+        return total * self.args.world_size / inputs["update"][self.unit]  # ranks are averaged
+
+    @torch.no_grad()
+    def count(self, tokens: Tokens, metrics: dict, inputs: dict) -> None:
+        """Sums for the log, fetched from the device all at once."""
+        by_token = {"reward": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
+        ratios = {}
+        if self.settings["objective"] in RATIO_WEIGHTED:
+            own = tokens.log_ratio()[~tokens.foreign]
+            ratios = {"own": own.new_tensor(len(own)), "ratio": own.exp(), "ratio_squared": (2 * own).exp()}
+            ratios["kl_behaviour"] = own.exp() - 1 - own  # Schulman's k3 estimate
+            self.log_ratios.append(own[:: 1 + len(own) // 1000])
+        every = metrics | by_token | ratios
+        sums = dict(zip(every, torch.stack([value.float().sum() for value in every.values()]).tolist()))
+        if not math.isfinite(sums.pop("loss")):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at update {self.state.global_step + 1}: lower lr, or look at the "
-                f"advantages and log-probs of this update ({self.settings['objective']})"
+                f"the loss is not finite at update {self.state.global_step + 1}: lower lr, or look at the advantages "
+                f"and log-probs of this update ({self.settings['objective']})"
             )
-        for name, value in metrics.items():
-            self.sums[name] += value.item()
-        self.sums["tokens"] += logp.numel()
-        return loss
+        own = sums.pop("own", 0)
+        for name, value in sums.items():
+            self.sums[name][0] += value
+            self.sums[name][1] += own if name in ratios else inputs["bin"]["tokens" if name in by_token else self.unit]
+        self.spread = [a + b for a, b in zip(self.spread, (own, sums.get("ratio", 0), sums.get("ratio_squared", 0)))]
+        self.work[0] += inputs["input_ids"].numel()
+        self.work[1] += 3 * forward_flops(self.model, inputs["lengths"], len(tokens.logp))
+
+    def effective_share(self) -> float:
+        """(Σρ)² / (n Σρ²) of the update's own tokens over all ranks: 1 on policy, 1/n if one token has all weight."""
+        own, ratio, squared = self.over_ranks([self.spread])[0]
+        self.spread = [0.0, 0.0, 0.0]
+        return ratio**2 / (own * squared) if own else 1.0
+
+    def over_ranks(self, values: list) -> list:
+        return self.accelerator.reduce(torch.tensor(values, device=self.args.device), "sum").tolist()
 
     def log(self, logs: dict, *args, **kwargs):
-        count = self.sums.pop("tokens", 0)
-        if count:
-            logs |= {name: value / count for name, value in self.sums.items()}
-        self.sums.clear()
+        if self.sums:
+            names = sorted(self.sums)
+            summed = dict(zip(names, self.over_ranks([self.sums[name] for name in names])))
+            logs |= {name: value / count for name, (value, count) in summed.items() if count}
+            logs |= {"entropy": -logs.pop("logp")}  # a Monte Carlo estimate, of the behaviour's samples
+            logs |= self.spread_of_ratios(logs) | self.speed()
+            self.sums.clear()
         super().log(logs, *args, **kwargs)
+
+    def spread_of_ratios(self, logs: dict) -> dict:
+        """Quantiles (of this rank's tokens) and the effective share of the sample."""
+        found = torch.cat(self.log_ratios) if self.log_ratios else torch.zeros(0)
+        self.log_ratios.clear()
+        if not len(found):
+            return {}
+        quantiles = found.exp().quantile(found.new_tensor(QUANTILES)).tolist()
+        ess = logs["ratio"] ** 2 / logs.pop("ratio_squared")
+        return {f"ratio_p{round(100 * q):02}": v for q, v in zip(QUANTILES, quantiles)} | {"ess": ess}
+
+    def speed(self) -> dict:
+        (tokens, flops), seconds, self.since = self.work, time.monotonic() - self.since, time.monotonic()
+        self.work, peak = [0, 0.0], peak_flops()
+        return {"tokens_per_second": tokens * self.args.world_size / seconds} | (
+            {"mfu": flops / seconds / peak} if peak else {}
+        )
+
+    def full_state(self) -> dict | None:
+        """The fp32 weights, gathered from all ranks where DeepSpeed holds them in pieces; None where it does not."""
+        if not self.is_deepspeed_enabled:
+            return None
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        state = {}
+        for name, parameter in self.model.named_parameters():  # a collective call for each
+            whole = safe_get_full_fp32_param(parameter)
+            state[name] = (parameter if whole is None else whole).detach().to("cpu", torch.float32)
+        return state | {name: buffer for name, buffer in self.model.state_dict().items() if name not in state}
 
 
 class Watch(TrainerCallback):
-    """A progress bar, and a mark on each saved state that is whole."""
+    """A progress bar, a mark on each saved state that is whole, and the end where the ratios say so."""
+
+    def __init__(self, trainer: RoundTrainer):
+        self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **_):
-        self.bar = progress(total=state.max_steps, desc="train", unit="update")
+        self.bar = progress(total=state.max_steps, desc="train", unit="update", disable=not state.is_world_process_zero)
         self.bar.update(state.global_step)
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(1)
+        least, share = self.trainer.settings["min_ess"], 1.0
+        if least:
+            share = self.trainer.effective_share()
+        if share < least:
+            say(f"train: stopped after update {state.global_step}: the effective sample size is {share:.1%} (min_ess)")
+            self.trainer.stopped = {"update": state.global_step, "ess": share}
+            control.should_training_stop = True
 
     def on_log(self, args, state, control, logs=None, **_):
         if logs and "loss" in logs:
             self.bar.set_postfix(loss=f"{logs['loss']:.4f}", grad_norm=f"{logs.get('grad_norm', math.nan):.3f}")
 
     def on_save(self, args, state, control, **_):
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
@@ -101,34 +208,65 @@ def last_state(folder: str | Path) -> Path | None:
     return marks[-1].parent if marks else None
 
 
-def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, state: str, pad: int) -> dict:
-    """Train `model` in place on `rows`, resuming from `state` if a run was cut off there; counts and history."""
+def deepspeed_config(settings: dict) -> dict | None:
+    """ZeRO by stage. Weights stay fp32 and bf16 is autocast, as without DeepSpeed: with DeepSpeed's own bf16, each
+    round would begin from rounded weights, and a round's small updates would be lost."""
+    chosen = settings["deepspeed"]
+    if chosen is None:
+        return None
+    zero = {"stage": chosen["stage"]}
+    if chosen["offload"]:
+        zero |= {"offload_optimizer": {"device": "cpu"}} | (
+            {"offload_param": {"device": "cpu"}} if chosen["stage"] == 3 else {}
+        )
+    return {
+        "zero_optimization": zero,
+        "torch_autocast": {"enabled": settings["dtype"] == "bfloat16", "dtype": "bfloat16"},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def planned(rows: list[dict], settings: dict, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
+    """units, bins, accumulation steps and updates of the round on this many processes."""
     world = int(os.environ.get("WORLD_SIZE", 1))
-    lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
-    planned, accumulation = bins.plan(
-        lengths,
-        [sum(row["mask"]) for row in rows],
-        settings["batch_size"],
-        settings["epochs"],
-        settings["tokens_per_bin"],
-        seed,
-        world,
+    units = bins.units_of(rows)
+    lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
+    wanted = settings["updates_per_round"] or 0
+    if wanted > len(units) * settings["epochs"]:
+        raise BadInput(f"updates_per_round is {wanted}, but there are only {len(units)} rows or pairs to share out")
+    found, steps = bins.plan(
+        lengths, settings["batch_size"], settings["epochs"], settings["tokens_per_bin"], seed, world, wanted
     )
-    schedules = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
-    updates = len(planned) // (accumulation * world)
+    return units, found, steps, len(found) // (steps * world)
+
+
+def fit(
+    model: str, rows: list[dict], settings: dict, *, temperature: float, seed: int, state: str, pad: int,
+    round: int = 1, rounds: int = 1, moments: str | None = None, report: bool = False,
+) -> RoundTrainer:  # fmt: skip
+    """Train the model in the folder `model` on `rows`, resuming from `state` if a run was cut off there.
+
+    `round` of `rounds` is where in the schedule this round stands; both are 1 for a schedule per round.
+    """
+    units, bins_, accumulation, updates = planned(rows, settings, seed)
     args = TrainingArguments(
         output_dir=state,
         per_device_train_batch_size=1,  # one bin
         gradient_accumulation_steps=accumulation,
         max_steps=updates,
         learning_rate=settings["lr"],
-        lr_scheduler_type=schedules[settings["schedule"]],
-        warmup_steps=round(settings["warmup"] * updates),
         weight_decay=settings["weight_decay"],
         adam_beta2=settings["adam_beta2"],
         adam_epsilon=settings["adam_eps"],
         max_grad_norm=settings["grad_norm"],
-        bf16=settings["dtype"] == "bfloat16",  # autocast
+        bf16=settings["dtype"] == "bfloat16" and not settings["deepspeed"],  # autocast
+        gradient_checkpointing=settings["gradient_checkpointing"],
+        deepspeed=deepspeed_config(settings),
+        ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=settings["save_steps"],
@@ -138,22 +276,29 @@ def fit(model, rows: list[dict], settings: dict, temperature: float, seed: int, 
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        report_to="none",
+        report_to="wandb" if report else "none",
         seed=seed,
     )
     trainer = RoundTrainer(
-        objective=settings["objective"],
         settings=settings,
         temperature=temperature,
-        model=model,
+        first=(round - 1) * updates,
+        total=rounds * updates,
+        moments=moments,
+        model=load_policy(model, "float32"),  # masters: in bf16, an update of 1e-6 is lost
         args=args,
-        train_dataset=Bins(rows, planned, pad),
-        callbacks=[Watch()],
+        train_dataset=Bins(rows, units, bins_, pad),
     )
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
+    trainer.add_callback(Watch(trainer))
     resume = last_state(state)
     if resume:
         say(f"train: going on from update {resume.name.split('-')[1]} of {updates} ({resume})")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]  # kept in saved states too
-    return {"updates": updates, "rows": len(rows), "history": history}
+    return trainer
+
+
+def history(trainer: RoundTrainer) -> list[dict]:
+    """The logged figures, which saved states keep too, without those that differ from run to run."""
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{name: value for name, value in entry.items() if name not in UNTIMED} for entry in logged]

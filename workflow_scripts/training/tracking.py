@@ -1,0 +1,38 @@
+"""Curves in Weights & Biases: one run per round, offline unless asked otherwise.
+
+The key comes from the environment only (WANDB_API_KEY). Without wandb installed everything works.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from workflow_scripts.core.cli import say
+from workflow_scripts.core.records import BadInput
+
+
+@contextlib.contextmanager
+def tracked(args, settings: dict, work: str) -> Iterator[bool]:
+    """Whether the training within reports to wandb. `work`, its digest, is the run's id: resuming goes on in it."""
+    if args.wandb == "off" or int(os.environ.get("RANK", 0)):
+        yield False
+        return
+    if find_spec("wandb") is None:
+        say("wandb is not installed: no curves are kept (pip install wandb, or set wandb: off)")
+        yield False
+        return
+    if args.wandb == "online" and not os.environ.get("WANDB_API_KEY"):
+        raise BadInput("wandb: online needs a key in the environment variable WANDB_API_KEY; offline needs none")
+    import wandb
+
+    folder = Path(args.state).parents[1] / "wandb"  # runs/<name>/wandb
+    folder.mkdir(parents=True, exist_ok=True)
+    run = wandb.init(
+        project=args.project, name=f"{args.project}.r{args.round}", id=work, resume="allow", mode=args.wandb,
+        dir=folder, config=settings | {"round": args.round, "seed": args.seed},
+        settings=wandb.Settings(console="off", silent=True),
+    )  # fmt: skip
+    with run:
+        yield True
