@@ -62,12 +62,13 @@ if cfg.cold_start:
             f"{RUN}/benchmarks/cold_start.tsv"
         conda:
             ENV
-        threads: cfg.cold_start.train.threads
+        threads: cfg.cold_start.train.threads * cfg.cold_start.train.processes
         params:
             *get_code("train"),
             settings=flag("settings", get_settings(cfg.cold_start.train)),
             seed=flag("seed", cfg.seed),
             state=flag("state", f"{RUN}/state/r0"),
+            launcher=get_launcher(cfg.cold_start.train),
         shell:
-            "python -m workflow_scripts.train --data {input.data} --model {input.model} {params.settings} {params.seed} "
-            "--round 0 {params.state} --output {output} 2>&1 | tee {log}"
+            "{params.launcher} workflow_scripts.train --data {input.data} --model {input.model} {params.settings} "
+            "{params.seed} --round 0 {params.state} {TRACK} --output {output} 2>&1 | tee {log}"

@@ -35,6 +35,10 @@ RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
+SOURCE = Path(cfg.data.source.file).stem if cfg.data.source else None
+# scaleonly, as the original calls it: rewards are used as they are, {n} is the checkpoint scored under
+LOGP = f"{RUN}/data/{SOURCE}_{cfg.data.tag}_scaleonly_r{{n}}_logp" if SOURCE else f"{RUN}/data/offline_{cfg.data.tag}_r{{n}}_{EXP}_logp"
+TRACK = f"--wandb {cfg.wandb.mode} --project {cfg.wandb.project or cfg.name}"  # no param: changing it reruns nothing
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
 ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
@@ -84,7 +88,58 @@ def get_policy(wildcards):
 
 
 def get_data(n):
+    """What round n trains on, less the suffix: its own graded answers, or rows that exist already."""
+    if cfg.data.source:
+        return f"{RUN}/data/{SOURCE}_{cfg.data.tag}"
     return f"{RUN}/data/offline_{cfg.data.tag}_r{n}_{EXP}"
+
+
+def get_scored(wildcards):
+    """The checkpoint that a log-prob folder is of: for rows that exist already, its name says which."""
+    return get_checkpoint(wildcards.n) if cfg.data.source else get_policy(wildcards)
+
+
+def get_logp(n, scored):
+    """The folder of the log-probs of round n's data under checkpoint `scored`."""
+    if cfg.data.source:
+        return LOGP.format(n=scored)
+    return f"{get_data(n)}_logp" if scored == n - 1 else f"{get_data(n)}_ref_logp"
+
+
+def get_compared(n):
+    """The checkpoints whose stored log-probs round n's objective needs, by train's option."""
+    reference = 0 if cfg.train.reference == "round0" else n - 1
+    return ({"logp": n - 1} if cfg.train.needs_behaviour else {}) | (
+        {"ref-logp": reference} if cfg.train.needs_reference else {}
+    )
+
+
+def get_stored_logps(wildcards):
+    """Files and passports of the log-probs that training needs, and the reference's checkpoint."""
+    n, found = int(wildcards.n), {}
+    for option, scored in get_compared(n).items():
+        files = [f"{get_logp(n, scored)}/{rank}.pkl" for rank in RANKS]
+        name = option.replace("-", "_")
+        found |= {name: ancient(files), f"{name}_passports": beside(files)}
+        if option == "ref-logp":
+            found["reference"] = get_checkpoint(scored)
+    return found
+
+
+def get_logp_flags(wildcards):
+    """The same as options of train."""
+    n, flags = int(wildcards.n), []
+    for option, scored in get_compared(n).items():
+        flags.append(" ".join([f"--{option}", *(f"{get_logp(n, scored)}/{rank}.pkl" for rank in RANKS)]))
+        if option == "ref-logp":
+            flags.append(flag("reference", get_checkpoint(scored)))
+    return " ".join(flags)
+
+
+def get_launcher(train):
+    """How a training stage is started: by torchrun where it takes several processes."""
+    several = f"torchrun --standalone --nproc-per-node {train.processes} -m"
+    return several if train.processes > 1 else "python -m"
 
 
 def get_metas(wildcards):

@@ -16,6 +16,13 @@ for n in sorted(set(range(cfg.rounds + 1)) | named):
         localrule: True
 
 
+if cfg.train.schedule_over == "rounds" and (beyond := [n for n in sorted(named) if n > cfg.rounds]):
+    raise WorkflowError(
+        f"config: train.schedule_over: the schedule ends with round {cfg.rounds} (`rounds`), so there is no round "
+        f"{beyond[0]}; raise rounds, which trains all of them anew, or use schedule_over: round"
+    )
+
+
 # A mistyped target is answered here, with what would be right, instead of by a missing-rule error.
 for target in asked:
     number = re.search(r"\d+", target)

@@ -1,14 +1,15 @@
-# A round's data is scored under the checkpoint that training starts from, and training makes the next one.
+# A round's data is scored under the checkpoint that training starts from (and, where the objective compares with a
+# reference, under that too), and training makes the next one.
 
 
 rule logp:
     input:
         data=ancient(f"{get_data('{n}')}.pkl"),
         manifest=f"{get_data('{n}')}.json",
-        model=get_policy,
+        model=get_scored,
     output:
-        data=f"{get_data('{n}')}_logp/{{shard}}.pkl",
-        manifest=f"{get_data('{n}')}_logp/{{shard}}.json",
+        data=f"{LOGP}/{{shard}}.pkl",
+        manifest=f"{LOGP}/{{shard}}.json",
     log:
         f"{RUN}/logs/logp/r{{n}}_{{shard}}.log",
     benchmark:
@@ -29,12 +30,34 @@ rule logp:
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"
 
 
+if not cfg.data.source:
+
+    use rule logp as ref_logp with:
+        input:
+            data=ancient(f"{get_data('{n}')}.pkl"),
+            manifest=f"{get_data('{n}')}.json",
+            model=get_checkpoint(0),
+        output:
+            data=f"{get_data('{n}')}_ref_logp/{{shard}}.pkl",
+            manifest=f"{get_data('{n}')}_ref_logp/{{shard}}.json",
+        log:
+            f"{RUN}/logs/ref_logp/r{{n}}_{{shard}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/ref_logp/r{{n}}_{{shard}}.tsv"
+        params:
+            *get_code("logp"),
+            settings=flag("settings", get_settings(cfg.logp)),
+            temperature=flag("temperature", cfg.generate.auto.temperature),
+            top_p=flag("top-p", cfg.generate.auto.top_p),
+            top_k=flag("top-k", cfg.generate.auto.top_k),
+            ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/ref_logp/r{wildcards.n}"),
+
+
 rule train:
     input:
-        data=ancient(f"{get_data('{n}')}.pkl"),
-        manifest=f"{get_data('{n}')}.json",
-        logp=ancient([f"{get_data('{n}')}_logp/{rank}.pkl" for rank in RANKS]),
-        passports=[f"{get_data('{n}')}_logp/{rank}.json" for rank in RANKS],
+        unpack(get_stored_logps),
+        data=lambda wildcards: ancient(f"{get_data(wildcards.n)}.pkl"),
+        manifest=lambda wildcards: f"{get_data(wildcards.n)}.json",
         model=get_policy,
     output:
         f"{RUN}/checkpoints/r{{n}}/checkpoint.json",
@@ -44,15 +67,18 @@ rule train:
         f"{RUN}/benchmarks/train/r{{n}}.tsv"
     conda:
         ENV
-    threads: cfg.train.threads
+    threads: cfg.train.threads * cfg.train.processes
     params:
         *get_code("train"),
         settings=flag("settings", get_settings(cfg.train)),
         seed=lambda wildcards: flag("seed", cfg.seed + int(wildcards.n)),
+        rounds=flag("rounds", cfg.rounds) if cfg.train.schedule_over == "rounds" else "",
         state=lambda wildcards: flag("state", f"{RUN}/state/r{wildcards.n}"),
+        logps=get_logp_flags,
+        launcher=get_launcher(cfg.train),
     shell:
-        "python -m workflow_scripts.train {params.settings} {params.seed} --data {input.data} --logp {input.logp} "
-        "--model {input.model} --round {wildcards.n} {params.state} "
+        "{params.launcher} workflow_scripts.train {params.settings} {params.seed} {params.rounds} --data {input.data} "
+        "{params.logps} --model {input.model} --round {wildcards.n} {params.state} {TRACK} "
         "--output {output} 2>&1 | tee {log}"
 
 

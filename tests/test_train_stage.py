@@ -1,6 +1,8 @@
 """The stages logp and train as they are run: passports, several processes, DeepSpeed, references, carried moments."""
 
 import json
+import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from tests.conftest import REPOSITORY
 from tests.test_training import make_rows, own_logps
+from workflow_scripts import logp, train
 from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import read_json, read_pickle, write_pickle
+from workflow_scripts.core.records import BadInput, read_json, read_pickle, write_json, write_pickle
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 SETTINGS = {"objective": "clip", "lr": 1e-3, "batch_size": 8, "save_steps": 1, "threads": 1}
@@ -52,31 +55,31 @@ class Workshop:
         write_pickle(self.data, rows)
         write_manifest(self.data, [], {}, rows=len(rows))
 
-    def run(self, *command, fails=None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True
-        )
-        if fails is None:
+    def run(self, stage, *options, launcher=()) -> None:
+        """In this process, or by a launcher."""
+        if launcher:
+            command = [sys.executable, "-m", *launcher, f"workflow_scripts.{stage.__name__.split('.')[1]}", *options]
+            done = subprocess.run([str(part) for part in command], cwd=REPOSITORY, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-4000:]
-        else:
-            assert done.returncode and fails in done.stderr, done.stderr[-4000:]
-        return done.stdout + done.stderr
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [stage.__name__, *map(str, options)])
+            stage.main()
 
-    def logp(self, checkpoint=None, name="logp", **settings) -> Path:
+    def logp(self, checkpoint=None, name="logp", options=(), **settings) -> Path:
         path = self.folder / name / "1_0.pkl"
-        self.run("workflow_scripts.logp", "--data", self.data, "--model", checkpoint or self.checkpoint,
+        shutil.rmtree(path.parent, ignore_errors=True)
+        self.run(logp, "--data", self.data, "--model", checkpoint or self.checkpoint, *options,
                  "--settings", json.dumps(settings), "--output", path)  # fmt: skip
         return path
 
-    def train(self, name, *options, launcher=(), fails=None, model=None, **settings) -> dict:
-        """Manifest and history of a training run; or nothing, where it must fail with a message."""
+    def train(self, name, *options, launcher=(), model=None, **settings) -> dict:
+        """Manifest and history of a training run."""
         output = self.folder / name / "checkpoint.json"
-        said = self.run(*launcher, "workflow_scripts.train", "--data", self.data, "--model", model or self.checkpoint,
-                        "--settings", json.dumps(SETTINGS | settings), "--state", self.folder / "state", *options,
-                        "--output", output, fails=fails)  # fmt: skip
-        if fails is None:
-            return read_json(output) | {"history": read_json(output.with_name("history.json")), "said": said}
-        return {"said": said}
+        self.run(train, "--data", self.data, "--model", model or self.checkpoint,
+                 "--settings", json.dumps(SETTINGS | settings), "--state", self.folder / "run/state/r1", *options,
+                 "--output", output, launcher=launcher)  # fmt: skip
+        return read_json(output) | {"history": read_json(output.with_name("history.json"))}
 
     def model(self, name="start"):
         return AutoModelForCausalLM.from_pretrained(self.folder / name / "model", dtype=torch.float32).eval()
@@ -126,6 +129,130 @@ def test_two_ranks_equal_one(workshop, plain):
     assert largest < 1e-4
 
 
+@pytest.mark.parametrize("field", ["model", "data", "tokenizer"])
+def test_a_stale_passport_is_refused(workshop, plain, tmp_path, field):
+    for name in ("1_0.pkl", "1_0.json"):
+        shutil.copy(plain["logp"].with_name(name), tmp_path)
+    manifest = read_json(tmp_path / "1_0.json")
+    manifest["passport"][field] = "another"
+    write_json(tmp_path / "1_0.json", manifest)
+    with pytest.raises(BadInput, match=f"made for another {field}"):
+        workshop.train("refused", "--logp", tmp_path / "1_0.pkl")
+
+
+def test_log_probs_of_another_arithmetic_or_sampling_are_refused(workshop, plain):
+    with pytest.raises(BadInput, match=r"another dtype .*one dtype"):
+        workshop.train("refused", "--logp", plain["logp"], dtype="bfloat16")
+    cut = workshop.logp(name="cut", options=("--top-p", 0.9))
+    for objective in ("clip", "ips", "topr"):
+        with pytest.raises(BadInput, match=f"ratios of `{objective}` would be biased"):
+            workshop.train("refused", "--logp", cut, objective=objective)
+
+
+def test_objectives_that_need_stored_log_probs_say_so(workshop, plain):
+    for objective in ("clip", "ips", "topr"):
+        with pytest.raises(BadInput, match=f"--logp: the objective {objective} needs"):
+            workshop.train("refused", objective=objective)
+    with pytest.raises(BadInput, match="--ref-logp: the objective clip needs"):
+        workshop.train("refused", "--logp", plain["logp"], kl=0.1)
+
+
+def test_bf16_scores_as_it_trains(workshop):
+    path = workshop.logp(name="bf16", dtype="bfloat16")
+    first = workshop.train("bf16", "--logp", path, dtype="bfloat16")["history"][0]
+    assert first["ratio"] == pytest.approx(1, abs=1e-6) and first["ess"] == pytest.approx(1, abs=1e-6)
+
+
+def test_the_kl_to_a_reference_begins_at_zero_and_holds_the_policy_back(workshop, plain):
+    reference = ("--ref-logp", plain["logp"], "--reference", workshop.checkpoint)
+    free = workshop.train("free", "--logp", plain["logp"], *reference, kl=1e-9, epochs=4)["history"]
+    held = workshop.train("held", "--logp", plain["logp"], *reference, kl=5, epochs=4)["history"]
+    assert held[0]["kl_reference"] == pytest.approx(0, abs=1e-6)
+    assert 0 < held[-1]["kl_reference"] < free[-1]["kl_reference"] / 2
+
+
+def test_carried_moments_continue_as_one_run(workshop):
+    settings = {"objective": "sft", "batch_size": 16, "warmup": 0}
+    whole = workshop.train("whole", **settings, epochs=2)
+    first = workshop.train("first", "--round", 1, **settings, optimizer="carry")
+    start = workshop.folder / "first/checkpoint.json"
+    second = workshop.train("second", "--round", 2, model=start, **settings, optimizer="carry")
+    fresh = workshop.train("fresh", "--round", 2, model=start, **settings)
+    assert first["moments"] != second["moments"] and "moments" not in fresh
+    pairs = [workshop.model(name).state_dict() for name in ("whole", "second", "fresh")]
+    apart = [max((pairs[0][name] - other[name]).abs().max().item() for name in other) for other in pairs[1:]]
+    assert apart[0] < 1e-6 < 1e-4 < apart[1]
+    assert whole["updates"] == 2
+    (start.parent / train.MOMENTS).write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"not the moments that .* was published with"):
+        workshop.train("refused", "--round", 2, model=start, **settings, optimizer="carry")
+
+
+def test_a_schedule_over_all_rounds_goes_on_where_the_last_round_ended(workshop):
+    settings = {"objective": "sft", "schedule": "linear", "warmup": 0, "lr": 1, "updates_per_round": 2}
+    found = []
+    for number in (1, 2):
+        place = ("--round", number, "--rounds", 2)
+        history = workshop.train("part", *place, **settings, schedule_over="rounds")["history"]
+        found += [entry["learning_rate"] for entry in history]
+    assert found == pytest.approx([1, 0.75, 0.5, 0.25])
+
+
+def test_training_stops_when_the_ratios_are_worn_out(workshop, plain):
+    worn = workshop.train("worn", "--logp", plain["logp"], epochs=8, lr=0.05, min_ess=0.9)
+    assert worn["updates"] < 16 and worn["stopped"]["update"] == worn["updates"] and worn["stopped"]["ess"] < 0.9
+
+
+def test_foreign_rows_have_no_ratio_unless_it_is_asked_to_be_proximal(tmp_path):
+    workshop = Workshop(tmp_path)
+    workshop.write([row | {"policy": "foreign"} for row in make_rows(16)])
+    path = workshop.logp()
+    one = workshop.train("one", "--logp", path, objective="ips", epochs=2)
+    proximal = workshop.train("proximal", "--logp", path, objective="ips", epochs=2, foreign_ratio="proximal")
+    assert one["foreign"] == proximal["foreign"] == 16
+    assert one["history"][-1]["foreign"] == 1 and "ratio" not in one["history"][-1]
+    assert proximal["history"][-1]["foreign"] == 0 and proximal["history"][-1]["ratio_p95"] > 1.001
+
+
+def pairs_of_rows(count=8) -> list[dict]:
+    return [
+        row | {"pair": f"p{i // 2}", "advantage": 1.0 - 2 * (i % 2), "policy": "foreign"}
+        for i, row in enumerate(make_rows(2 * count))
+    ]
+
+
+@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "two_ranks"])
+def test_dpo_begins_at_ln_2(tmp_path, launcher):
+    workshop = Workshop(tmp_path)
+    workshop.write(pairs_of_rows())
+    reference = ("--ref-logp", workshop.logp(), "--reference", workshop.checkpoint)
+    settings = {"objective": "dpo", "nll_weight": 0, "batch_size": 8, "epochs": 20}
+    history = workshop.train("dpo", *reference, launcher=launcher, **settings)["history"]
+    assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert history[-1]["preferred"] == 1 and history[-1]["margin"] > 0.1
+
+
+def test_dpo_refuses_rows_without_a_partner(workshop, plain):
+    with pytest.raises(BadInput, match="preference pairs, but row r0 belongs to none"):
+        workshop.train("refused", "--ref-logp", plain["logp"], "--reference", workshop.checkpoint, objective="dpo")
+
+
+def test_curves_are_kept_offline(workshop, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    workshop.train("curves", "--wandb", "offline", "--project", "tests", objective="sft")
+    kept = list((workshop.folder / "run/wandb").rglob("*.wandb"))
+    assert len(kept) == 1 and b"grad_norm" in kept[0].read_bytes()
+    with pytest.raises(BadInput, match="WANDB_API_KEY"):
+        workshop.train("curves", "--wandb", "online", objective="sft")
+
+
+def test_without_wandb_training_goes_on(workshop, monkeypatch, capsys):
+    monkeypatch.setattr("workflow_scripts.training.tracking.find_spec", lambda name: None)
+    assert workshop.train("bare", "--wandb", "offline", objective="sft")["updates"] == 2
+    assert "wandb is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_zero_saves_and_reloads_fp32_weights(tmp_path, stage, tied):
@@ -136,3 +263,17 @@ def test_zero_saves_and_reloads_fp32_weights(tmp_path, stage, tied):
     compare(many, one, 1e-4)
     for (name, ours), theirs in zip(workshop.model("many").named_parameters(), workshop.model("one").parameters()):
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_log_probs_survive_a_bf16_deepspeed_run_as_fp32(tmp_path):
+    """They reach the objective uncast: the ratio of the first update is 1, and KL to shifted log-probs is exact."""
+    workshop = Workshop(tmp_path)
+    path = workshop.logp(dtype="bfloat16")
+    settings = {"dtype": "bfloat16", "deepspeed": {"stage": 2}}
+    history = workshop.train("bf16", "--logp", path, launcher=TORCHRUN, **settings)["history"]
+    assert history[0]["ratio"] == pytest.approx(1, abs=1e-6) and history[0]["ess"] == pytest.approx(1, abs=1e-6)
+    before, after = workshop.model("start").state_dict(), workshop.model("bf16").state_dict()
+    assert all(value.dtype == torch.float32 for value in after.values())
+    rounded = [torch.equal(value, value.bfloat16().float()) for name, value in after.items() if "proj" in name]
+    assert not any(rounded) and before.keys() == after.keys()

@@ -108,9 +108,7 @@ def test_updates_per_round_shares_the_rows_out():
 def fit(folder, rows, tmp_path, name="state", **changes):
     settings = Train(**({"objective": "clip", "lr": 1e-3, "batch_size": 4, "save_steps": 1, "threads": 1} | changes))
     torch.set_num_threads(1)
-    return trainer.fit(
-        folder, rows, settings.model_dump(mode="json"), temperature=1.0, seed=0, state=str(tmp_path / name), pad=0
-    )
+    return trainer.fit(folder, rows, settings, temperature=1.0, seed=0, state=str(tmp_path / name), pad=0)
 
 
 def weights(model) -> str:
@@ -185,7 +183,8 @@ def tokens(logp, behaviour, advantage, foreign=False, row=None, pair=None, refer
     )  # fmt: skip
 
 
-SETTINGS = Train().model_dump(mode="json")
+def given(**changes) -> Train:
+    return Train.model_validate(changes)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ SETTINGS = Train().model_dump(mode="json")
 )  # fmt: skip
 def test_the_clipped_surrogate(ratio, advantage, gain, gradient):
     batch = tokens([-1.0], [-1.0 - math.log(ratio)], [advantage])
-    total, metrics = clip(batch, SETTINGS | {"clip_high": 0.3})
+    total, metrics = clip(batch, given(clip_high=0.3))
     total.backward()
     assert total.item() == pytest.approx(-gain, abs=1e-6)
     assert batch.logp.grad.item() == pytest.approx(-gradient, abs=1e-6)
@@ -206,14 +205,14 @@ def test_the_clipped_surrogate(ratio, advantage, gain, gradient):
 
 def test_foreign_tokens_are_never_weighted_by_a_ratio():
     batch = tokens([-1.0, -3.0], [-9.0, -0.1], [1.0, -1.0], foreign=True)
-    total, _ = clip(batch, SETTINGS)
+    total, _ = clip(batch, given())
     total.backward()
     assert batch.logp.grad.tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_take_an_empty_bin(name):
-    total, metrics = OBJECTIVES[name](tokens([], [], []), SETTINGS | {"kl": 0.1})
+    total, metrics = OBJECTIVES[name](tokens([], [], []), given(kl=0.1))
     assert total.item() == 0 and all(value.item() == 0 for value in metrics.values())
 
 

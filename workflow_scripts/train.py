@@ -17,17 +17,16 @@ from transformers import AutoTokenizer
 from workflow_scripts.core.checkpoint import model_folder, policy_digest, publish
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import RATIO_WEIGHTED, Train, settings_help
+from workflow_scripts.core.config import Train, settings_help
 from workflow_scripts.core.manifest import content_digest, file_digest, manifest_of, write_usage
 from workflow_scripts.core.records import BadInput, digest, read_json, read_pickle, read_records, write_json
-from workflow_scripts.training.objectives import needs_reference
 from workflow_scripts.training.tracking import tracked
 from workflow_scripts.training.trainer import RoundTrainer, fit, history
 
 MOMENTS = "moments.pt"  # of the optimizer, beside checkpoint.json
 
 
-def check_passport(path: str, data: str, checkpoint: str, settings: dict) -> dict:
+def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict:
     """The sampling settings in the passport of a log-prob file, if it was made for this model, data and tokenizer
     and in this training's arithmetic; else BadInput."""
     passport, scored = read_json(manifest_of(path))["passport"], read_json(checkpoint)
@@ -35,7 +34,7 @@ def check_passport(path: str, data: str, checkpoint: str, settings: dict) -> dic
         "model": scored["digest"],
         "tokenizer": scored["tokenizer"],
         "data": file_digest(data),
-        "dtype": settings["dtype"],
+        "dtype": settings.dtype,
     }
     for name, value in expected.items():
         if passport[name] != value:
@@ -45,16 +44,16 @@ def check_passport(path: str, data: str, checkpoint: str, settings: dict) -> dic
                 f"{value[:16]}); {mend}"
             )
     sampling = passport["sampling"]
-    if settings["objective"] in RATIO_WEIGHTED and (sampling["top_p"] < 1 or sampling["top_k"]):
+    if settings.needs_behaviour and (sampling["top_p"] < 1 or sampling["top_k"]):
         raise BadInput(
             f"{path}: the answers were sampled with top_p {sampling['top_p']} and top_k {sampling['top_k']}, but "
-            f"log-probs are of the full distribution, so the ratios of `{settings['objective']}` would be biased; "
+            f"log-probs are of the full distribution, so the ratios of `{settings.objective}` would be biased; "
             "sample at top_p 1 and top_k 0, or train with `sft`"
         )
     return sampling
 
 
-def join(rows: list[dict], name: str, files: list[str], data: str, checkpoint: str, settings: dict) -> float:
+def join(rows: list[dict], name: str, files: list[str], data: str, checkpoint: str, settings: Train) -> float:
     """Give each row its stored log-probs (by qid) as `name`; the temperature that they are of."""
     samplings, logps = [check_passport(path, data, checkpoint, settings) for path in files], {}
     for path in files:
@@ -80,16 +79,16 @@ def usable(rows: list[dict], longest: int) -> tuple[list[dict], Counter]:
     return [row for row, reason in found if not reason], Counter(reason for _, reason in found if reason)
 
 
-def read_rows(args, settings: dict) -> tuple[list[dict], Counter, float]:
+def read_rows(args, settings: Train) -> tuple[list[dict], Counter, float]:
     """The rows to train on, with their stored log-probs; rejects by reason; the temperature of the log-probs."""
-    objective, start = settings["objective"], policy_digest(args.model)
-    rows, rejects = usable(list(read_records(args.data)), settings["max_length"])
+    objective, start = settings.objective, policy_digest(args.model)
+    rows, rejects = usable(list(read_records(args.data)), settings.max_length)
     say("rejected: " + ("; ".join(f"{n} × {reason}" for reason, n in rejects.items()) or "nothing"))
     if not rows:
         raise BadInput(f"{args.data}: no row can be trained on: {dict(rejects)}")
     wanted = {
-        "--logp": (objective in RATIO_WEIGHTED, args.logp),
-        "--ref-logp": (needs_reference(settings), args.ref_logp),
+        "--logp": (settings.needs_behaviour, args.logp),
+        "--ref-logp": (settings.needs_reference, args.ref_logp),
     }
     for flag, (needed, files) in wanted.items():
         if needed and not files:
@@ -98,7 +97,7 @@ def read_rows(args, settings: dict) -> tuple[list[dict], Counter, float]:
         raise BadInput(f"{args.data}: dpo learns from preference pairs, but row {alone[0]} belongs to none")
     temperature = 1.0
     for row in rows:
-        row["foreign"] = row["policy"] != start and settings["foreign_ratio"] == "one"
+        row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
     if args.logp:
         temperature = join(rows, "behaviour", args.logp, args.data, args.model, settings)
     if args.ref_logp:
@@ -106,18 +105,18 @@ def read_rows(args, settings: dict) -> tuple[list[dict], Counter, float]:
     return rows, rejects, temperature
 
 
-def say_ratios(rows: list[dict], settings: dict, start: str) -> int:
+def say_ratios(rows: list[dict], settings: Train, start: str) -> int:
     """Whose words the rows are; the number that others wrote."""
     others = sum(row["policy"] != start for row in rows)
-    if settings["objective"] in RATIO_WEIGHTED and others:
-        ratio = "1" if settings["foreign_ratio"] == "one" else "proximal: against the checkpoint training starts from"
+    if settings.needs_behaviour and others:
+        ratio = "1" if settings.foreign_ratio == "one" else "proximal: against the checkpoint training starts from"
         say(f"{others} of {len(rows)} rows were not sampled by this policy: their ratio is {ratio}")
     return others
 
 
-def moments_before(args, settings: dict) -> str | None:
+def moments_before(args, settings: Train) -> str | None:
     """The optimizer's moments of the round before, if this one carries them on and there was one."""
-    if settings["optimizer"] == "fresh" or args.round < 2:
+    if settings.optimizer == "fresh" or args.round < 2:
         return None
     path = Path(args.model).with_name(MOMENTS)
     if read_json(args.model).get("moments") != (file_digest(path) if path.exists() else ""):
@@ -141,7 +140,7 @@ def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, toke
     if trainer.stopped:
         fields |= {"stopped": trainer.stopped}
     write_json(Path(output).with_name("history.json"), history(trainer))
-    if trainer.settings["optimizer"] == "carry":
+    if trainer.settings.optimizer == "carry":
         path = Path(output).with_name(MOMENTS)
         torch.save(trainer.optimizer.state_dict()["state"], path)
         fields |= {"moments": file_digest(path)}
@@ -165,8 +164,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()
     started = time.time()
-    settings = Train.model_validate_json(args.settings).model_dump(mode="json")
-    torch.set_num_threads(settings["threads"])
+    settings = Train.model_validate_json(args.settings)
+    torch.set_num_threads(settings.threads)
     start = policy_digest(args.model)
     rows, rejects, temperature = read_rows(args, settings)
     others = say_ratios(rows, settings, start)
@@ -174,12 +173,13 @@ def main() -> None:
     carried = [moments] if moments else []
 
     inputs = {path: content_digest(path) for path in [args.model, args.data, *args.logp, *args.ref_logp, *carried]}
-    where = [args.round, args.rounds if settings["schedule_over"] == "rounds" else 1]
-    work = digest([inputs, settings, args.seed, where, code_digests("workflow_scripts.train")])
+    where = [args.round, args.rounds if settings.schedule_over == "rounds" else 1]
+    values = settings.model_dump(mode="json")
+    work = digest([inputs, values, args.seed, where, code_digests("workflow_scripts.train")])
     state = Path(args.state) / work
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    place = {"round": args.round, "rounds": args.rounds} if settings["schedule_over"] == "rounds" else {}
+    place = {"round": args.round, "rounds": args.rounds} if settings.schedule_over == "rounds" else {}
     with tracked(args, settings, work) as report:
         trainer = fit(
             model_folder(args.model), rows, settings, temperature=temperature, seed=args.seed, state=str(state),
@@ -190,7 +190,7 @@ def main() -> None:
         fields = {
             "round": args.round,
             "inputs": inputs,
-            "settings": settings | {"seed": args.seed},
+            "settings": values | {"seed": args.seed},
             "start": start,
             "rows": len(rows),
             "rejects": dict(rejects),

@@ -27,7 +27,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 # YAML reads a bare `off` as False
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))]
-RATIO_WEIGHTED = ("ips", "clip", "topr")  # objectives that need log-probs under the policy that sampled
 TASKS = Path(__file__).resolve().parents[1] / "tasks"
 
 
@@ -160,6 +159,15 @@ class Train(Section):
             raise ValueError("optimizer: carry does not work with deepspeed, which keeps the moments in pieces: fresh")
         return self
 
+    @property
+    def needs_behaviour(self) -> bool:
+        """Whether the log-probs under the policy that sampled are used."""
+        return self.objective in ("ips", "clip", "topr")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.objective == "dpo" or (self.objective == "clip" and self.kl > 0)
+
 
 class Worked(Section):
     """How many worked examples of a level answer directly, and how many write a program."""
@@ -241,6 +249,15 @@ class Logp(Section):
     threads: PositiveInt = 1
 
 
+class Wandb(Section):
+    """Curves of each round's training. The key comes from the environment only: WANDB_API_KEY."""
+
+    mode: Annotated[Literal["off", "offline", "online"], BeforeValidator(lambda v: "off" if v is False else v)] = (
+        "offline"
+    )
+    project: Name | None = None  # the run's name by default
+
+
 class Config(Section):
     name: Name
     task: Annotated[Name, AfterValidator(_known_task)]
@@ -258,6 +275,7 @@ class Config(Section):
     data: Data = Data()
     logp: Logp = Logp()
     train: Train = Train()
+    wandb: Wandb = Wandb()
 
     @model_validator(mode="after")
     def consistent(self):
@@ -266,7 +284,7 @@ class Config(Section):
         if sampling.temperature == 0:
             raise ValueError("generate.auto.temperature: 0 is greedy; a round learns from samples")
         for name, one in (("auto", sampling), ("trigger", trigger)):
-            if one and self.train.objective in RATIO_WEIGHTED and (one.top_p < 1 or one.top_k):
+            if one and self.train.needs_behaviour and (one.top_p < 1 or one.top_k):
                 raise ValueError(
                     f"train.objective {self.train.objective} takes ratios of the full distribution, so generate.{name} "
                     f"must sample from it: top_p 1 and top_k 0, found {one.top_p} and {one.top_k}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
+from workflow_scripts.core.config import Train
+
 
 @dataclass
 class Tokens:
@@ -38,12 +40,12 @@ class Tokens:
         return values.new_zeros(int(index.max()) + 1 if len(index) else 0).index_add(0, index, values)
 
 
-def sft(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
+def sft(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
     """Maximum likelihood: -Σ log π(t). Advantages and stored log-probs are not used; neither is who wrote a row."""
     return -tokens.logp.sum(), {}
 
 
-def ips(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
+def ips(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
     """Policy gradient under a detached importance ratio, cut off above, as AutoCode and CodeRL train:
 
         Σ_i 1/T_i Σ_t [ -min(ρ_t, ratio_cap) A_i log π(t) + w_i (log π_behaviour(t) - log π(t)) ]
@@ -53,15 +55,15 @@ def ips(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
     over a micro-batch of 2 rows and averages the first, so its kl 0.5 is 1.0 here; in CodeRL's version it had no
     effect, so kl 0 is faithful to that. Foreign tokens have ρ = 1; the second term's gradient asks for no behaviour.
     """
-    weight = tokens.log_ratio().detach().exp().clamp(max=settings["ratio_cap"])
+    weight = tokens.log_ratio().detach().exp().clamp(max=settings.ratio_cap)
     total = -weight * tokens.advantage * tokens.logp
-    if settings["kl"]:
-        strength = settings["kl"] * torch.where(tokens.advantage > 0, 1.0, 0.1)
+    if settings.kl:
+        strength = settings.kl * torch.where(tokens.advantage > 0, 1.0, 0.1)
         total = total - strength * tokens.log_ratio()
-    return (total / tokens.length).sum(), {"clipped": _share(weight >= settings["ratio_cap"], tokens)}
+    return (total / tokens.length).sum(), {"clipped": _share(weight >= settings.ratio_cap, tokens)}
 
 
-def clip(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
+def clip(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
     """PPO's clipped surrogate on stored log-probs, with an optional KL term, averaged over all tokens of the update:
 
         -Σ_t min(ρ A, clip(ρ, 1-ε_low, 1+ε_high) A) + kl Σ_t ρ (r - 1 - log r),  ρ = π/π_behaviour, r = π_ref/π
@@ -72,17 +74,17 @@ def clip(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
     policy's gradient) and are never clipped.
     """
     ratio = tokens.log_ratio().exp()
-    clipped = ratio.clamp(1 - settings["clip_low"], 1 + settings["clip_high"])
+    clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     gain = torch.minimum(ratio * tokens.advantage, clipped * tokens.advantage)
     metrics = {"clipped": (gain < ratio * tokens.advantage).float().sum()}
-    if not settings["kl"]:
+    if not settings.kl:
         return -gain.sum(), metrics
     log_r = tokens.reference - tokens.logp
     kl = ratio * (log_r.exp() - 1 - log_r)
-    return (settings["kl"] * kl - gain).sum(), metrics | {"kl_reference": kl.detach().sum()}
+    return (settings.kl * kl - gain).sum(), metrics | {"kl_reference": kl.detach().sum()}
 
 
-def topr(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
+def topr(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
     """Tapered off-policy REINFORCE: right answers at weight 1, wrong ones at their sequence's ratio, at most 1:
 
         -Σ_i w_i A_i Σ_t log π(t),  w_i = 1 where A_i > 0, else min(Π_t ρ_t, 1), detached
@@ -95,7 +97,7 @@ def topr(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
     return total, {"tapered": (weight < 1).float().sum()}
 
 
-def dpo(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
+def dpo(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
     """Direct preference optimisation on stored reference log-probs, with a likelihood term on the chosen answers:
 
         -Σ_pairs log σ(β m) + nll_weight Σ_pairs -1/T_w Σ_t log π(t of chosen),
@@ -105,11 +107,11 @@ def dpo(tokens: Tokens, settings: dict) -> tuple[torch.Tensor, dict]:
     equation 1, without which both likelihoods may fall. Nobody's ratio is taken, so foreign pairs are as good.
     """
     sign = tokens.advantage.sign()
-    margin = settings["dpo_beta"] * tokens.sums(sign * (tokens.logp - tokens.reference), "pair")
+    margin = settings.dpo_beta * tokens.sums(sign * (tokens.logp - tokens.reference), "pair")
     present = torch.zeros_like(margin, dtype=torch.bool).index_fill_(0, tokens.pair, True)
     margin = margin[present]
     nll = torch.where(sign > 0, -tokens.logp / tokens.length, 0).sum()
-    total = -logsigmoid(margin).sum() + settings["nll_weight"] * nll
+    total = -logsigmoid(margin).sum() + settings.nll_weight * nll
     return total, {"preferred": (margin > 0).float().sum(), "margin": margin.detach().sum(), "nll": nll.detach()}
 
 
@@ -120,9 +122,3 @@ def _share(chosen: torch.Tensor, tokens: Tokens) -> torch.Tensor:
 
 OBJECTIVES = {"sft": sft, "ips": ips, "clip": clip, "topr": topr, "dpo": dpo}
 UNIT = {"sft": "tokens", "ips": "rows", "clip": "tokens", "topr": "tokens", "dpo": "pairs"}
-RATIO_WEIGHTED = {"ips", "clip", "topr"}  # need the log-probs under the policy that sampled
-
-
-def needs_reference(settings: dict) -> bool:
-    """Whether the objective compares with a reference, whose log-probs are stored too."""
-    return settings["objective"] == "dpo" or (settings["objective"] == "clip" and settings["kl"] > 0)

@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from workflow_scripts.core.cli import say
+from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import BadInput
 
 
 @contextlib.contextmanager
-def tracked(args, settings: dict, work: str) -> Iterator[bool]:
+def tracked(args, settings: Train, work: str) -> Iterator[bool]:
     """Whether the training within reports to wandb. `work`, its digest, is the run's id: resuming goes on in it."""
     if args.wandb == "off" or int(os.environ.get("RANK", 0)):
         yield False
@@ -31,7 +32,7 @@ def tracked(args, settings: dict, work: str) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=args.project, name=f"{args.project}.r{args.round}", id=work, resume="allow", mode=args.wandb,
-        dir=folder, config=settings | {"round": args.round, "seed": args.seed},
+        dir=folder, config=settings.model_dump(mode="json") | {"round": args.round, "seed": args.seed},
         settings=wandb.Settings(console="off", silent=True),
     )  # fmt: skip
     with run:

@@ -12,11 +12,12 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 
 from workflow_scripts.core.cli import progress, say
+from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops, peak_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps
-from workflow_scripts.training.objectives import OBJECTIVES, RATIO_WEIGHTED, UNIT, Tokens
+from workflow_scripts.training.objectives import OBJECTIVES, UNIT, Tokens
 
 COMPLETE = "complete"  # marks a saved state that was written to its end
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
@@ -52,11 +53,11 @@ class RoundTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the whole update's units
 
-    def __init__(self, *, settings: dict, temperature: float, first: int, total: int, moments: str | None, **kwargs):
+    def __init__(self, *, settings: Train, temperature: float, first: int, total: int, moments: str | None, **kwargs):
         self.settings, self.temperature, self.first, self.total = settings, temperature, first, total
         self.moments, self.stopped = moments, None
         super().__init__(data_collator=lambda items: items[0], **kwargs)
-        self.objective, self.unit = OBJECTIVES[settings["objective"]], UNIT[settings["objective"]]
+        self.objective, self.unit = OBJECTIVES[settings.objective], UNIT[settings.objective]
         self.sums = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
         self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the update's own tokens
         self.log_ratios, self.work, self.since = [], [0, 0.0], time.monotonic()
@@ -82,8 +83,8 @@ class RoundTrainer(Trainer):
     def create_scheduler(self, num_training_steps, optimizer=None):
         """The schedule over `total` updates, of which this round's begin at `first`."""
         optimizer = self.optimizer if optimizer is None else optimizer
-        warmup = round(self.settings["warmup"] * self.total)
-        shape = get_scheduler(SCHEDULES[self.settings["schedule"]], optimizer, warmup, self.total).lr_lambdas[0]
+        warmup = round(self.settings.warmup * self.total)
+        shape = get_scheduler(SCHEDULES[self.settings.schedule], optimizer, warmup, self.total).lr_lambdas[0]
         self.lr_scheduler = LambdaLR(optimizer, lambda update: shape(self.first + update))
         return self.lr_scheduler
 
@@ -100,7 +101,7 @@ class RoundTrainer(Trainer):
         """Sums for the log, fetched from the device all at once."""
         by_token = {"reward": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
         ratios = {}
-        if self.settings["objective"] in RATIO_WEIGHTED:
+        if self.settings.needs_behaviour:
             own = tokens.log_ratio()[~tokens.foreign]
             ratios = {"own": own.new_tensor(len(own)), "ratio": own.exp(), "ratio_squared": (2 * own).exp()}
             ratios["kl_behaviour"] = own.exp() - 1 - own  # Schulman's k3 estimate
@@ -110,7 +111,7 @@ class RoundTrainer(Trainer):
         if not math.isfinite(sums.pop("loss")):
             raise FloatingPointError(
                 f"the loss is not finite at update {self.state.global_step + 1}: lower lr, or look at the advantages "
-                f"and log-probs of this update ({self.settings['objective']})"
+                f"and log-probs of this update ({self.settings.objective})"
             )
         own = sums.pop("own", 0)
         for name, value in sums.items():
@@ -181,7 +182,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(1)
-        least, share = self.trainer.settings["min_ess"], 1.0
+        least, share = self.trainer.settings.min_ess, 1.0
         if least:
             share = self.trainer.effective_share()
         if share < least:
@@ -208,20 +209,20 @@ def last_state(folder: str | Path) -> Path | None:
     return marks[-1].parent if marks else None
 
 
-def deepspeed_config(settings: dict) -> dict | None:
+def deepspeed_config(settings: Train) -> dict | None:
     """ZeRO by stage. Weights stay fp32 and bf16 is autocast, as without DeepSpeed: with DeepSpeed's own bf16, each
     round would begin from rounded weights, and a round's small updates would be lost."""
-    chosen = settings["deepspeed"]
+    chosen = settings.deepspeed
     if chosen is None:
         return None
-    zero = {"stage": chosen["stage"]}
-    if chosen["offload"]:
-        zero |= {"offload_optimizer": {"device": "cpu"}} | (
-            {"offload_param": {"device": "cpu"}} if chosen["stage"] == 3 else {}
-        )
+    zero = {"stage": chosen.stage}
+    if chosen.offload:
+        zero |= {"offload_optimizer": {"device": "cpu"}}
+    if chosen.offload and chosen.stage == 3:
+        zero |= {"offload_param": {"device": "cpu"}}
     return {
         "zero_optimization": zero,
-        "torch_autocast": {"enabled": settings["dtype"] == "bfloat16", "dtype": "bfloat16"},
+        "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
@@ -230,22 +231,22 @@ def deepspeed_config(settings: dict) -> dict | None:
     }
 
 
-def planned(rows: list[dict], settings: dict, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
+def planned(rows: list[dict], settings: Train, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
     """units, bins, accumulation steps and updates of the round on this many processes."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     units = bins.units_of(rows)
     lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
-    wanted = settings["updates_per_round"] or 0
-    if wanted > len(units) * settings["epochs"]:
+    wanted = settings.updates_per_round or 0
+    if wanted > len(units) * settings.epochs:
         raise BadInput(f"updates_per_round is {wanted}, but there are only {len(units)} rows or pairs to share out")
     found, steps = bins.plan(
-        lengths, settings["batch_size"], settings["epochs"], settings["tokens_per_bin"], seed, world, wanted
+        lengths, settings.batch_size, settings.epochs, settings.tokens_per_bin, seed, world, wanted
     )
     return units, found, steps, len(found) // (steps * world)
 
 
 def fit(
-    model: str, rows: list[dict], settings: dict, *, temperature: float, seed: int, state: str, pad: int,
+    model: str, rows: list[dict], settings: Train, *, temperature: float, seed: int, state: str, pad: int,
     round: int = 1, rounds: int = 1, moments: str | None = None, report: bool = False,
 ) -> RoundTrainer:  # fmt: skip
     """Train the model in the folder `model` on `rows`, resuming from `state` if a run was cut off there.
@@ -258,18 +259,18 @@ def fit(
         per_device_train_batch_size=1,  # one bin
         gradient_accumulation_steps=accumulation,
         max_steps=updates,
-        learning_rate=settings["lr"],
-        weight_decay=settings["weight_decay"],
-        adam_beta2=settings["adam_beta2"],
-        adam_epsilon=settings["adam_eps"],
-        max_grad_norm=settings["grad_norm"],
-        bf16=settings["dtype"] == "bfloat16" and not settings["deepspeed"],  # autocast
-        gradient_checkpointing=settings["gradient_checkpointing"],
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
+        adam_epsilon=settings.adam_eps,
+        max_grad_norm=settings.grad_norm,
+        bf16=settings.dtype == "bfloat16" and not settings.deepspeed,  # autocast
+        gradient_checkpointing=settings.gradient_checkpointing,
         deepspeed=deepspeed_config(settings),
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
-        save_steps=settings["save_steps"],
+        save_steps=settings.save_steps,
         save_total_limit=2,  # one may be half written
         logging_steps=max(1, updates // 50),
         logging_nan_inf_filter=False,
