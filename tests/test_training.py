@@ -6,10 +6,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    set_seed,
+)
 
 from workflow_scripts.core.config import Train
-from workflow_scripts.training import bins, trainer
+from workflow_scripts.core.records import BadInput
+from workflow_scripts.training import bins, logps, trainer
+from workflow_scripts.training.flops import forward_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps
 from workflow_scripts.training.objectives import OBJECTIVES, Tokens, clip
 
@@ -219,3 +231,143 @@ def test_objectives_take_an_empty_bin(name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_are_documented(name):
     assert "Σ" in OBJECTIVES[name].__doc__
+
+
+def test_ips_cuts_the_ratio_off_above_and_averages_within_rows():
+    batch = tokens(
+        [-1.0, -1.0, -1.0], [-1.0 - math.log(1.1), -1.0 - math.log(3), -0.5], [2.0, 2.0, -1.0], row=[0, 0, 1]
+    )
+    total, metrics = OBJECTIVES["ips"](batch, given())
+    total.backward()
+    assert batch.logp.grad.tolist() == pytest.approx([-1.1, -1.2, math.exp(-0.5)], rel=1e-5)
+    assert metrics["clipped"].item() == pytest.approx(0.5)
+
+
+def test_the_likelihood_term_of_ips_is_a_tenth_on_wrong_answers():
+    batch = tokens([-1.0, -1.0], [-1.0, -1.0], [1.0, -1.0])
+    plain, _ = OBJECTIVES["ips"](batch, given())
+    held, _ = OBJECTIVES["ips"](batch, given(kl=0.5))
+    (held - plain).backward()
+    assert batch.logp.grad.tolist() == pytest.approx([-0.5, -0.05])
+
+
+def test_topr_weights_wrong_answers_by_their_sequence_and_right_ones_fully():
+    batch = tokens([-2.0, -2.0, -2.0, -2.0], [-1.0, -1.5, -2.5, -1.0], [-1.0, -1.0, -1.0, 1.0], row=[0, 0, 1, 2])
+    OBJECTIVES["topr"](batch, given())[0].backward()
+    assert batch.logp.grad.tolist() == pytest.approx([math.exp(-1.5), math.exp(-1.5), 1.0, -1.0])
+
+
+def test_dpo_by_hand():
+    batch = tokens(
+        [-1.0, -2.0, -3.0, -1.0], [0.0] * 4, [1.0, 1.0, -1.0, -1.0], row=[0, 0, 1, 1], pair=[0, 0, 0, 0],
+        reference=[-1.5, -2.0, -2.0, -1.5],
+    )  # fmt: skip
+    total, metrics = OBJECTIVES["dpo"](batch, given(dpo_beta=0.5, nll_weight=0.3))
+    margin = 0.5 * (0.5 - (-1.0 + 0.5))
+    assert total.item() == pytest.approx(math.log(1 + math.exp(-margin)) + 0.3 * 1.5)
+    assert metrics["preferred"] == 1 and metrics["margin"].item() == pytest.approx(margin)
+    total.backward()
+    pull = 0.5 / (1 + math.exp(margin))
+    assert batch.logp.grad.tolist() == pytest.approx([-pull - 0.15, -pull - 0.15, pull, pull])
+
+
+def expected_gradient(estimate, logits, behaviour):
+    """Σ_y μ(y) ∇ estimate(log π(y)): the mean of a Monte Carlo gradient over samples of μ, without the noise."""
+    logits = logits.clone().requires_grad_()
+    (behaviour.exp() * estimate(logits.log_softmax(-1))).sum().backward()
+    return logits.grad
+
+
+def test_the_mean_gradients_of_the_kl_terms_are_those_of_the_exact_divergences():
+    torch.manual_seed(0)
+    logits, behaviour, reference = (torch.randn(7, dtype=torch.float64).log_softmax(-1) for _ in range(3))
+
+    def by_token(name, advantage, settings):
+        def estimate(logp):
+            one = torch.ones(1, dtype=torch.float64)
+            batches = [
+                Tokens(value[None], mu[None], ref[None], advantage * one, one < 0, one, one.long() - 1, one.long() - 1)
+                for value, mu, ref in zip(logp, behaviour, reference)
+            ]
+            return torch.stack([OBJECTIVES[name](batch, settings)[0] for batch in batches])
+
+        return estimate
+
+    reverse, forward = (logits.clone().requires_grad_() for _ in range(2))
+    (reverse.softmax(-1) * (reverse.log_softmax(-1) - reference)).sum().backward()  # KL(π || π_ref)
+    (behaviour.exp() * (behaviour - forward.log_softmax(-1))).sum().backward()  # KL(μ || π)
+    ours = expected_gradient(by_token("clip", 0.0, given(kl=1.0)), logits, behaviour)
+    torch.testing.assert_close(ours, reverse.grad, atol=1e-12, rtol=0)
+    ours = expected_gradient(by_token("ips", 0.0, given(kl=10.0)), logits, behaviour)  # 0.1 of it where A ≤ 0
+    torch.testing.assert_close(ours, forward.grad, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kept", [0, 2**28], ids=["computed_again", "kept"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_chunked_head_equals_log_softmax_and_its_gradients(monkeypatch, kept, bias):
+    monkeypatch.setattr(logps, "CHUNK", {"cpu": 4 * 30 * 5})  # five rows at a time
+    monkeypatch.setattr(logps, "KEPT", {"cpu": kept})
+    torch.manual_seed(0)
+    leaves = [torch.randn(23, 8), torch.randn(30, 8), *([torch.randn(30)] if bias else [])]
+    ours, theirs = ([leaf.clone().requires_grad_() for leaf in leaves] for _ in range(2))
+    targets, weights = torch.randint(30, (23,)), torch.randn(23)
+    values = logps.TokenLogps.apply(*ours[:2], ours[2] if bias else None, targets, 0.7)
+    logits = torch.nn.functional.linear(*theirs) / 0.7
+    expected = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    (values * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(values, expected, atol=2e-6, rtol=0)
+    for mine, right in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, right.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_models_that_rescale_their_logits_are_refused(tmp_path):
+    config = Gemma2Config(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="final_logit_softcapping"):
+        load_policy(str(tmp_path), "float32")
+
+
+@torch.no_grad()
+def test_a_row_longer_than_a_sliding_window_is_refused(tmp_path):
+    config = MistralConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=16,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    policy, stock = load_policy(str(tmp_path), "float32"), AutoModelForCausalLM.from_pretrained(tmp_path)
+    short = {"prompt_tokens": [3, 4], "tokens": [5] * 14, "mask": [1] * 14}
+    torch.testing.assert_close(packed(policy, [short])[0], own_logps(stock.eval(), short), atol=2e-6, rtol=0)
+    with pytest.raises(BadInput, match="sliding window of 16"):
+        packed(policy, [short | {"tokens": [5] * 15, "mask": [1] * 15}])
+
+
+def causal_flops(query) -> int:
+    """torch's counter takes attention for square; the kernel skips what lies above the diagonal."""
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * (length + 1) * width
+
+
+def test_no_more_operations_than_needed(tmp_path):
+    config = LlamaConfig(
+        vocab_size=8_000, hidden_size=256, intermediate_size=704, num_hidden_layers=2, num_attention_heads=4,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    policy, rng = load_policy(str(tmp_path), "float32").train(), np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(math.log(150), 0.8, 12), 4, 700).astype(int)
+    rows = [
+        {"prompt_tokens": [5] * (n // 2), "tokens": [7] * (n - n // 2), "mask": [1] * (n - n // 2)}
+        for n in sorted(lengths)
+    ]
+    counted = {
+        torch.ops.aten.addmm_: lambda out, left, right, **_: 2 * left[0] * left[1] * right[1],  # not in torch's table
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, *_, **__: causal_flops(q),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, *_, **__: 2 * causal_flops(q),
+    }
+    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        sampled_logps(policy, bins.collate(rows, 0)).sum().backward()
+    needed = 3 * forward_flops(policy, lengths.tolist(), sum(sum(row["mask"]) for row in rows))
+    assert 0.97 < counter.get_total_flops() / needed < 1.03
