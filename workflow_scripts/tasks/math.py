@@ -260,9 +260,9 @@ def _row(question, entry, key, version, kind, response, right) -> dict:
 
 def _with_advantages(rows, settings, dropped) -> tuple[list[dict], Counter]:
     rewards = [0.0 if row["neg"] else 1.0 for row in rows]
-    values = advantages(rewards, [row["instruction"] for row in rows], settings["advantage"])
+    values = advantages(rewards, [row["instruction"] for row in rows], settings["advantage"], right=1.0)
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
-    dropped["group without variance"] += len(rows) - len(kept)
+    dropped["answer in a group without variance"] += len(rows) - len(kept)
     names = Counter(row["qid"] for row in kept)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise BadInput(f"qid {repeated[0]} occurs {names[repeated[0]]} times; ids of answers must be unique")
