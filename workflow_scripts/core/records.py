@@ -129,7 +129,7 @@ def _streamed(path: Path) -> Iterator[dict]:
         case ".parquet":
             import pyarrow.parquet as pq
 
-            for batch in pq.ParquetFile(path).iter_batches():
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):  # long texts: few at a time
                 yield from batch.to_pylist()
         case ".pkl":
             yield from _listed(path, read_pickle(path))
