@@ -5,11 +5,11 @@ import pytest
 from conftest import tiny_config
 from transformers import PreTrainedTokenizerFast
 
-from workflow_scripts import construct_sft, import_data
+from workflow_scripts import construct_sft, export_rewarded, import_data
 from workflow_scripts.core import chat, config, formats
 from workflow_scripts.core.chat import Reject
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records, write_parquet
+from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records, write_parquet, write_pickle
 from workflow_scripts.init_model import train_tokenizer
 
 CHATML = (
@@ -278,7 +278,12 @@ def test_posonly_keeps_rewards_above_the_threshold_and_counts_the_rest(tokenizer
         ({"prompt_pretokenized": "[{"}, "prompt_pretokenized is not JSON"),
         ({"prompt_pretokenized": "[]"}, "prompt_pretokenized should be a list of messages, found []"),
         ({"prompt_pretokenized": '[{"role": "user"}]'}, "prompt_pretokenized, message 1: role and content"),
+        (
+            {"prompt_pretokenized": '[{"role": "assistant", "content": "a"}]'},
+            "nothing is asked before the first answer",
+        ),
         ({"uid": None}, "no uid"),
+        ({"uid": float("nan")}, "no uid"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_a_reject_with_its_reason(tokenizers, tmp_path, change, reason):
@@ -460,6 +465,28 @@ def test_a_cold_start_reads_conversations_too(stage, tokenizers, tmp_path):
     solved = saved(tmp_path / "b.jsonl", [{"question": "2+2?", "solution": "4", "prompt": "p", "response": "r"}])
     stage(construct_sft, {"file": solved})
     assert [(row["qid"], row["output"]) for row in read_pickle(tmp_path / "out.pkl")] == [("sft.0", "4")]
+
+
+def test_graded_answers_of_a_run_come_back_as_rewarded_ones(stage, tokenizers, tmp_path, monkeypatch, capsys):
+    program = "```python\nprint(2 + 2)\n```\n```output\n4\n```\n"
+    answers = [("a", program, True, "eos"), ("a", "It is 5.", False, "eos"), ("a", "It is", False, "length"),
+               ("b", "It is 6.", True, "eos")]  # fmt: skip
+    results = [
+        {"uid": f"{name}.{i}", "question": name, "solution": text, "match": [{"pred": "", "res": right}], "finish": end}
+        for i, (name, text, right, end) in enumerate(answers)
+    ]
+    write_pickle(tmp_path / "1_0_matchlog.pkl", results)
+    options = ["--results", str(tmp_path / "1_0_matchlog.pkl"), "--output", str(tmp_path / "a.parquet")]
+    monkeypatch.setattr(sys, "argv", ["export_rewarded", *options])
+    export_rewarded.main()
+    assert "3 answers, 2 of them right; 1 cut off or empty" in capsys.readouterr().out
+    assert [row["normalized_reward"] for row in read_records(tmp_path / "a.parquet")] == [1, -1, 0]
+    source = {"file": str(tmp_path / "a.parquet"), "format": "rewarded", "reward_key": "normalized_reward"}
+    stage(import_data, {"source": source, "advantage": "raw"})
+    rows = read_pickle(tmp_path / "out.pkl")
+    assert [(row["qid"], row["advantage"]) for row in rows] == [("a.0", 1), ("a.1", -1), ("b.3", 0)]
+    assert rows[0]["req"] == render("chat", "a", tokenizers["chatml"])
+    assert labelled(tokenizers["chatml"], rows[0]) == [program.split("\n4\n")[0], "<|im_end|>"]
 
 
 def test_a_tokenizer_from_scratch_learns_from_conversations(tmp_path):

@@ -39,6 +39,8 @@ def encode_answer(tokenizer, template: str, prompt: list[dict] | str, pieces: li
         return _row(tokenizer, prompt, pieces)
     started = prompt[-1]["role"] == "assistant"
     asked, prefix = (prompt[:-1], prompt[-1]["content"]) if started else (prompt, "")
+    if not asked:
+        raise Reject("nothing is asked before the first answer")
     return _row(tokenizer, _render(template, asked, tokenizer) + prefix, pieces)
 
 

@@ -5,7 +5,8 @@ sft         `messages`; else `prompt` and `response` or `completion`, `question`
 rewarded    CodeRL's: `uid` (else `qid` and `sample_id`), a prompt, a response and a reward. The response is kept as it
             is: CodeRL cut the characters of "python" off both of its ends (`str.strip`).
 preference  OpenRLHF's and TRL's: `chosen` and `rejected`, as text or as messages, with a `prompt` or both beginning
-            with it. Text that begins with its prompt is taken as it is, without a template, as TRL does.
+            with it. A prompt as text is asked with the template; where both answers are text that begins with its
+            prompt, they are taken as they are, as TRL does.
 
 Nobody knows the policy that wrote them: all rows are `foreign`.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from workflow_scripts.core.chat import Reject, check_messages, encode_answer, encode_turns
 from workflow_scripts.core.cli import progress
-from workflow_scripts.core.prompts import TEMPLATES
+from workflow_scripts.core.prompts import render
 from workflow_scripts.core.records import BadInput, conserve, digest, read_records, write_text
 
 PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "response"), ("instruction", "output"))
@@ -86,7 +87,7 @@ def given_id(record: dict, found: set[str]) -> str | None:
     """A record's own id; None in a file without any. Reject if it has none where others do."""
     keys = next((keys for keys in ID_COLUMNS if found.issuperset(keys)), ())
     parts = [record.get(key) for key in keys]
-    if any(part is None or part == "" for part in parts):
+    if any(part is None or part == "" or part != part for part in parts):  # NaN: pandas' None
         raise Reject(f"no {' and '.join(keys)}")
     return "-".join(map(str, parts)) or None
 
@@ -104,12 +105,8 @@ def sft_texts(file: str, template: str) -> Iterator[str]:
         columns = columns or find_columns({"file": file, "format": "sft"}, set(record))
         with contextlib.suppress(Reject):
             messages, _ = sft(record, columns, template)
-            yield "".join(
-                TEMPLATES[template].format(question=message["content"])
-                if message["role"] == "user"
-                else message["content"]
-                for message in messages
-            )
+            texts = [(message["role"] == "user", message["content"]) for message in messages]
+            yield "".join(render(template, text) if asked else text for asked, text in texts)
 
 
 # ---------------------------------------------------------------- one record
@@ -245,7 +242,7 @@ def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tup
     """
     if tokenizer.eos_token is None:
         raise BadInput("the tokenizer has no EOS token, so nothing can say where an answer ends")
-    rows, rejects, dropped, seen, kept, number = [], [], Counter(), Counter(), 0, 0
+    rows, rejects, dropped, seen, number = [], [], Counter(), Counter(), 0
     records = read_source(source["file"], source["split"])
     for number, record in enumerate(progress(records, total=None, desc=source["format"], unit="record"), 1):
         if number == 1:  # in the first record the columns are wrong, in a later one the record
@@ -263,12 +260,11 @@ def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tup
             continue
         except BadInput as error:
             raise BadInput(f"{source['file']}, row {number}{f', id {name}' if name else ''}: {error}") from None
-        if made:
-            kept += 1
-        else:
+        if not made:
             dropped[f"reward of {source['threshold']} or less"] += 1
         rows += _named(made, name, seen)
-    conserve(f"import of {source['file']}", number, kept, len(rejects) + dropped.total())
+    kept = {row.get("pair", row["qid"]) for row in rows}
+    conserve(f"import of {source['file']}", number, len(kept), len(rejects) + dropped.total())
     return rows, rejects, dropped
 
 

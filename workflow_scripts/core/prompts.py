@@ -20,8 +20,8 @@ def render_messages(template: str, messages: list[dict], tokenizer=None, ask: bo
     """A conversation as text; `ask` opens the assistant's turn. A named template is repeated, with EOS after each
     answer. ValueError, or a jinja2.TemplateError, if the template has no place for such messages."""
     if template == "chat":
-        if not tokenizer.chat_template:
-            raise BadInput(f"template: the tokenizer has no chat template; named ones are {', '.join(TEMPLATES)}")
+        if not getattr(tokenizer, "chat_template", None):
+            raise BadInput(f"template chat: the tokenizer has no chat template; named ones are {', '.join(TEMPLATES)}")
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
     text = ""
     for number, message in enumerate(messages):
