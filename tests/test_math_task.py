@@ -4,7 +4,6 @@ import pytest
 from conftest import REPOSITORY
 
 from workflow_scripts.core import answers
-from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.records import BadInput, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.tasks import arithmetic, math
@@ -151,26 +150,21 @@ def test_an_answer_twice_is_an_error():
         select([graded("q", "cot", True), graded("q", "cot", True)])
 
 
+def test_of_groups_without_variance_the_right_ones_stay():
+    records = [graded("easy", "cot", True, number=j) for j in range(2)]
+    records += [graded("even", "cot", j < 1, number=j) for j in range(2)]
+    rows, dropped = select(records, advantage="group")
+    assert [(row["instruction"], row["advantage"]) for row in rows] == [
+        ("easy", 1.0), ("easy", 1.0), ("even", 0.5), ("even", -0.5),
+    ]  # fmt: skip
+    assert not dropped
+
+
 def test_selection_does_not_depend_on_the_order_of_records():
     records = [graded(f"q{i}", "cot", i % 3 > 0, number=j) for i in range(9) for j in range(3)]
     ordered, _ = select(copy.deepcopy(records))
     turned, _ = select(records[::-1])
     assert sorted(row["qid"] for row in ordered) == sorted(row["qid"] for row in turned)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("raw", [1, 0, 1, 1, 0]), ("sign", [1, -1, 1, 1, -1]), ("group", [0.5, -0.5, 1, 1, None]),
-        ("group_std", [1, -1, 1, 1, None]),
-    ],
-)  # fmt: skip
-def test_advantages(kind, expected):
-    assert advantages([1.0, 0.0, 1.0, 1.0, 0.0], ["a", "a", "b", "b", "c"], kind) == expected
-
-
-def test_groups_whose_rewards_differ_by_rounding_alone_have_no_variance():
-    assert advantages([0.1 + 0.2, 0.3], ["a", "a"], "group_std") == [None, None]
 
 
 # ---------------------------------------------------------------- the miniature

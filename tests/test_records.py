@@ -47,6 +47,9 @@ def test_faults_in_files_name_file_and_line(tmp_path):
     (tmp_path / "p.txt").write_text("")
     with pytest.raises(BadInput, match=r"not '\.txt'"):
         list(records.read_records(tmp_path / "p.txt"))
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BadInput, match=r"t\.parquet: not a Parquet file"):
+        list(records.read_records(tmp_path / "t.parquet"))
     (tmp_path / "t.pkl").write_bytes(b"\x80\x04torn")
     with pytest.raises(BadInput, match=r"t\.pkl: not a readable pickle"):
         records.read_pickle(tmp_path / "t.pkl")

@@ -1,17 +1,46 @@
-"""The cold start's training data: worked answers as token ids, what the environment writes masked from the loss."""
+"""The cold start's training data: worked answers as token ids, what the environment writes masked from the loss.
 
+Examples are made up by the task, or read from a file: questions with solutions by the task, conversations and pairs of
+prompt and response in the formats of core/formats.py.
+"""
+
+from collections import Counter
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
-from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.cli import arguments, progress, run, say
 from workflow_scripts.core.config import ColdStart, settings_help
+from workflow_scripts.core.formats import has_solutions, left_out, read_rows, write_rejects
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import write_pickle
+from workflow_scripts.core.records import BadInput, write_pickle
 from workflow_scripts.core.tokens import encode_pieces
+
+
+def worked_rows(task, settings: dict, seed: int, template: str, tokenizer) -> list[dict]:
+    """The task's worked examples as rows."""
+    rows = []
+    examples = task.worked_examples(settings, seed)
+    for number, example in enumerate(progress(examples, total=None, desc="construct_sft", unit="row")):
+        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
+        req = render(template, asked[example["trigger"]], tokenizer)
+        tokens, mask = encode_pieces(tokenizer, example["pieces"])
+        rows.append(
+            {
+                "qid": f"sft.{number}",
+                "req": req,
+                "instruction": example["question"],
+                "output": "".join(text for text, _ in example["pieces"]),
+                "prompt_tokens": tokenizer.encode(req, add_special_tokens=False),
+                "tokens": tokens,
+                "mask": mask,
+                "policy": "foreign",
+            }
+        )
+    return rows
 
 
 def main() -> None:
@@ -26,28 +55,20 @@ def main() -> None:
     task = tasks.load(args.task)
     settings = ColdStart.model_validate_json(args.settings).model_dump(mode="json")
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
-    rows = []
-    examples = task.worked_examples(settings, args.seed)
-    for number, example in enumerate(progress(examples, total=None, desc="construct_sft", unit="row")):
-        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
-        req = render(args.template, asked[example["trigger"]], tokenizer)
-        tokens, mask = encode_pieces(tokenizer, example["pieces"])
-        rows.append(
-            {
-                "qid": f"sft.{number}",
-                "req": req,
-                "instruction": example["question"],
-                "output": "".join(text for text, _ in example["pieces"]),
-                "prompt_tokens": tokenizer.encode(req, add_special_tokens=False),
-                "tokens": tokens,
-                "mask": mask,
-                "policy": "foreign",
-            }
-        )
+    file, rejects, dropped = settings["file"], [], Counter()
+    if file and not has_solutions(file):
+        source = {"file": file, "split": "train", "format": "sft"}
+        rows, rejects, dropped = read_rows(source, tokenizer, args.template, task.segments)
+        say(f"left out: {left_out(rejects, dropped)}")
+    else:
+        rows = worked_rows(task, settings, args.seed, args.template, tokenizer)
+    write_rejects(args.output, rejects)
+    if not rows:
+        raise BadInput(f"{file}: nothing is left to train on; left out: {left_out(rejects, dropped)}")
     write_pickle(args.output, rows)
-    sources = [path for path in [settings["file"]] if path]
+    sources = [file] if file and Path(file).exists() else []  # not one on the hub
     used = {"template": args.template, "seed": args.seed}
-    write_manifest(args.output, [args.model, *sources], settings | used, rows=len(rows))
+    write_manifest(args.output, [args.model, *sources], settings | used, rows=len(rows), rejects=len(rejects))
     print(f"{Path(args.output).name}: {len(rows)} rows, {sum(sum(row['mask']) for row in rows)} trained tokens")
 
 

@@ -5,6 +5,7 @@ A model from scratch has the architecture of LlamaForCausalLM with random weight
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from workflow_scripts import tasks
@@ -12,6 +13,7 @@ from workflow_scripts.core import prompts
 from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import ColdStart, Model, settings_help
+from workflow_scripts.core.formats import has_solutions, sft_texts
 
 TOKENIZER_TEXTS = 20_000
 
@@ -60,6 +62,16 @@ def make_model(scratch: dict, tokenizer, seed: int):
     return LlamaForCausalLM(config)
 
 
+def cold_start_texts(task, cold_start: dict, seed: int, template: str) -> Iterator[str]:
+    """What the cold start will train on, as text."""
+    if cold_start["file"] and not has_solutions(cold_start["file"]):
+        yield from sft_texts(cold_start["file"], template)
+        return
+    for example in task.worked_examples(cold_start, seed):
+        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
+        yield prompts.render(template, asked[example["trigger"]]) + "".join(text for text, _ in example["pieces"])
+
+
 def existing(path: str, revision: str | None) -> Path:
     """The folder of a local model, or of one on the hub, which is fetched once."""
     if Path(path).is_dir():
@@ -86,13 +98,7 @@ def main() -> None:
         return
     task = tasks.load(args.task)
     cold_start = ColdStart.model_validate_json(args.cold_start).model_dump(mode="json")
-    examples = itertools.islice(task.worked_examples(cold_start, args.seed), TOKENIZER_TEXTS)
-    texts = []
-    for example in examples:
-        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
-        texts.append(
-            prompts.render(args.template, asked[example["trigger"]]) + "".join(text for text, _ in example["pieces"])
-        )
+    texts = itertools.islice(cold_start_texts(task, cold_start, args.seed, args.template), TOKENIZER_TEXTS)
     tokenizer = train_tokenizer(texts, settings["scratch"]["vocabulary"])
     model = make_model(settings["scratch"], tokenizer, args.seed)
     say(f"a Llama of {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")

@@ -4,27 +4,42 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from workflow_scripts.core.records import BadInput
 
-def advantages(rewards: Sequence[float], groups: Sequence[str], kind: str) -> list[float | None]:
-    """One advantage per reward in [0, 1]; None where the row's group carries no signal and is dropped.
+# Rewards of a group differ by rounding alone below this share of the group's largest (float32 has 24 bits), or, for
+# those that cancel to nearly 0, below this share of the largest of all.
+ROUNDING, CANCELLED = 1e-6, 1e-9
 
-    raw: the reward. sign: +1 above one half, else -1. group: reward minus its group's mean; group_std: also
-    divided by the group's population standard deviation. As in AutoCode (is_weighted_loss ≥ 3), a group of
-    right answers alone keeps advantage 1 and a group without any is dropped; others without variance too.
+
+def advantages(
+    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None = None
+) -> list[float | None]:
+    """One advantage per reward, on any scale; None where the row's group has no variance and is dropped.
+
+    raw: the reward. sign: +1 above one half, else -1, for rewards in [0, 1] alone (else BadInput). group: reward
+    minus its group's mean; group_std: also divided by the group's population standard deviation. For the latter two a
+    group without variance says nothing about which of its answers is better and is dropped ("dynamic sampling", DAPO,
+    arXiv 2503.14476); with `right`, the reward of a right answer, a group of right answers alone keeps advantage 1
+    instead, as in AutoCode (is_weighted_loss ≥ 3).
     """
     if kind == "raw":
         return list(rewards)
     if kind == "sign":
+        if outside := [reward for reward in rewards if not 0 <= reward <= 1]:
+            raise BadInput(
+                f"advantage `sign` compares rewards with one half, so they must lie in [0, 1], found {outside[0]:g}: "
+                "use raw, group or group_std"
+            )
         return [1.0 if reward > 0.5 else -1.0 for reward in rewards]
-    members = defaultdict(list)
+    members, noise = defaultdict(list), CANCELLED * max(map(abs, rewards), default=0.0)
     for reward, group in zip(rewards, groups, strict=True):
         members[group].append(reward)
-    return [_centred(reward, members[group], kind) for reward, group in zip(rewards, groups)]
+    return [_centred(reward, members[group], kind, right, noise) for reward, group in zip(rewards, groups)]
 
 
-def _centred(reward: float, peers: list[float], kind: str) -> float | None:
-    mean = sum(peers) / len(peers)
-    spread = math.sqrt(sum((peer - mean) ** 2 for peer in peers) / len(peers))
-    if spread < 1e-9:
-        return 1.0 if mean > 1 - 1e-9 else None
+def _centred(reward: float, peers: list[float], kind: str, right: float | None, noise: float) -> float | None:
+    if max(peers) - min(peers) <= max(noise, ROUNDING * max(map(abs, peers))):
+        return 1.0 if right is not None and math.isclose(reward, right, rel_tol=ROUNDING) else None
+    mean = math.fsum(peers) / len(peers)
+    spread = math.sqrt(math.fsum((peer - mean) ** 2 for peer in peers) / len(peers))
     return (reward - mean) / (spread if kind == "group_std" else 1.0)

@@ -219,6 +219,35 @@ def _switches(tag: str) -> str:
     return tag
 
 
+class Source(Section):
+    """Training rows that exist already: a local file or folder, or a data set on the hub (`core/formats.py`)."""
+
+    file: str  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
+    format: Literal["rewarded", "preference", "sft"]
+    split: str = "train"  # of a data set that has several
+    prompt_key: str | None = None  # prompt_pretokenized if rewarded, prompt if preference
+    response_key: str = "unprocessed_response"  # rewarded
+    reward_key: str = "accuracy"  # rewarded
+    data_filter: Literal["none", "posonly"] = "none"  # rewarded; posonly: rewards above the threshold alone
+    threshold: float = 0.75
+    chosen_key: str = "chosen"  # preference
+    rejected_key: str = "rejected"  # preference
+
+    @model_validator(mode="after")
+    def keys_of_the_format(self):
+        used = {
+            "sft": (),
+            "rewarded": ("prompt_key", "response_key", "reward_key", "data_filter", "threshold"),
+            "preference": ("prompt_key", "chosen_key", "rejected_key"),
+        }[self.format]
+        for name in sorted(set(type(self).model_fields) - {"file", "format", "split", *used}):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"`{name}` means nothing to format {self.format}; it has {', '.join(used) or 'no keys'}"
+                )
+        return self
+
+
 class Data(Section):
     """What a round trains on (see `tasks/<task>.py:select`)."""
 
@@ -226,6 +255,7 @@ class Data(Section):
     dedup: bool = False  # the original counts equal texts of one question once
     advantage: Literal["raw", "sign", "group", "group_std"] = "sign"
     easy_success: Share = 0.75  # triggered answers above this success are thinned out by half
+    source: Source | None = None  # rows that exist already, in place of rounds' own answers: every round trains on them
 
 
 class Results(Section):

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from workflow_scripts.core.records import read_json, write_json
+from workflow_scripts.core.records import digest, read_json, write_json
 
 
 def file_digest(path: str | Path) -> str:
@@ -31,8 +31,10 @@ def manifest_of(path: str | Path) -> Path:
 
 
 def content_digest(path: str | Path) -> str:
-    """What an input is, for its consumers: a checkpoint's weights and tokenizer, else the file's bytes."""
+    """What an input is, for its consumers: a checkpoint's weights and tokenizer, a folder's files, else its bytes."""
     path = Path(path)
+    if path.is_dir():
+        return digest(folder_digests(path))
     if path.name == "checkpoint.json":
         return read_json(path)["digest"]
     return file_digest(path)

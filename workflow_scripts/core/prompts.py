@@ -1,5 +1,7 @@
 """From a question to the exact text that a policy is asked with."""
 
+from workflow_scripts.core.records import BadInput
+
 TEMPLATES = {
     # AutoCode's ds=1
     "deepseek": "User:{question}\n\nAssistant:",
@@ -11,7 +13,22 @@ TEMPLATES = {
 
 def render(template: str, question: str, tokenizer=None) -> str:
     """The full prompt: a named template, or the tokenizer's own for `chat`."""
+    return render_messages(template, [{"role": "user", "content": question}], tokenizer)
+
+
+def render_messages(template: str, messages: list[dict], tokenizer=None, ask: bool = True) -> str:
+    """A conversation as text; `ask` opens the assistant's turn. A named template is repeated, with EOS after each
+    answer. ValueError, or a jinja2.TemplateError, if the template has no place for such messages."""
     if template == "chat":
-        messages = [{"role": "user", "content": question}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return TEMPLATES[template].format(question=question)
+        if not getattr(tokenizer, "chat_template", None):
+            raise BadInput(f"template chat: the tokenizer has no chat template; named ones are {', '.join(TEMPLATES)}")
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    text = ""
+    for number, message in enumerate(messages):
+        if message["role"] != ("user", "assistant")[number % 2]:
+            raise ValueError(f"message {number + 1} is by {message['role']!r}; user and assistant must take turns")
+        if message["role"] == "user":
+            text += TEMPLATES[template].format(question=message["content"])
+        else:
+            text += message["content"] + tokenizer.eos_token
+    return text

@@ -127,14 +127,23 @@ def _streamed(path: Path) -> Iterator[dict]:
             with open(path, newline="", encoding="utf-8-sig") as file:
                 yield from csv.DictReader(file)
         case ".parquet":
-            import pyarrow.parquet as pq
-
-            for batch in pq.ParquetFile(path).iter_batches():
-                yield from batch.to_pylist()
+            yield from _parquet(path)
         case ".pkl":
             yield from _listed(path, read_pickle(path))
         case other:
             raise BadInput(f"{path}: records are read from .jsonl, .json, .csv, .parquet and .pkl files, not {other!r}")
+
+
+def _parquet(path: Path) -> Iterator[dict]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{path}: not a Parquet file ({error})") from None
+    for batch in file.iter_batches(batch_size=1024):  # rows may be long texts
+        yield from batch.to_pylist()
 
 
 def _parsed(path: Path, number: int, line: str) -> dict:

@@ -31,6 +31,17 @@ SPLICE = {
 
 def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[dict]:
     """Questions with answers from a file; the original's seed data (q, gold, s) has its keys in the recipe."""
+    for prompt in file_prompts(split, prompts, name):
+        answer = prompt["answer"]
+        if isinstance(answer, list):  # the original's gold_list, and its [text, number]
+            answer = answer[0] if answer else None
+        yield prompt | {
+            "answer": str(answer) if isinstance(answer, (str, int, float)) and answer == answer else None,  # not NaN
+        }
+
+
+def file_prompts(split: dict, prompts: dict, name: str) -> Iterator[dict]:
+    """A file's prompts, their answers as they stand there."""
     for number, record in enumerate(read_records(split["file"])):
         if split["limit"] and number == split["limit"]:
             return
@@ -40,13 +51,11 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
                 f"{split['file']}, record 1: has no {absent[0]!r}, only {', '.join(map(repr, record))}; "
                 "say with prompts.question_key and prompts.answer_key where question and answer stand"
             )
-        question, answer = record.get(prompts["question_key"]), record.get(prompts["answer_key"])
-        if isinstance(answer, list):  # the original's gold_list, and its [text, number]
-            answer = answer[0] if answer else None
+        question = record.get(prompts["question_key"])
         yield {
             "id": record_id(str(question)) if record.get("id") in (None, "") else str(record["id"]),
             "question": question,
-            "answer": str(answer) if isinstance(answer, (str, int, float)) and answer == answer else None,  # not NaN
+            "answer": record.get(prompts["answer_key"]),
             "level": str(record.get("level") or name),
         }
 
@@ -260,9 +269,9 @@ def _row(question, entry, key, version, kind, response, right) -> dict:
 
 def _with_advantages(rows, settings, dropped) -> tuple[list[dict], Counter]:
     rewards = [0.0 if row["neg"] else 1.0 for row in rows]
-    values = advantages(rewards, [row["instruction"] for row in rows], settings["advantage"])
+    values = advantages(rewards, [row["instruction"] for row in rows], settings["advantage"], right=1.0)
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
-    dropped["group without variance"] += len(rows) - len(kept)
+    dropped["answer in a group without variance"] += len(rows) - len(kept)
     names = Counter(row["qid"] for row in kept)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise BadInput(f"qid {repeated[0]} occurs {names[repeated[0]]} times; ids of answers must be unique")

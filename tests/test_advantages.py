@@ -1,0 +1,54 @@
+import math
+
+import pytest
+
+from workflow_scripts.core.advantages import advantages
+from workflow_scripts.core.records import BadInput
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "expected"),
+    [
+        ("raw", None, [1, 0, 1, 1, 0]), ("sign", None, [1, -1, 1, 1, -1]),
+        ("group", None, [0.5, -0.5, None, None, None]), ("group_std", None, [1, -1, None, None, None]),
+        ("group", 1.0, [0.5, -0.5, 1, 1, None]), ("group_std", 1.0, [1, -1, 1, 1, None]),
+    ],
+)  # fmt: skip
+def test_kinds(kind, right, expected):
+    assert advantages([1.0, 0.0, 1.0, 1.0, 0.0], ["a", "a", "b", "b", "c"], kind, right) == expected
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 100.0, 1e9])
+def test_variance_is_judged_on_the_scale_of_the_rewards(scale):
+    rewards = [0.3 * scale, (0.1 + 0.2) * scale, 0.3 * scale, 0.7 * scale]
+    values = advantages(rewards, ["a", "a", "b", "b"], "group_std")
+    assert values[:2] == [None, None]
+    assert values[2:] == pytest.approx([-1, 1])
+
+
+def test_rewards_that_cancel_to_nearly_nothing_have_no_variance():
+    assert advantages([0.1 + 0.2 - 0.3, 0.0, 1.0, -1.0], ["a", "a", "b", "b"], "group_std") == [None, None, 1, -1]
+
+
+def test_equal_rewards_above_one_are_no_right_answers():
+    assert advantages([16.0, 16.0, 1.0, 1.0], ["a", "a", "b", "b"], "group", right=1.0) == [None, None, 1, 1]
+
+
+def test_float32_rewards_that_are_one_third_are_equal():
+    thirds = [1 / 3, 0.3333333432674408, 0.33333331346511841]  # in float64, and the neighbours in float32
+    assert advantages(thirds, ["a"] * 3, "group") == [None] * 3
+
+
+def test_group_std_has_mean_0_and_standard_deviation_1():
+    values = advantages([-2.5, 0.0, 4.0, 11.0], ["a"] * 4, "group_std")
+    assert sum(values) == pytest.approx(0) and math.fsum(v * v for v in values) / 4 == pytest.approx(1)
+
+
+@pytest.mark.parametrize("reward", [-0.5, 1.5])
+def test_signs_of_rewards_on_another_scale_are_refused(reward):
+    with pytest.raises(BadInput, match=rf"must lie in \[0, 1\], found {reward}"):
+        advantages([0.0, reward], ["a", "a"], "sign")
+
+
+def test_no_rewards_no_advantages():
+    assert advantages([], [], "group") == []
