@@ -5,7 +5,7 @@ imported = "|".join(map(str, cfg.results))
 
 rule generate:
     input:
-        prompts=ancient(PROMPTS["train"]),  # changes count through the shard's own digest
+        prompts=ancient(PROMPTS.get("train", [])),  # changes count through the shard's own digest
         shard=f"{RUN}/prompts/shards/train/{{shard}}.txt",
         model=get_policy,
     output:

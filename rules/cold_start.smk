@@ -29,7 +29,7 @@ if cfg.cold_start:
     rule construct_sft:
         input:
             model=rules.init_model.output,
-            file=cfg.cold_start.file or [],
+            file=get_local(cfg.cold_start.file) if cfg.cold_start.file else [],
         output:
             data=f"{RUN}/data/sft_{EXP}.pkl",
             manifest=f"{RUN}/data/sft_{EXP}.json",
@@ -71,4 +71,4 @@ if cfg.cold_start:
             launcher=get_launcher(cfg.cold_start.train),
         shell:
             "{params.launcher} workflow_scripts.train --data {input.data} --model {input.model} {params.settings} "
-            "{params.seed} --round 0 {params.state} {TRACK} --output {output} 2>&1 | tee {log}"
+            "{params.seed} --round 0 {params.state} --output {output} 2>&1 | tee {log}"

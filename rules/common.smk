@@ -35,15 +35,15 @@ RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
-SOURCE = Path(cfg.data.source.file).stem if cfg.data.source else None
-# scaleonly, as the original calls it: rewards are used as they are, {n} is the checkpoint scored under
-LOGP = f"{RUN}/data/{SOURCE}_{cfg.data.tag}_scaleonly_r{{n}}_logp" if SOURCE else f"{RUN}/data/offline_{cfg.data.tag}_r{{n}}_{EXP}_logp"
-TRACK = f"--wandb {cfg.wandb.mode} --project {cfg.wandb.project or cfg.name}"  # no param: changing it reruns nothing
+SOURCE = Path(cfg.data.source.file).name if cfg.data.source else None
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
 ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
 path = "" if workflow.deployment_settings.deployment_method else f"PATH={Path(sys.executable).parent}:$PATH "
-shell.prefix(f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir}; ")
+# wandb is told by its own variables: no params, so changing them reruns nothing; one set by hand wins
+wandb = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
+exported = " ".join(f"{key}={os.environ.get(key, value)}" for key, value in wandb.items())
+shell.prefix(f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir} {exported}; ")
 
 
 wildcard_constraints:
@@ -82,6 +82,16 @@ def get_model_files():
     return sorted(glob.glob(f"{cfg.model.path}/*.*")) if cfg.model.path else []
 
 
+def is_file(name):
+    """A file that is here, or should be; neither a folder nor a data set on the hub."""
+    return Path(name).suffix != "" and not os.path.isdir(name)
+
+
+def get_local(name):
+    """A file or folder as an input; a data set on the hub is none."""
+    return [name] if is_file(name) or os.path.isdir(name) else []
+
+
 def get_policy(wildcards):
     """The checkpoint that answers in round n, that is scored under and that training starts from."""
     return get_checkpoint(int(wildcards.n) - 1)
@@ -92,6 +102,10 @@ def get_data(n):
     if cfg.data.source:
         return f"{RUN}/data/{SOURCE}_{cfg.data.tag}"
     return f"{RUN}/data/offline_{cfg.data.tag}_r{n}_{EXP}"
+
+
+# Log-probs of a round's data; of rows that exist already, with CodeRL's name and the number of the scoring checkpoint.
+LOGP = f"{get_data('')}_scaleonly_r{{n}}_logp" if SOURCE else f"{get_data('{n}')}_logp"
 
 
 def get_scored(wildcards):
@@ -195,10 +209,9 @@ def get_code(*stages, task=False):
 
 ##### prompts: one digest per shard, brought up to date while this file is read #####
 
-PROMPTS = {split: f"{RUN}/prompts/{split}.parquet" for split in ("train", "eval")}
-
-
-SOURCES = [split.file for split in (cfg.prompts.train, cfg.prompts.eval) if split.file]
+SPLITS = {"train": cfg.prompts.train, "eval": cfg.prompts.eval}
+PROMPTS = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
+SOURCES = [split.file for split in SPLITS.values() if split and split.file]
 
 
 def get_shard_files(split):

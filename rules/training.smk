@@ -78,7 +78,7 @@ rule train:
         launcher=get_launcher(cfg.train),
     shell:
         "{params.launcher} workflow_scripts.train {params.settings} {params.seed} {params.rounds} --data {input.data} "
-        "{params.logps} --model {input.model} --round {wildcards.n} {params.state} {TRACK} "
+        "{params.logps} --model {input.model} --round {wildcards.n} {params.state} "
         "--output {output} 2>&1 | tee {log}"
 
 

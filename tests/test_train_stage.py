@@ -239,16 +239,19 @@ def test_dpo_refuses_rows_without_a_partner(workshop, plain):
 
 def test_curves_are_kept_offline(workshop, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    workshop.train("curves", "--wandb", "offline", "--project", "tests", objective="sft")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    workshop.train("curves", objective="sft")
     kept = list((workshop.folder / "run/wandb").rglob("*.wandb"))
     assert len(kept) == 1 and b"grad_norm" in kept[0].read_bytes()
+    monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(BadInput, match="WANDB_API_KEY"):
-        workshop.train("curves", "--wandb", "online", objective="sft")
+        workshop.train("curves", objective="sft")
 
 
 def test_without_wandb_training_goes_on(workshop, monkeypatch, capsys):
     monkeypatch.setattr("workflow_scripts.training.tracking.find_spec", lambda name: None)
-    assert workshop.train("bare", "--wandb", "offline", objective="sft")["updates"] == 2
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert workshop.train("bare", objective="sft")["updates"] == 2
     assert "wandb is not installed" in capsys.readouterr().err
 
 

@@ -61,7 +61,7 @@ def check_edited(path: str, split: str, eval_path: str, records: list[dict]) -> 
 def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list[dict]]:
     """({split: records}, rejects): what the settings' sources hold, validated; eval before train."""
     splits, rejects, eval_texts = {}, [], set()
-    for name in ("eval", "train"):
+    for name in [name for name in ("eval", "train") if settings[name]]:
         records = list(task.read_prompts(settings[name], settings, name, seed))
         splits[name], bad = validate(records, name, eval_texts)
         rejects += bad
@@ -95,7 +95,7 @@ def main() -> None:
     output = Path(args.output)
     settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
     freeze(tasks.load(args.task), settings, args.seed, output)
-    for name in ("train", "eval"):
+    for name in [name for name in ("train", "eval") if settings[name]]:
         shards.sync(output / "shards" / name, args.shards, output / f"{name}.parquet")
 
 

@@ -23,9 +23,10 @@ from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, conserve, write_pickle
 
 
-def with_advantages(rows: list[dict], kind: str, dropped: Counter) -> list[dict]:
+def with_advantages(rows: list[dict], settings: dict, dropped: Counter) -> list[dict]:
     """Rewarded rows with their advantage among the answers to the same prompt, those without one dropped."""
-    values = advantages([row["reward"] for row in rows], [row["req"] for row in rows], kind)
+    rewards, groups = [row["reward"] for row in rows], [row["req"] for row in rows]
+    values = advantages(rewards, groups, settings["advantage"], limit=settings["advantage_clip"])
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
     groups = {row["req"] for row, value in zip(rows, values) if value is None}
     conserve("advantages", len(rows), len(kept), sum(value is None for value in values))
@@ -46,17 +47,18 @@ def main() -> None:
     settings = Data.model_validate_json(args.settings).model_dump(mode="json")
     if not (source := settings["source"]):
         raise BadInput("data.source: name the file and its format")
+    source |= {name: settings[name] for name in ("data_filter", "threshold")}
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     rows, rejects, dropped = read_rows(source, tokenizer, args.template, tasks.load(args.task).segments)
     if source["format"] == "rewarded":
-        rows = with_advantages(rows, settings["advantage"], dropped)
+        rows = with_advantages(rows, settings, dropped)
     write_rejects(args.output, rejects)
     say(f"left out: {left_out(rejects, dropped)}")
     if not rows:
         raise BadInput(f"{source['file']}: nothing is left to train on; left out: {left_out(rejects, dropped)}")
     write_pickle(args.output, rows)
     local = [source["file"]] if Path(source["file"]).exists() else []
-    used = {"source": source, "advantage": settings["advantage"], "template": args.template}
+    used = settings | {"template": args.template}
     counts = {"rows": len(rows), "rejects": len(rejects), "dropped": dict(dropped)}
     write_manifest(args.output, [args.model, *local], used, policy="foreign", **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {len(rejects)} rejects, {dropped.total()} dropped")

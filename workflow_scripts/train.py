@@ -159,8 +159,6 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=0, help="recorded in checkpoint.json")
     parser.add_argument("--rounds", type=int, default=1, help="that a schedule over all rounds counts on")
     parser.add_argument("--state", required=True, help="folder for the saved states of unfinished runs")
-    parser.add_argument("--wandb", default="off", choices=["off", "offline", "online"], help="where curves are kept")
-    parser.add_argument("--project", default="roundhouse", help="wandb's project")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()
     started = time.time()

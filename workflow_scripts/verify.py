@@ -45,7 +45,7 @@ class Walk:
             if isinstance(value, dict) and "inputs" in value:
                 self.manifests[value.get("artefact", str(path))] = (path, value)
         made = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
-        self.expected = [f"{folder}/prompts/train.parquet", f"{folder}/prompts/eval.parquet"]
+        self.expected = [f"{folder}/prompts/eval.parquet"]  # those for training are found through what they made
         for n in range(max([rounds, *made]) + 1):
             self.expected.append(f"{folder}/evaluation/r{n}.json")
             self.expected.append(f"{folder}/checkpoints/r{n}/checkpoint.json" if n else first)

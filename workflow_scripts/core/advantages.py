@@ -12,7 +12,7 @@ ROUNDING, CANCELLED = 1e-6, 1e-9
 
 
 def advantages(
-    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None = None
+    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None = None, limit: float | None = None
 ) -> list[float | None]:
     """One advantage per reward, on any scale; None where the row's group has no variance and is dropped.
 
@@ -20,8 +20,16 @@ def advantages(
     minus its group's mean; group_std: also divided by the group's population standard deviation. For the latter two a
     group without variance says nothing about which of its answers is better and is dropped ("dynamic sampling", DAPO,
     arXiv 2503.14476); with `right`, the reward of a right answer, a group of right answers alone keeps advantage 1
-    instead, as in AutoCode (is_weighted_loss ≥ 3).
+    instead, as in AutoCode (is_weighted_loss ≥ 3). `limit` cuts advantages off at ± it (AutoCode's
+    is_weighted_loss 3: 2).
     """
+    values = _advantages(rewards, groups, kind, right)
+    if limit is None:
+        return values
+    return [None if value is None else min(max(value, -limit), limit) for value in values]
+
+
+def _advantages(rewards, groups, kind, right) -> list[float | None]:
     if kind == "raw":
         return list(rewards)
     if kind == "sign":

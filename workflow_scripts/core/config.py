@@ -71,8 +71,8 @@ class Split(Section):
 
 
 class Prompts(Section):
-    train: Split
     eval: Split
+    train: Split | None = None  # none where data.source holds the rows to train on
     question_key: str = "question"
     answer_key: str = "answer"
 
@@ -228,8 +228,6 @@ class Source(Section):
     prompt_key: str | None = None  # prompt_pretokenized if rewarded, prompt if preference
     response_key: str = "unprocessed_response"  # rewarded
     reward_key: str = "accuracy"  # rewarded
-    data_filter: Literal["none", "posonly"] = "none"  # rewarded; posonly: rewards above the threshold alone
-    threshold: float = 0.75
     chosen_key: str = "chosen"  # preference
     rejected_key: str = "rejected"  # preference
 
@@ -237,7 +235,7 @@ class Source(Section):
     def keys_of_the_format(self):
         used = {
             "sft": (),
-            "rewarded": ("prompt_key", "response_key", "reward_key", "data_filter", "threshold"),
+            "rewarded": ("prompt_key", "response_key", "reward_key"),
             "preference": ("prompt_key", "chosen_key", "rejected_key"),
         }[self.format]
         for name in sorted(set(type(self).model_fields) - {"file", "format", "split", *used}):
@@ -254,6 +252,9 @@ class Data(Section):
     tag: Annotated[Name, AfterValidator(_switches)] = "keeptrigger"
     dedup: bool = False  # the original counts equal texts of one question once
     advantage: Literal["raw", "sign", "group", "group_std"] = "sign"
+    advantage_clip: PositiveFloat | None = None  # advantages are cut off at ± this
+    data_filter: Literal["none", "posonly"] = "none"  # posonly: rewards above the threshold alone
+    threshold: float = 0.75
     easy_success: Share = 0.75  # triggered answers above this success are thinned out by half
     source: Source | None = None  # rows that exist already, in place of rounds' own answers: every round trains on them
 
@@ -282,9 +283,7 @@ class Logp(Section):
 class Wandb(Section):
     """Curves of each round's training. The key comes from the environment only: WANDB_API_KEY."""
 
-    mode: Annotated[Literal["off", "offline", "online"], BeforeValidator(lambda v: "off" if v is False else v)] = (
-        "offline"
-    )
+    mode: Literal["offline", "online", "disabled"] = "offline"
     project: Name | None = None  # the run's name by default
 
 
@@ -309,6 +308,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def consistent(self):
+        if bool(self.prompts.train) == bool(self.data.source):
+            found = "both are given" if self.data.source else "neither is given"
+            raise ValueError(f"give either `prompts.train`, for answers to learn from, or `data.source`; {found}")
+        if self.data.source and self.results:
+            raise ValueError("`results` stand in for a round's own answers, and with `data.source` there are none")
+        if self.train.objective == "dpo" and not self.data.source:
+            raise ValueError("train.objective dpo learns from preference pairs: name them in `data.source`")
         sampling = self.generate.auto
         trigger = self.generate.trigger
         if sampling.temperature == 0:

@@ -263,13 +263,14 @@ def _row(question, entry, key, version, kind, response, right) -> dict:
         "source": f"{'self' if version == 'auto' else 'explore'}.{entry['task']}.{key}",
         "trigger_value": TRIGGERS[key] if version == "trigger" else "",
         "neg": not right,
+        "reward": float(right),
         "logp": None,
     } | {name: response[name] for name in ("prompt_tokens", "tokens", "mask", "policy", "finish")}
 
 
 def _with_advantages(rows, settings, dropped) -> tuple[list[dict], Counter]:
-    rewards = [0.0 if row["neg"] else 1.0 for row in rows]
-    values = advantages(rewards, [row["instruction"] for row in rows], settings["advantage"], right=1.0)
+    rewards, groups = [row["reward"] for row in rows], [row["instruction"] for row in rows]
+    values = advantages(rewards, groups, settings["advantage"], 1.0, settings["advantage_clip"])
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
     dropped["answer in a group without variance"] += len(rows) - len(kept)
     names = Counter(row["qid"] for row in kept)

@@ -1,6 +1,7 @@
-"""Curves in Weights & Biases: one run per round, offline unless asked otherwise.
+"""Curves in Weights & Biases, one run per round.
 
-The key comes from the environment only (WANDB_API_KEY). Without wandb installed everything works.
+Told by wandb's own variables, which the workflow sets from the config: WANDB_MODE (without it nothing is kept) and
+WANDB_PROJECT. The key comes from the environment only (WANDB_API_KEY). Without wandb installed everything works.
 """
 
 import contextlib
@@ -17,23 +18,23 @@ from workflow_scripts.core.records import BadInput
 @contextlib.contextmanager
 def tracked(args, settings: Train, work: str) -> Iterator[bool]:
     """Whether the training within reports to wandb. `work`, its digest, is the run's id: resuming goes on in it."""
-    if args.wandb == "off" or int(os.environ.get("RANK", 0)):
+    mode = os.environ.get("WANDB_MODE", "disabled")
+    if mode == "disabled" or int(os.environ.get("RANK", 0)):
         yield False
         return
     if find_spec("wandb") is None:
-        say("wandb is not installed: no curves are kept (pip install wandb, or set wandb: off)")
+        say("wandb is not installed: no curves are kept (pip install wandb, or set wandb.mode: disabled)")
         yield False
         return
-    if args.wandb == "online" and not os.environ.get("WANDB_API_KEY"):
-        raise BadInput("wandb: online needs a key in the environment variable WANDB_API_KEY; offline needs none")
+    if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+        raise BadInput("wandb.mode online needs a key in the environment variable WANDB_API_KEY; offline needs none")
     import wandb
 
     folder = Path(args.state).parents[1] / "wandb"  # runs/<name>/wandb
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        project=args.project, name=f"{args.project}.r{args.round}", id=work, resume="allow", mode=args.wandb,
-        dir=folder, config=settings.model_dump(mode="json") | {"round": args.round, "seed": args.seed},
+    with wandb.init(
+        name=f"{folder.parent.name}.r{args.round}", id=work, resume="allow", mode=mode, dir=folder,
+        config=settings.model_dump(mode="json") | {"round": args.round, "seed": args.seed},
         settings=wandb.Settings(console="off", silent=True),
-    )  # fmt: skip
-    with run:
+    ):  # fmt: skip
         yield True
