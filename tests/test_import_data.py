@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 
 import pytest
@@ -159,9 +160,9 @@ def saved(path, records: list[dict]) -> str:
     return str(path)
 
 
-def read(file, form, tokenizer, template="deepseek", segments=lambda text: [(text, True)], **keys):
+def read(file, form, tokenizer, template="deepseek", segments=lambda text: [(text, True)], above=-math.inf, **keys):
     source = config.Source(file=str(file), format=form, **keys).model_dump()
-    return formats.read_rows(source, tokenizer, template, segments)
+    return formats.read_rows(source, tokenizer, template, segments, above)
 
 
 def rows_of(*arguments, **keys) -> list[dict]:
@@ -261,7 +262,7 @@ def test_keys_are_named_and_qid_with_sample_id_stands_in_for_uid(tokenizers, tmp
 def test_posonly_keeps_rewards_above_the_threshold_and_counts_the_rest(tokenizers, tmp_path):
     records = [answer(uid=str(reward), reward=reward) for reward in (0.0, 0.75, 0.76, 1.0)]
     path = saved(tmp_path / "a.jsonl", records)
-    rows, rejects, dropped = read(path, "rewarded", tokenizers["plain"], data_filter="posonly")
+    rows, rejects, dropped = read(path, "rewarded", tokenizers["plain"], above=0.75)
     assert [row["qid"] for row in rows] == ["0.76", "1.0"] and not rejects
     assert dropped == {"reward of 0.75 or less": 2}
 
@@ -439,18 +440,18 @@ def test_import_data_writes_rows_manifest_and_rejects(stage, checkpoint, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "settings", "message"),
     [
-        ({}, r"must lie in \[0, 1\], found -1.5"),
-        ({"data_filter": "posonly"}, "nothing is left to train on; left out: 1 × reward of 0.75 or less"),
-        ({"file": "./none"}, r"there is no file \./none"),
-        ({"file": "none.jsonl"}, r"there is no file none\.jsonl"),
+        ({}, {}, r"must lie in \[0, 1\], found -1.5"),
+        ({}, {"data_filter": "posonly"}, "nothing is left to train on; left out: 1 × reward of 0.75 or less"),
+        ({"file": "./none"}, {}, r"there is no file \./none"),
+        ({"file": "none.jsonl"}, {}, r"there is no file none\.jsonl"),
     ],
 )
-def test_import_data_stops_where_nothing_can_be_made(stage, tmp_path, change, message):
+def test_import_data_stops_where_nothing_can_be_made(stage, tmp_path, change, settings, message):
     path = saved(tmp_path / "a.jsonl", [answer(reward=-1.5)])
     with pytest.raises(BadInput, match=message):
-        stage(import_data, {"source": {"file": path, "format": "rewarded"} | change})
+        stage(import_data, settings | {"source": {"file": path, "format": "rewarded"} | change})
     assert not (tmp_path / "out.pkl").exists()
 
 
@@ -497,8 +498,22 @@ def test_a_tokenizer_from_scratch_learns_from_conversations(tmp_path):
     )
 
 
+def eval_only(**changes) -> dict:
+    config = tiny_config(**changes)
+    return config | {"prompts": {"eval": config["prompts"]["eval"]}}
+
+
+def test_rows_come_either_from_answers_or_from_a_file():
+    source = {"source": {"file": "a.jsonl", "format": "sft"}}
+    for given in (tiny_config(data=source), eval_only()):
+        with pytest.raises(
+            config.ConfigError, match=r"give either `prompts\.train`, .* or `data\.source`; (both|neither)"
+        ):
+            config.load(given)
+
+
 def test_keys_that_mean_nothing_to_a_format_are_refused():
     source = {"file": "a.jsonl", "format": "preference", "reward_key": "score"}
     with pytest.raises(config.ConfigError, match=r"data\.source: `reward_key` means nothing to format preference"):
-        config.load(tiny_config(data={"source": source}))
-    assert config.load(tiny_config(data={"source": source | {"reward_key": "accuracy"}})).data.source.split == "train"
+        config.load(eval_only(data={"source": source}))
+    assert config.load(eval_only(data={"source": source | {"reward_key": "accuracy"}})).data.source.split == "train"

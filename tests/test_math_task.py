@@ -4,6 +4,7 @@ import pytest
 from conftest import REPOSITORY
 
 from workflow_scripts.core import answers
+from workflow_scripts.core.config import Data
 from workflow_scripts.core.records import BadInput, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.tasks import arithmetic, math
@@ -78,7 +79,7 @@ def graded(question, key, right, trigger="auto", number=0, text=None):
     }  # fmt: skip
 
 
-SETTINGS = {"tag": "keeptrigger", "advantage": "sign", "easy_success": 0.75}
+SETTINGS = Data().model_dump() | {"tag": "keeptrigger"}
 
 
 def select(records, triggered=(), **changes):

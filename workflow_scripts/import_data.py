@@ -8,6 +8,7 @@ is masked. Records that cannot be used go to <output>.rejects.jsonl with a reaso
         --settings '{"source": {"file": "pairs.jsonl", "format": "preference"}}' --output /tmp/pairs.pkl
 """
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def main() -> None:
     settings = Data.model_validate_json(args.settings).model_dump(mode="json")
     if not (source := settings["source"]):
         raise BadInput("data.source: name the file and its format")
-    source |= {name: settings[name] for name in ("data_filter", "threshold")}
+    above = settings["threshold"] if settings["data_filter"] == "posonly" else -math.inf
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
-    rows, rejects, dropped = read_rows(source, tokenizer, args.template, tasks.load(args.task).segments)
+    segments = tasks.load(args.task).segments
+    rows, rejects, dropped = read_rows(source, tokenizer, args.template, segments, above)
     if source["format"] == "rewarded":
         rows = with_advantages(rows, settings, dropped)
     write_rejects(args.output, rejects)

@@ -200,16 +200,16 @@ def reward_of(record: dict, column: str) -> float:
 
 
 def encode_record(
-    record: dict, columns: dict, source: dict, tokenizer, template: str, segments: Callable
+    record: dict, columns: dict, source: dict, tokenizer, template: str, segments: Callable, above: float
 ) -> list[dict]:
-    """The rows of one record, without ids; none if `data_filter` leaves it out."""
+    """The rows of one record, without ids; none if its reward is not above `above`."""
     if source["format"] == "sft":
         messages, start = sft(record, columns, template)
         return [_turns(tokenizer, template, messages, start) | {"advantage": 1.0}]
     if source["format"] == "rewarded":
         prompt, answer = turns_of(record, columns["prompt"], "user"), text_of(record, columns["answer"], "response")
         reward = reward_of(record, columns["reward"])
-        if source["data_filter"] == "posonly" and reward <= source["threshold"]:
+        if reward <= above:
             return []
         row = encode_answer(tokenizer, template, prompt, segments(answer))
         return [row | {"instruction": _asked(prompt), "reward": reward}]
@@ -234,10 +234,13 @@ def _turns(tokenizer, template: str, messages: list[dict], start: int) -> dict:
     return encode_turns(tokenizer, template, messages, start) | {"instruction": _asked(messages[:start])}
 
 
-def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tuple[list[dict], list[dict], Counter]:
+def read_rows(
+    source: dict, tokenizer, template: str, segments: Callable, above: float = -math.inf
+) -> tuple[list[dict], list[dict], Counter]:
     """(training rows, rejects {row, id, reason}, counts of what was left out by reason); a pair is two rows.
 
-    `segments` says which parts of a rewarded answer the environment wrote. BadInput for columns that are missing and
+    `segments` says which parts of a rewarded answer the environment wrote; of rewarded answers those with a reward
+    above `above` are kept. BadInput for columns that are missing and
     ids that come twice; records of a file without ids get a digest of their texts, numbered if they come again.
     """
     if tokenizer.eos_token is None:
@@ -254,14 +257,14 @@ def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tup
                 seen[name] += 1
                 if seen[name] > 1:
                     raise BadInput("this id occurs before; ids must be unique")
-            made = encode_record(record, columns, source, tokenizer, template, segments)
+            made = encode_record(record, columns, source, tokenizer, template, segments, above)
         except Reject as reason:
             rejects.append({"row": number, "id": name, "reason": str(reason)})
             continue
         except BadInput as error:
             raise BadInput(f"{source['file']}, row {number}{f', id {name}' if name else ''}: {error}") from None
         if not made:
-            dropped[f"reward of {source['threshold']} or less"] += 1
+            dropped[f"reward of {above} or less"] += 1
         rows += _named(made, name, seen)
     kept = {row.get("pair", row["qid"]) for row in rows}
     conserve(f"import of {source['file']}", number, len(kept), len(rejects) + dropped.total())
