@@ -382,6 +382,10 @@ def test_several_turns_after_the_prompt_are_labelled_in_both(tokenizers, tmp_pat
         ({"chosen": "The sky", "rejected": "The sky is"}, "the response is empty"),
         ({"chosen": [GOOD], "rejected": [BAD]}, "nothing is asked before the first answer"),
         ({"prompt": "other", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}, "do not begin with the prompt"),
+        ({"chosen": [ASK, GOOD], "rejected": [TALK[3], BAD]}, "do not answer the same prompt"),
+        ({"chosen": [ASK, GOOD, TALK[3], BAD], "rejected": [ASK, GOOD]}, "do not answer the same prompt"),
+        ({"chosen": [ASK, GOOD, ASK, BAD], "rejected": [ASK, GOOD, TALK[3], BAD]}, "do not answer the same prompt"),
+        ({"prompt": [ASK, GOOD], "chosen": [BAD, ASK, BAD], "rejected": [GOOD]}, "so one message must follow"),
         ({"chosen": [ASK, GOOD, TALK[3]], "rejected": [ASK, BAD]}, "the last message is by 'user'"),
     ],
 )
