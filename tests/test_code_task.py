@@ -51,6 +51,7 @@ def test_the_last_program_is_judged_by_its_tests(run, programs, passed, right, a
         "import builtins\nbuiltins.exec = lambda *_: None\n", "exec = print = run = show = lambda *_: None\n",
         "import sys\nsys.exit = print\nadd = lambda a, b: sys.exit(0)\n", "number, tests, mark = 3, [], ''\n",
         *(f"print({number})\nprint('mark', {number})\n" for number in range(3)),
+        "import os\nfor number in range(3):\n    os.write(1, f' {number}\\n'.encode())\n",
         "def add(a, b):\n    import sys\n    sys.stdout.write('0\\n1\\n2\\n')\n",
     ],
 )  # fmt: skip

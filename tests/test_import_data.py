@@ -92,6 +92,38 @@ def test_the_assistants_turns_and_their_ends_are_labelled_and_nothing_else(token
     assert row["tokens"][-1] == tokenizer.eos_token_id and row["mask"][-1] == 1
 
 
+def test_the_mask_of_a_marked_template_is_that_of_transformers(tokenizers):
+    theirs = tokenizers["marked"].apply_chat_template(
+        TALK, return_dict=True, return_assistant_tokens_mask=True, add_special_tokens=False
+    )
+    assert labelled(tokenizers["marked"], {"tokens": theirs["input_ids"], "mask": theirs["assistant_masks"]}) == SAID
+    ours = chat.encode_turns(tokenizers["marked"], "chat", TALK, 2)
+    assert theirs["input_ids"][: -len(tokenizers["marked"].encode("\n"))] == ours["prompt_tokens"] + ours["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("template", "first", "last"),
+    [
+        # Llama 3: contents trimmed, no white space between turns
+        ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|im_end|>{% endfor %}"
+         "{% if add_generation_prompt %}<|im_start|>assistant\n\n{% endif %}",
+         "你好 🙂<|im_end|>", "It is 4.<|im_end|>"),
+        # Mistral: nothing opens the assistant's turn, and a space belongs to it
+        ("{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }}{{ eos_token }}"
+         "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}",
+         " \n你好 🙂 <|im_end|>", " It is 4.\n<|im_end|>"),
+        # the start of a turn, no end
+        ("{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+         "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}", "\n你好 🙂", "It is 4.<|im_end|>"),
+    ],
+)  # fmt: skip
+def test_templates_in_the_style_of_well_known_models(tokenizers, monkeypatch, template, first, last):
+    tokenizer = tokenizers["chatml"]
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    row = chat.encode_turns(tokenizer, "chat", TALK[1:], 1)
+    assert labelled(tokenizer, row) == [first, last]
+
+
 def test_without_a_closing_token_the_last_answer_still_ends_with_eos(tokenizers):
     tokenizer = tokenizers["no_end"]
     assert labelled(tokenizer, chat.encode_turns(tokenizer, "chat", TALK, 2)) == ["\n你好 🙂", "It is 4.<|im_end|>"]
@@ -383,6 +415,10 @@ def test_several_turns_after_the_prompt_are_labelled_in_both(tokenizers, tmp_pat
         ({"chosen": "The sky", "rejected": "The sky is"}, "the response is empty"),
         ({"chosen": [GOOD], "rejected": [BAD]}, "nothing is asked before the first answer"),
         ({"prompt": "other", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}, "do not begin with the prompt"),
+        ({"chosen": [ASK, GOOD], "rejected": [TALK[3], BAD]}, "do not answer the same prompt"),
+        ({"chosen": [ASK, GOOD, TALK[3], BAD], "rejected": [ASK, GOOD]}, "do not answer the same prompt"),
+        ({"chosen": [ASK, GOOD, ASK, BAD], "rejected": [ASK, GOOD, TALK[3], BAD]}, "do not answer the same prompt"),
+        ({"prompt": [ASK, GOOD], "chosen": [BAD, ASK, BAD], "rejected": [GOOD]}, "so one message must follow"),
         ({"chosen": [ASK, GOOD, TALK[3]], "rejected": [ASK, BAD]}, "the last message is by 'user'"),
     ],
 )

@@ -54,7 +54,9 @@ def encode_turns(tokenizer, template: str, messages: list[dict], start: int) -> 
         raise Reject("nothing is asked before the first answer")
     if messages[-1]["role"] != "assistant":
         raise Reject(f"the last message is by {messages[-1]['role']!r}, not by the assistant")
-    if messages[start - 1]["role"] == "assistant" and start == len(messages) - 1:
+    if messages[start - 1]["role"] == "assistant":
+        if start != len(messages) - 1:
+            raise Reject("the prompt ends with the beginning of an answer, so one message must follow")
         return encode_answer(tokenizer, template, messages[:start], [(messages[start]["content"], True)])
     req, whole = _render(template, messages[:start], tokenizer), _render(template, messages, tokenizer, ask=False)
     pieces, place = [], len(req)

@@ -179,7 +179,7 @@ class Worked(Section):
 class ColdStart(Section):
     """Supervised training that makes round0_checkpoint."""
 
-    file: str | None = None  # rows with question and solution
+    file: str | None = None  # rows with question and solution, or of format sft (`core/formats.py`)
     count: dict[str, Worked] | None = None  # level → worked examples that the task makes up
     train: Train = Train(objective="sft")
 

@@ -164,6 +164,8 @@ def preference(record: dict, columns: dict) -> tuple[list[dict] | str, list | st
     start = shared(chosen, rejected)
     if given and given != chosen[max(0, start - len(given)) : start]:
         raise Reject("chosen and rejected do not begin with the prompt")
+    if not all(rest and rest[0]["role"] == "assistant" for rest in (chosen[start:], rejected[start:])):
+        raise Reject("chosen and rejected do not answer the same prompt")
     return chosen[:start], chosen[start:], rejected[start:]
 
 

@@ -142,8 +142,9 @@ def _parquet(path: Path) -> Iterator[dict]:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise BadInput(f"{path}: not a Parquet file ({error})") from None
-    for batch in file.iter_batches(batch_size=1024):  # rows may be long texts
-        yield from batch.to_pylist()
+    for group in range(file.num_row_groups):  # all at once, pyarrow would hold the whole file
+        for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
+            yield from batch.to_pylist()
 
 
 def _parsed(path: Path, number: int, line: str) -> dict:
