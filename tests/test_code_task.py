@@ -2,10 +2,9 @@ import json
 import time
 
 import pytest
-from conftest import tiny_config
 
 from workflow_scripts import freeze_prompts
-from workflow_scripts.core.config import Prompts
+from workflow_scripts.core.config import Data, Prompts
 from workflow_scripts.core.records import BadInput, read_records
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.tasks import code, load
@@ -111,6 +110,6 @@ def test_graded_answers_become_training_rows(run):
         return record | code.grade(record, run)
 
     meta = code.construct_meta([answer(0, RIGHT), answer(1, HALF)], dedup=False)
-    settings = {**tiny_config()["data"], "tag": "minimal", "advantage": "group_std", "easy_success": 0.75}
+    settings = Data(tag="minimal", advantage="group_std").model_dump()
     rows, _ = code.select({"auto": meta}, settings, 0, None)
     assert [(row["qid"], row["advantage"]) for row in rows] == [("q.auto.0", 1.0), ("q.auto.1", -1.0)]

@@ -13,7 +13,9 @@ from workflow_scripts.core.config import Config
 RULES = "\n".join(path.read_text() for path in REPOSITORY.glob("rules/*.smk"))
 SEED_NAMES = (
     "suffix expname version tag modelname modelpath datapath round ds fp mp logp_path memo lr isds "
-    "construct_meta.sh construct_data.sh deepseek_logp.sh deepseek_train.sh train.py"
+    "construct_meta.sh construct_data.sh deepseek_logp.sh deepseek_train.sh train.py "
+    "fp mp bsz gacc lr gpu kl ml proj rkey rspkey datafilter memo numepoch run_logp.sh run_train.sh uid "
+    "prompt_pretokenized MASTER_ADDR MASTER_PORT NUM_GPUS WORKER_NUM NODE_RANK"
 ).split()
 
 

@@ -231,7 +231,7 @@ def deepspeed_config(settings: Train) -> dict | None:
     }
 
 
-def planned(rows: list[dict], settings: Train, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
+def plan(rows: list[dict], settings: Train, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
     """units, bins, accumulation steps and updates of the round on this many processes."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     units = bins.units_of(rows)
@@ -245,16 +245,36 @@ def planned(rows: list[dict], settings: Train, seed: int) -> tuple[list[list[int
     return units, found, steps, len(found) // (steps * world)
 
 
-def fit(
+def prepared(
     model: str, rows: list[dict], settings: Train, *, temperature: float, seed: int, state: str, pad: int,
     round: int = 1, rounds: int = 1, moments: str | None = None, report: bool = False,
 ) -> RoundTrainer:  # fmt: skip
-    """Train the model in the folder `model` on `rows`, resuming from `state` if a run was cut off there.
+    """A trainer of the model in the folder `model` on `rows`, which saves its state in the folder `state`.
 
     `round` of `rounds` is where in the schedule this round stands; both are 1 for a schedule per round.
     """
-    units, bins_, accumulation, updates = planned(rows, settings, seed)
-    args = TrainingArguments(
+    units, planned, accumulation, updates = plan(rows, settings, seed)
+    trainer = RoundTrainer(
+        settings=settings,
+        temperature=temperature,
+        first=(round - 1) * updates,
+        total=rounds * updates,
+        moments=moments,
+        # The arguments come first: they tell transformers how ZeRO-3 loads a model. Weights are fp32 masters: in
+        # bf16, an update of 1e-6 is lost.
+        args=training_arguments(settings, state, accumulation, updates, seed, report),
+        model=load_policy(model, "float32"),
+        train_dataset=Bins(rows, units, planned, pad),
+    )
+    trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
+    trainer.add_callback(Watch(trainer))
+    return trainer
+
+
+def training_arguments(
+    settings: Train, state: str, accumulation: int, updates: int, seed: int, report: bool
+) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=state,
         per_device_train_batch_size=1,  # one bin
         gradient_accumulation_steps=accumulation,
@@ -280,21 +300,13 @@ def fit(
         report_to="wandb" if report else "none",
         seed=seed,
     )
-    trainer = RoundTrainer(
-        settings=settings,
-        temperature=temperature,
-        first=(round - 1) * updates,
-        total=rounds * updates,
-        moments=moments,
-        model=load_policy(model, "float32"),  # masters: in bf16, an update of 1e-6 is lost
-        args=args,
-        train_dataset=Bins(rows, units, bins_, pad),
-    )
-    trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
-    trainer.add_callback(Watch(trainer))
-    resume = last_state(state)
+
+
+def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options) -> RoundTrainer:
+    """Train, resuming from `state` if a run was cut off there (options as `prepared` has them)."""
+    trainer, resume = prepared(model, rows, settings, state=state, **options), last_state(state)
     if resume:
-        say(f"train: going on from update {resume.name.split('-')[1]} of {updates} ({resume})")
+        say(f"train: going on from update {resume.name.split('-')[1]} of {trainer.args.max_steps} ({resume})")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return trainer
 

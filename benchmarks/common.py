@@ -1,0 +1,55 @@
+"""What the measurements share: interleaved timing, the table, and the JSON that they leave behind."""
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from workflow_scripts.core.records import read_json, write_json
+
+OUT = Path(__file__).parent / "out"
+
+
+def interleaved(ours: Callable[[], float], peer: Callable[[], float], repeats: int = 3) -> tuple[float, float]:
+    """Medians of what both return (seconds), called in turn, so that a slow minute hits both."""
+    pairs = [(ours(), peer()) for _ in range(repeats)]
+    return tuple(statistics.median(values) for values in zip(*pairs))
+
+
+def gemm_flops(size: int = 1024, repeats: int = 8) -> float:
+    """Operations per second of this machine's own matrix product, fp32, with the threads set."""
+    from time import perf_counter
+
+    left, right, found = torch.randn(size, size), torch.randn(size, size), []
+    for _ in range(repeats):
+        start = perf_counter()
+        torch.mm(left, right)
+        found.append(2 * size**3 / (perf_counter() - start))
+    return statistics.median(found)
+
+
+def row(name: str, ours: float, peer: float, unit: str, peer_name: str, peer_version: str, **more) -> dict:
+    """One result; `ratio` above 1 means that ours is better: more per second, or fewer seconds or bytes."""
+    ratio = ours / peer if unit.endswith("/s") else peer / ours
+    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit} | {
+        "peer_name": peer_name, "peer_version": peer_version, **more
+    }  # fmt: skip
+
+
+def publish(file: str, rows: list[dict]) -> None:
+    """Print the table and write it as JSON, rows of other names in the file kept."""
+    path = OUT / f"{file}.json"
+    kept = {one["name"]: one for one in (read_json(path) if path.exists() else [])}
+    write_json(path, list((kept | {one["name"]: one for one in rows}).values()))
+    extra = [key for key in rows[0] if key not in row("", 1, 1, "", "", "")]
+    table = Table("name", "ours", "peer", "ratio", "unit", "peer", *extra, title=str(path))
+    for one in rows:
+        shown = [f"{one[key]:.3g}" if isinstance(one[key], float) else str(one[key]) for key in extra]
+        table.add_row(
+            one["name"], f"{one['ours']:.4g}", f"{one['peer']:.4g}", f"{one['ratio']:.2f}", one["unit"],
+            f"{one['peer_name']} {one['peer_version']}", *shown,
+        )  # fmt: skip
+    Console(width=180).print(table)
