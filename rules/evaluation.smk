@@ -15,10 +15,12 @@ use rule generate as generate_eval with:
         f"{RUN}/benchmarks/generate_eval/r{{n}}_{{shard}}.tsv"
     wildcard_constraints:
         n=r"\d+",
-    conda:
-        ENV
+    resources:
+        gpu=cfg.generate.gpus,
+        api=0,
     params:
-        *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
+        *get_code("generate", task=True),
+        engine=get_engine_code("eval"),
         task=flag("task", cfg.task),
         version=flag("version", "eval"),
         settings=flag("settings", get_generate_settings("eval")),
