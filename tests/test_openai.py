@@ -238,9 +238,9 @@ def test_a_teacher_answers_in_the_policys_place(server, model, fork, monkeypatch
     rows = read_pickle(fork.folder / target)
     rejects = list(read_records(fork.folder / target.replace(".pkl", ".rejects.jsonl")))
     manifest = read_json(fork.folder / target.replace(".pkl", ".json"))
-    assert len(rows) + len(rejects) == 4 * manifest["prompts"] and rows and rejects
+    assert len(rows) + len(rejects) == 4 * manifest["prompts"] and rows
     assert all(row["policy"] == "foreign" and row["sampled_logps"] == [] and row["tokens"] for row in rows)
-    assert all(reject["reason"] for reject in rejects) and manifest["policy"] == "foreign"
+    assert sum(manifest["rejects"].values()) == len(rejects) and manifest["policy"] == "foreign"
     endpoint["budget"] = 2.0
     fork.configure(config)
     assert "Nothing to be done" in fork.snakemake("-n", target)

@@ -189,7 +189,7 @@ def main() -> None:
 def publish(args, settings, engine, policy, records, results, rejects, seconds: float) -> None:
     """The results, their manifest, what they cost, and the rejects with their reasons."""
     write_pickle(args.output, results)
-    if rejects:
+    if policy == "foreign":
         listed = [
             {key: job[key] for key in ("uid", "question", "text")} | {"reason": job["rejected"]} for job in rejects
         ]
