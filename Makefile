@@ -39,9 +39,9 @@ test: lint
 
 test-vllm: setup .venv-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
-	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/test_vllm.py
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/test_vllm.py
 
-bench: setup
+bench: demo
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.edit_cost
 

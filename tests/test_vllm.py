@@ -11,7 +11,7 @@ from conftest import REPOSITORY, Copy
 
 from workflow_scripts.core.records import read_json, read_pickle
 
-PYTHON = os.environ.get("VLLM_PYTHON")
+PYTHON = os.environ.get("ROUNDHOUSE_VLLM")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="needs vLLM's environment: make test-vllm")
 
 

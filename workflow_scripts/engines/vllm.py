@@ -37,6 +37,7 @@ class Engine:
             tensor_parallel_size=gpus or 1,
             enable_prefix_caching=True,
             enforce_eager=not gpus,  # compiling takes longer than a CPU-sized round
+            enable_chunked_prefill=bool(gpus),  # on CPUs it fails with seeds: their generators cannot be rewound
             logprobs_mode="processed_logprobs",  # of logits / temperature
             seed=0,  # of requests without one: there are none
         )
