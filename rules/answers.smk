@@ -18,10 +18,14 @@ rule generate:
     wildcard_constraints:
         n=rf"(?!(?:{imported})/)\d+" if imported else r"\d+",
     conda:
-        ENV
+        GENERATE_ENV
     threads: cfg.generate.threads
+    resources:
+        gpu=cfg.generate.gpus,
+        api=lambda wildcards: is_api(wildcards.version),
     params:
-        *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
+        *get_code("generate", task=True),
+        engine=lambda wildcards: get_engine_code(wildcards.version),
         task=flag("task", cfg.task),
         version=lambda wildcards: flag("version", wildcards.version),
         settings=lambda wildcards: flag("settings", get_generate_settings(wildcards.version)),
@@ -30,7 +34,7 @@ rule generate:
         sandbox=flag("sandbox", cfg.sandbox),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate/r{wildcards.n}/{wildcards.version}"),
     shell:
-        "python -m workflow_scripts.generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
+        "generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
         "{params.sandbox} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
         "--shard-file {input.shard} {params.ledger} "
         "--output {output.data} 2>&1 | tee {log}"

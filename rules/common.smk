@@ -17,7 +17,7 @@ sys.path.insert(0, workflow.basedir)
 from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.core import shards as prompt_shards
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import ConfigError, load as load_config
+from workflow_scripts.core.config import ENDPOINT, ConfigError, load as load_config
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json
 
@@ -41,9 +41,8 @@ SOURCE = Path(cfg.data.source.file).name if cfg.data.source else None
 ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
 path = "" if workflow.deployment_settings.deployment_method else f"PATH={Path(sys.executable).parent}:$PATH "
 # wandb is told by its own variables: no params, so changing them reruns nothing; one set by hand wins
-wandb = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
-exported = " ".join(f"{key}={os.environ.get(key, value)}" for key, value in wandb.items())
-shell.prefix(f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir} {exported}; ")
+WANDB = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
+exported = " ".join(f"{key}={os.environ.get(key, value)}" for key, value in WANDB.items())
 
 
 wildcard_constraints:
@@ -65,6 +64,16 @@ def is_asked(n, version):
     if is_imported(n):
         return bool(getattr(cfg.results[int(n)], version))
     return version == "auto" or cfg.generate.trigger is not None
+
+
+def is_api(version):
+    """Whether an endpoint answers in this version (1 or 0: such jobs take one of the profile's `api` at a time)."""
+    return int(cfg.generate.engine_of(version) == "openai")
+
+
+def is_vllm():
+    """Whether vLLM answers in some version; `generate` then runs in vLLM's environment."""
+    return "vllm" in map(cfg.generate.engine_of, ("auto", "trigger", "eval"))
 
 
 ##### files #####
@@ -165,6 +174,12 @@ def get_metas(wildcards):
     }
 
 
+def get_answers(n):
+    """A round's answers, of all versions and shards."""
+    asked = [version for version in VERSIONS if is_asked(n, version)]
+    return [f"{RUN}/results/r{n}/{version}/{rank}.pkl" for version in asked for rank in RANKS]
+
+
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]
@@ -196,7 +211,16 @@ def get_settings(section, *left_out):
 
 def get_generate_settings(version):
     """Engine and sampling of one version alone, so that changing another reruns nothing here."""
-    return get_settings(cfg.generate, *({"auto", "trigger", "eval"} - {version}))
+    settings = cfg.generate.model_dump(mode="json", exclude={"gpus", "auto", "trigger", "eval", "openai"})
+    settings |= {"engine": cfg.generate.engine_of(version), version: getattr(cfg.generate, version).model_dump()}
+    if is_api(version):
+        settings["openai"] = cfg.generate.openai.model_dump(mode="json", exclude=ENDPOINT)
+    return json.dumps(settings, sort_keys=True)
+
+
+def get_engine_code(version):
+    """The code behind the engine of one version; a list, as a param of its own."""
+    return get_code(f"engines.{cfg.generate.engine_of(version)}")
 
 
 def get_code(*stages, task=False):
@@ -205,6 +229,30 @@ def get_code(*stages, task=False):
     if task:
         modules.append(f"workflow_scripts.tasks.{cfg.task}")
     return [f"{file} {digest}" for file, digest in code_digests(*modules).items()]
+
+
+##### commands: how a stage is started, which no result depends on, so no params #####
+
+
+def get_slots(gpus):
+    """Before a local command that needs GPUs: jobs on one machine never share a device."""
+    return f"python -m workflow_scripts.core.gpu_slots {gpus} -- " if gpus else ""
+
+
+def get_generate_command():
+    """`generate`, under the Python of its engine's environment, with the endpoint's limits and the run's account."""
+    python = cfg.python.get("vllm", "python") if is_vllm() else "python"
+    command = f"{get_slots(cfg.generate.gpus)}{shlex.quote(python)} -m workflow_scripts.generate"
+    if cfg.generate.openai:
+        limits = cfg.generate.openai.model_dump(mode="json", include=ENDPOINT)
+        command += f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/requests')}"
+    return command
+
+
+prefix = f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir} {exported}; "
+prefix += f'generate() {{ {get_generate_command()} "$@"; }}; '
+shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
+GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 
 
 ##### prompts: one digest per shard, brought up to date while this file is read #####

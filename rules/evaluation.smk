@@ -15,10 +15,12 @@ use rule generate as generate_eval with:
         f"{RUN}/benchmarks/generate_eval/r{{n}}_{{shard}}.tsv"
     wildcard_constraints:
         n=r"\d+",
-    conda:
-        ENV
+    resources:
+        gpu=cfg.generate.gpus,
+        api=0,
     params:
-        *get_code("generate", f"engines.{cfg.generate.engine}", task=True),
+        *get_code("generate", task=True),
+        engine=get_engine_code("eval"),
         task=flag("task", cfg.task),
         version=flag("version", "eval"),
         settings=flag("settings", get_generate_settings("eval")),
@@ -48,9 +50,35 @@ rule evaluate:
         "--output {output} 2>&1 | tee {log}"
 
 
+rule compare_logps:
+    input:
+        results=lambda wildcards: get_answers(wildcards.n),
+        logp=[f"{get_data('{n}')}_logp/{rank}.pkl" for rank in RANKS],
+    output:
+        figures=f"{RUN}/report/logps_r{{n}}.json",
+        plot=report(
+            f"{RUN}/report/logps_r{{n}}.svg",
+            category="Rounds",
+            labels={"figure": "log-probs: sampled and scored, round {n}"},
+            caption="../report/logps.rst",
+        ),
+    log:
+        f"{RUN}/logs/compare_logps/r{{n}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_logps/r{{n}}.tsv"
+    conda:
+        ENV
+    params:
+        *get_code("compare_logps"),
+    shell:
+        "python -m workflow_scripts.compare_logps --results {input.results} --logp {input.logp} --plot {output.plot} "
+        "--output {output.figures} 2>&1 | tee {log}"
+
+
 rule report:
     input:
         get_round(cfg.rounds),
+        [f"{RUN}/report/logps_r{n}.json" for n in range(1, cfg.rounds + 1)],
         ancient(get_further_rounds()),
     output:
         table=report(

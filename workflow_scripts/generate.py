@@ -1,24 +1,32 @@
 """A round's policy answers one shard of the prompts, in auto, trigger or eval mode.
 
 An answer is a conversation: where the policy stops for the environment (a program to run), the environment's text
-is appended, masked, and the policy goes on. Finished conversations are kept in the ledger. By hand:
+is appended, masked, and the policy goes on. Finished conversations are kept in the ledger. With the engine openai
+a teacher answers in the policy's place: its text is tokenised once, here, and marked `foreign`; each of its requests
+is kept in a ledger of its own, and answers that cannot be used are listed in OUTPUT.rejects.jsonl. By hand:
 
     python -m workflow_scripts.generate --task arithmetic --prompts runs/arithmetic/prompts/eval.parquet \\
         --model runs/arithmetic/checkpoints/r0/checkpoint.json --version eval --output /tmp/answers.pkl
 """
 
+import json
 import time
+from collections import Counter
+from pathlib import Path
+
+from transformers import AutoTokenizer
 
 from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import Generate, settings_help
+from workflow_scripts.core.config import ENDPOINT, Generate, settings_help
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle
+from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_text
 from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.tokens import encode_pieces
 
 
 def asked(record: dict, version: str, task, template: str, samples: int, tokenizer) -> list[dict]:
@@ -73,63 +81,136 @@ def converse(jobs: list[dict], engine, task, sandbox, sampling: dict, seed: str)
     return states
 
 
-def main() -> None:
+def converse_in_text(jobs: list[dict], engine, task, sandbox, sampling: dict, seed: str) -> list[dict]:
+    """The same with an engine that speaks text: {text, finish, rejected (the reason, or None)}."""
+    states = [{"text": "", "finish": "turns", "rejected": None} for _ in jobs]
+    talks = [[{"role": "user", "content": job["question"]}] for job in jobs]
+    left, active = [sampling["max_tokens"]] * len(jobs), list(range(len(jobs)))
+    for turn in range(sampling["turns"]):
+        own = {i: int(digest([seed, jobs[i]["uid"], turn]), 16) % 2**31 for i in active}  # what servers take
+        replies = engine.generate([engines.Chat(list(talks[i]), own[i], left[i]) for i in active])
+        going_on = []
+        for i, reply in zip(active, replies):
+            state = states[i]
+            state["text"] += reply.text
+            state |= {"finish": reply.finish, "rejected": reply.rejected}
+            left[i] -= reply.tokens
+            if reply.rejected or reply.finish != "stop" or left[i] <= 0:
+                continue
+            if (said := task.reply(state["text"], sandbox)) is not None:
+                state["text"] += said
+                state["finish"] = "turns"
+                talks[i] += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": said}]
+                going_on.append(i)
+        active = going_on
+        if not active:
+            break
+    return states
+
+
+def foreign(state: dict, task, tokenizer) -> dict:
+    """A conversation in text as one in tokens: nobody knows the policy's log-probs of it."""
+    tokens, mask = encode_pieces(tokenizer, task.segments(state["text"]), end=state["finish"] == "eos")
+    return {"tokens": tokens, "mask": mask, "logps": [], "finish": state["finish"]}
+
+
+def sampled(jobs: list[dict], engine, task, sandbox, args, settings: dict) -> list[dict]:
+    """All conversations with the policy, batch by batch through the ledger."""
+    sampling, size = settings[args.version], settings["batch_size"]
+    drawn = {key: value for key, value in sampling.items() if key not in ("samples", "engine")}
+    code = code_digests("workflow_scripts.generate", engine.__module__, task.__name__)
+    common = [policy_digest(args.model), drawn, args.seed, args.sandbox, engine.version, code]
+    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i]["prompt_tokens"]), jobs[i]["uid"]))
+    return map_records(
+        jobs,
+        lambda job: [common, job["uid"], job["prompt_tokens"]],
+        lambda batch: converse(batch, engine, task, sandbox, sampling, args.seed),
+        Ledger(args.ledger or f"{args.output}.ledger", args.shard),
+        [order[i : i + size] for i in range(0, len(order), size)],
+        f"generate {args.version} {args.shard}",
+    )
+
+
+def read_arguments():
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy")
     parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval"), help="how it is asked")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
+    parser.add_argument("--endpoint", default="{}", help="keys of generate.openai that no result depends on, as JSON")
     parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
     parser.add_argument("--seed", default="0", help="seed of the round: equal seeds give equal answers")
     parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished conversations; beside the output by default")
+    parser.add_argument("--requests", help="folder of paid requests and what they cost; beside the output by default")
     parser.add_argument("--output", required=True, help="the .pkl to write")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = read_arguments()
     started, task = time.time(), tasks.load(args.task)
-    settings = Generate.model_validate_json(args.settings).model_dump(mode="json")
-    sampling = settings[args.version]
+    given = json.loads(args.settings)
+    if given.get("openai"):
+        given["openai"] |= json.loads(args.endpoint)
+    settings = Generate.model_validate(given).model_dump(mode="json")
+    sampling, model, rejects = settings[args.version], model_folder(args.model), []
     shards, rank = map(int, args.shard.split("_"))
     records = [record for record in read_records(args.prompts) if shard_of(record["id"], shards) == rank]
+    common = {"sampling": sampling, "stop": task.STOP}
 
     with Sandbox(isolate=args.sandbox == "on") as sandbox:
-        engine = engines.load(
-            settings["engine"], model=model_folder(args.model), settings=settings, sampling=sampling, stop=task.STOP
-        )
+        if settings["engine"] == "openai":
+            paid = Ledger(args.requests or f"{args.output}.requests", args.shard)
+            purpose = f"generate {args.version} (seed {args.seed})"
+            engine = engines.load("openai", settings=settings["openai"], ledger=paid, purpose=purpose, **common)
+            tokenizer, policy = AutoTokenizer.from_pretrained(model), "foreign"
+        else:
+            engine = engines.load(settings["engine"], model=model, settings=settings, **common)
+            tokenizer, policy = engine.tokenizer, policy_digest(args.model)
         jobs = []
         for record in records:
-            jobs += asked(record, args.version, task, args.template, sampling["samples"], engine.tokenizer)
-        policy = policy_digest(args.model)
-        drawn = {key: value for key, value in sampling.items() if key != "samples"}
-        code = code_digests("workflow_scripts.generate", engine.__module__, task.__name__)
-        common = [policy, drawn, args.seed, args.sandbox, engine.version, code]
-        order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i]["prompt_tokens"]), jobs[i]["uid"]))
-        size = settings["batch_size"]
-        states = map_records(
-            jobs,
-            lambda job: [common, job["uid"], job["prompt_tokens"]],
-            lambda batch: converse(batch, engine, task, sandbox, sampling, args.seed),
-            Ledger(args.ledger or f"{args.output}.ledger", args.shard),
-            [order[i : i + size] for i in range(0, len(order), size)],
-            f"generate {args.version} {args.shard}",
-        )
-        results = [answered(job, state, policy, engine.tokenizer) for job, state in zip(jobs, states)]
-    conserve("generate", len(jobs), len(results), 0)
+            jobs += asked(record, args.version, task, args.template, sampling["samples"], tokenizer)
+        if policy == "foreign":
+            states = converse_in_text(jobs, engine, task, sandbox, sampling, args.seed)
+            rejects = [job | state for job, state in zip(jobs, states) if state["rejected"]]
+            good = [(job, state) for job, state in zip(jobs, states) if not state["rejected"]]
+            answers = [(job, foreign(state, task, tokenizer)) for job, state in good]
+        else:
+            answers = list(zip(jobs, sampled(jobs, engine, task, sandbox, args, settings)))
+    results = [answered(job, state, policy, tokenizer) for job, state in answers]
+    conserve("generate", len(jobs), len(results), len(rejects))
+    publish(args, settings, engine, policy, records, results, rejects, time.time() - started)
+
+
+def publish(args, settings, engine, policy, records, results, rejects, seconds: float) -> None:
+    """The results, their manifest, what they cost, and the rejects with their reasons."""
     write_pickle(args.output, results)
-    sampled = sum(sum(state["mask"]) for state in states)
+    if policy == "foreign":
+        listed = [
+            {key: job[key] for key in ("uid", "question", "text")} | {"reason": job["rejected"]} for job in rejects
+        ]
+        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in listed]
+        write_text(Path(args.output).with_suffix(".rejects.jsonl"), "".join(lines))
+    for name in ENDPOINT:  # no result depends on them
+        (settings["openai"] or {}).pop(name, None)
     write_manifest(
         args.output,
         [args.model, *([args.shard_file] if args.shard_file else [])],
         settings | {"version": args.version, "template": args.template, "seed": args.seed},
         prompts=len(records),
         rows=len(results),
+        rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),
         policy=policy,
         engine=engine.version,
     )
-    write_usage(args.output, seconds=time.time() - started, sampled_tokens=sampled)
-    say(f"{args.output}: {len(results)} answers to {len(records)} prompts, {sampled} sampled tokens")
+    count = sum(sum(result["mask"]) for result in results)
+    write_usage(args.output, seconds=seconds, sampled_tokens=count, **getattr(engine, "usage", {}))
+    bad = f", {len(rejects)} rejects" if rejects else ""
+    say(f"{args.output}: {len(results)} answers to {len(records)} prompts{bad}, {count} sampled tokens")
 
 
 def answered(job: dict, state: dict, policy: str, tokenizer) -> dict:

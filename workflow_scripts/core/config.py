@@ -189,7 +189,11 @@ class ColdStart(Section):
         return self
 
 
+Engine = Literal["transformers", "vllm", "openai"]
+
+
 class Sampling(Section):
+    engine: Engine | None = None  # another than generate.engine
     samples: PositiveInt = 8  # answers per prompt (per trigger, in trigger mode)
     temperature: NonNegativeFloat = 1.0  # 0 is greedy
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -198,14 +202,52 @@ class Sampling(Section):
     turns: PositiveInt = 5  # model turns per answer: code runs in between
 
 
+class Prices(Section):
+    """Of a million tokens, in any currency."""
+
+    input: NonNegativeFloat
+    cached: NonNegativeFloat
+    output: NonNegativeFloat
+
+
+class OpenAI(Section):
+    """An OpenAI-compatible endpoint. Only `base_url` and `model` determine results, so only they rerun anything."""
+
+    base_url: str
+    model: str
+    key_env: str | None = "OPENAI_API_KEY"  # the environment variable that holds the key; null: none is needed
+    concurrency: PositiveInt = 16  # requests in flight
+    requests_per_minute: PositiveFloat | None = None
+    tokens_per_minute: PositiveFloat | None = None  # prompt estimated, max_tokens in full, as servers count
+    timeout: PositiveFloat = 120.0  # seconds per request
+    prices: Prices = Prices(input=0, cached=0, output=0)
+    budget: PositiveFloat | None = None  # of the whole run, in the prices' currency; reached, the stage stops
+
+    @model_validator(mode="after")
+    def budget_has_prices(self):
+        if self.budget is not None and not (self.prices.input or self.prices.output):
+            raise ValueError("a budget needs `prices: {input: …, cached: …, output: …}` per million tokens")
+        return self
+
+
+ENDPOINT = set(OpenAI.model_fields) - {"base_url", "model"}  # how it is asked: no result depends on it
+
+
 class Generate(Section):
-    engine: Literal["transformers"] = "transformers"
+    engine: Engine = "transformers"
     auto: Sampling = Sampling()
     trigger: Sampling | None = Sampling(samples=2)  # null: auto mode alone
     eval: Sampling = Sampling(samples=1, temperature=0)
     batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: PositiveInt = 1
+    gpus: NonNegativeInt = 0  # per job; vllm splits the model over them
+    openai: OpenAI | None = None  # the endpoint, where the engine is openai
+
+    def engine_of(self, version: str) -> str:
+        """The engine that answers in this version: auto, trigger or eval."""
+        sampling = getattr(self, version)
+        return sampling.engine or self.engine if sampling else self.engine
 
 
 SWITCHES = ("minimal", "keeptrigger", "negbetter", "all")
@@ -300,11 +342,27 @@ class Config(Section):
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
+    python: dict[Literal["vllm"], str] = {}  # the Python of generate's environment, where an engine needs its own
     results: dict[PositiveInt, Results] = {}
     data: Data = Data()
     logp: Logp = Logp()
     train: Train = Train()
     wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def engines_can_answer(self):
+        if self.generate.engine_of("eval") == "openai":
+            raise ValueError(
+                "generate.eval.engine: evaluation is of the checkpoint, which the engine openai does not ask; "
+                "set it to transformers or vllm"
+            )
+        for version in ("auto", "trigger"):
+            if self.generate.engine_of(version) == "openai" and getattr(self.generate, version):
+                if not self.generate.openai:
+                    raise ValueError("generate.openai: the engine openai needs `base_url` and `model`")
+                if getattr(self.generate, version).top_k:
+                    raise ValueError(f"generate.{version}.top_k: the OpenAI protocol has none; set it to 0")
+        return self
 
     @model_validator(mode="after")
     def consistent(self):

@@ -37,6 +37,11 @@ class Ledger:
             found |= {key: value for key, value in self._entries(path) if key in wanted}
         return found
 
+    def entries(self):
+        """All that is stored, as (key, value), in the order of writing."""
+        for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.name.split(".", 1)[1]):
+            yield from self._entries(path)
+
     def _entries(self, path: Path):
         for number, line in enumerate(open(path, "rb"), 1):
             try:

@@ -1,7 +1,8 @@
 """The transformers engine, for CPUs and small models: left-padded batches with a key-value cache.
 
 Each request draws from its own counter-based generator, one uniform number per token, so that an answer depends
-on its batch only through floating point. Finished rows leave the batch.
+on its batch only through floating point. Prompts that several rows share are read once, and finished rows leave the
+batch.
 """
 
 from collections.abc import Sequence
@@ -48,11 +49,7 @@ class Engine:
         rows = [requests[i] for i in order]
         answers = [Completion([], "length") for _ in rows]
         uniform = _uniforms(rows)
-        contexts = [row.tokens for row in rows]
-        width = max(map(len, contexts))
-        pad = self.ends[0]
-        tokens = torch.tensor([[pad] * (width - len(c)) + c for c in contexts], device=self.device)
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self.device)
+        tokens, mask, rows_of = self._padded(rows)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache, alive = DynamicCache(config=self.model.config), list(range(len(rows)))
         for step in range(max(row.max_tokens for row in rows)):
@@ -63,6 +60,9 @@ class Engine:
                 past_key_values=cache,
                 logits_to_keep=1,
             ).logits[:, -1]
+            if step == 0 and len(tokens) < len(rows):  # from contexts to rows
+                cache.batch_select_indices(rows_of)
+                logits, mask, positions = logits[rows_of], mask[rows_of], positions[rows_of]
             drawn, logps = self._draw(logits.float(), uniform[alive, step])
             keep = self._record(rows, answers, alive, drawn, logps)
             if not keep:
@@ -77,6 +77,15 @@ class Engine:
             positions = positions[:, -1:] + 1
         by_request = dict(zip(order, answers))
         return [by_request[i] for i in range(len(requests))]
+
+    def _padded(self, rows: Sequence[Request]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens and mask [contexts, width] of the different contexts, padded left, and each row's context [rows]."""
+        places: dict[tuple[int, ...], int] = {}
+        rows_of = [places.setdefault(tuple(row.tokens), len(places)) for row in rows]
+        width, pad = max(map(len, places)), self.ends[0]
+        tokens = torch.tensor([[pad] * (width - len(c)) + list(c) for c in places], device=self.device)
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in places], device=self.device)
+        return tokens, mask, torch.tensor(rows_of, device=self.device)
 
     def _draw(self, logits: torch.Tensor, uniform: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """One token per row of logits [batch, vocabulary], and its log-probability."""

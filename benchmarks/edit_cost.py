@@ -1,0 +1,109 @@
+"""What an edit of 1 % of the training prompts costs: requests and seconds, as shares of what the run cost before.
+
+    python -m benchmarks.edit_cost [--run runs/arithmetic]
+
+Works on a copy of a finished run. Two figures for round 1 up to its log-probs, where the policy is the same and the
+ledger helps; and beside them the honest cost of the whole run, since later rounds have a new policy and start anew.
+Seconds are those of the jobs, their start included, which is most of it in an experiment of this size.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet as pq
+
+from workflow_scripts.core.records import write_json
+
+OUT = Path("benchmarks/out/edit_cost.json")
+STAGES = ("generate", "grade", "construct_meta", "construct_data", "logp")
+PARTS = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "report", "config.yaml", "local")
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """The workflow and the run in a folder of their own, with Snakemake's records; the run's new place."""
+    for part in (*PARTS, run, ".snakemake/metadata"):
+        if Path(part).is_dir() and not Path(part).is_symlink():
+            shutil.copytree(part, folder / part)
+        else:
+            shutil.copy2(part, folder / part, follow_symlinks=False)
+    return folder / run
+
+
+def seconds(run: Path, stages=("",), since: float = 0.0) -> float:
+    """Of all jobs of the stages in round 1 (or, by default, of all stages and rounds), from the benchmark files."""
+    places = [run / "benchmarks" / stage for stage in stages]
+    files = [path for place in places for path in place.rglob("*.tsv") if path.stat().st_mtime > since]
+    files = [
+        path
+        for path in files
+        if stages == ("",) or ("r1" in str(path.relative_to(run)) and "evaluation" not in str(path))
+    ]
+    return sum(float(row["s"]) for path in files for row in csv.DictReader(open(path), delimiter="\t"))
+
+
+def requests(run: Path, since: float = 0.0) -> int:
+    """Conversations that entered round 1's ledgers."""
+    files = [path for path in (run / "ledger/generate/r1").rglob("*.jsonl") if path.stat().st_mtime > since]
+    return sum(len(json.loads(line)) for path in files for line in open(path))
+
+
+def edit(run: Path) -> tuple[int, int]:
+    """Reword 1 % of the training questions; (edited, all)."""
+    path = run / "prompts/train.parquet"
+    table = pq.read_table(path)
+    texts = table.column("question").to_pylist()
+    step = max(1, len(texts) // max(1, round(len(texts) / 100)))
+    for place in range(0, len(texts), step):
+        texts[place] = f"Please: {texts[place]}"
+    place = table.schema.get_field_index("question")
+    pq.write_table(table.set_column(place, "question", pyarrow.array(texts)), path)
+    return len(range(0, len(texts), step)), len(texts)
+
+
+def snakemake(folder: Path, *targets: str) -> None:
+    command = [sys.executable, "-m", "snakemake", "--profile", "local", "--quiet", "all", "--", *targets]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", default="runs/arithmetic", help="a finished run of config.yaml, up to date")
+    parser.add_argument("--first-round-only", action="store_true", help="leave the whole run out")
+    args = parser.parse_args()
+    rounds = max(int(path.stem[1:]) for path in Path(args.run).glob("evaluation/r*.json"))
+    with tempfile.TemporaryDirectory() as folder:
+        run = copied(Path(args.run), Path(folder))
+        before = {"requests": requests(run), "seconds": seconds(run, STAGES), "whole run": seconds(run)}
+        edited, prompts = edit(run)
+        stamp = (run / "prompts/train.parquet").stat().st_mtime
+        logps = [str(path.relative_to(folder)) for path in run.glob("data/offline_*_r1_*_logp/*.pkl")]
+        snakemake(Path(folder), *logps)
+        after = {"requests": requests(run, stamp), "seconds": seconds(run, STAGES, stamp)}
+        if not args.first_round_only:
+            snakemake(Path(folder), f"round{rounds}_checkpoint")
+            after["whole run"] = seconds(run, since=stamp)
+    print(f"{edited} of {prompts} prompts edited")
+    entries = [
+        {"name": f"edit of 1 % of the prompts: {key}", "ours": value, "peer": before[key], "ratio": value / before[key]}
+        | {
+            "unit": "requests" if key == "requests" else "seconds of jobs",
+            "peer_name": "before the edit",
+            "peer_version": "",
+        }
+        for key, value in after.items()
+    ]
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    write_json(OUT, entries)
+    for one in entries:
+        print("{name}: {ours:.0f} of {peer:.0f} {unit}, {ratio:.1%}".format(**one))
+
+
+if __name__ == "__main__":
+    main()

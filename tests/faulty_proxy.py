@@ -1,0 +1,105 @@
+"""An HTTP proxy that harms a share of the answers, in ways that real endpoints are known for."""
+
+import http.client
+import json
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KINDS = ("429", "500", "502", "timeout", "reset", "truncated", "no choices", "two choices", "sent twice")
+# what else may be wrong with a well-formed answer
+CHANGES = {
+    "no choices": lambda data: data.update(choices=[]),
+    "two choices": lambda data: data.update(choices=data["choices"] * 2),
+    "refusal": lambda data: data["choices"][0]["message"].update(content=None, refusal="I cannot help with that."),
+    "content_filter": lambda data: data["choices"][0].update(finish_reason="content_filter"),
+    "empty": lambda data: data["choices"][0].update(finish_reason="stop", message={"role": "assistant", "content": ""}),
+    "no usage": lambda data: data.update(usage=None),
+}
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Listens on `port` before an OpenAI-compatible server; `sent` holds what it got for each prompt."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, upstream: int, share: float = 0.0, kinds=KINDS, hang: float = 3.0, seed: int = 0):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.upstream, self.share, self.kinds, self.hang = upstream, share, kinds, hang
+        self.random = random.Random(seed)
+        self.lock, self.faults = threading.Lock(), Counter()
+        self.asked, self.sent = Counter(), {}  # by prompt: requests that came in, the text of the answer
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def fault(self, prompt: str) -> str | None:
+        with self.lock:
+            self.asked[prompt] += 1
+            kind = self.random.choice(self.kinds) if self.random.random() < self.share else None
+            self.faults[kind] += 1
+        return kind
+
+    def handle_error(self, request, client_address):
+        pass  # clients that gave up are what this is for
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        prompt = json.loads(body)["messages"][-1]["content"]
+        kind = self.server.fault(prompt)
+        if kind in ("429", "500", "502"):
+            retry = {"Retry-After": "1"} if kind == "429" else {}
+            return self.answer(int(kind), b'{"error": {"message": "injected"}}', retry)
+        if kind == "timeout":
+            time.sleep(self.server.hang)
+        if kind in ("timeout", "reset"):
+            return self.reset()
+        if kind == "400 content_filter":
+            return self.answer(400, b'{"error": {"message": "injected", "code": "content_filter"}}')
+        status, data = self.forward(body)
+        if status == 200:
+            self.server.sent[prompt] = json.loads(data)["choices"][0]["message"]["content"] or ""
+        if kind == "truncated":
+            data = data[: len(data) // 2]
+        elif kind in CHANGES:
+            data = json.loads(data)
+            CHANGES[kind](data)
+            data = json.dumps(data).encode()
+        for _ in range(2 if kind == "sent twice" else 1):
+            self.answer(status, data)
+
+    def forward(self, body: bytes) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
+        connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    def answer(self, status: int, data: bytes, headers=None) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()

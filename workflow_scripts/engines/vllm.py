@@ -1,0 +1,75 @@
+"""The vLLM engine, in this process: continuous batching, cached prefixes, one model over all visible GPUs.
+
+Every turn of a conversation is submitted anew, with its earlier turns in the prefix cache. Seeds are per request; the
+answers of two runs agree up to floating point, since vLLM composes its batches as memory allows. More GPUs than one
+copy of the model needs are used by more shards at a time.
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoTokenizer
+
+from workflow_scripts.engines import Completion, Request
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine dies with its job
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # jobs share the cores, as Snakemake counts them
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, without a GPU
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+class Engine:
+    def __init__(self, model: str, settings: dict, sampling: dict, stop: Sequence[str]):
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
+        import vllm  # reads the environment
+
+        self.vllm, gpus = vllm, torch.cuda.device_count()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.llm = vllm.LLM(
+            model=model,
+            dtype=settings["dtype"],
+            tensor_parallel_size=gpus or 1,
+            enable_prefix_caching=True,
+            enforce_eager=not gpus,  # compiling takes longer than a CPU-sized round
+            enable_chunked_prefill=bool(gpus),  # on CPUs it fails with seeds: their generators cannot be rewound
+            logprobs_mode="processed_logprobs",  # of logits / temperature
+            seed=0,  # of requests without one: there are none
+        )
+        self.sampling, self.stop = sampling, list(stop)
+        self.full = sampling["top_p"] == 1 and not sampling["top_k"]
+        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "dtype": settings["dtype"]}
+        self.version = {"engine": "vllm"} | versions
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        prompts = [{"prompt_token_ids": request.tokens} for request in requests]
+        outputs = self.llm.generate(prompts, [self._params(request) for request in requests], use_tqdm=False)
+        return [self._completion(output.outputs[0]) for output in outputs]
+
+    def _params(self, request: Request):
+        return self.vllm.SamplingParams(
+            temperature=self.sampling["temperature"],
+            top_p=self.sampling["top_p"],
+            top_k=self.sampling["top_k"],
+            seed=request.seed % 2**62,
+            max_tokens=request.max_tokens,
+            stop=self.stop,
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            logprobs=0,  # of the sampled token alone
+        )
+
+    def _completion(self, output) -> Completion:
+        """Below full support vLLM's log-probs are of what top_p and top_k left, so there are none to give."""
+        tokens = list(output.token_ids)
+        logps = [step[token].logprob for step, token in zip(output.logprobs, tokens)] if self.full else []
+        if output.finish_reason == "stop":
+            return Completion(tokens, "stop" if isinstance(output.stop_reason, str) else "eos", logps)
+        if output.finish_reason != "length":
+            raise RuntimeError(f"vLLM ended a request by {output.finish_reason!r}; stop and length are known")
+        return Completion(tokens, "length", logps)
