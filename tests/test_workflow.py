@@ -348,6 +348,58 @@ def test_a_pickle_with_code_in_it_is_refused(fork, imported):
     assert f"error: {imported}: refers to os.system" in output
 
 
+# ---------------------------------------------------------------- objectives and rows that exist already
+
+
+def scored(output: str) -> set[str]:
+    """The log-prob folders that a dry run would fill, below data/."""
+    return set(re.findall(r"output: \S+/data/(\S+)/2_0\.pkl", output))
+
+
+def test_objectives_ask_for_the_log_probs_they_need_and_no_others(tmp_path):
+    copy, offline = Copy(tmp_path / "needs"), "offline_keeptrigger_all_r"
+    for train, expected in [
+        ({"objective": "sft"}, set()),
+        ({"objective": "topr"}, {"1_arithmetic_logp", "2_arithmetic_logp"}),
+        ({"kl": 0.1}, {"1_arithmetic_logp", "2_arithmetic_logp", "2_arithmetic_ref_logp"}),
+        ({"kl": 0.1, "reference": "previous"}, {"1_arithmetic_logp", "2_arithmetic_logp"}),
+    ]:
+        config = tiny_config()
+        copy.configure(config | {"train": config["train"] | train})
+        assert scored(copy.snakemake("-n", "round2_checkpoint")) == {offline + name for name in expected}
+
+
+def test_a_schedule_over_all_rounds_has_an_end(tmp_path):
+    config = tiny_config()
+    config["train"] |= {"schedule_over": "rounds", "updates_per_round": 4}
+    copy = Copy(tmp_path / "schedule", config)
+    assert "--rounds 1" in copy.snakemake("-n", "-p", "round1_checkpoint")
+    assert "the schedule ends with round 1" in copy.snakemake("-n", "round2_checkpoint", fails=True)
+
+
+def test_preference_pairs_train_rounds_of_dpo(finished, tmp_path):
+    pairs = [
+        {"prompt": f"What is {a} + {b}.", "chosen": f" The answer is {a + b}.", "rejected": f" It is {a * b}, no, 0."}
+        for a in range(2, 8) for b in range(3, 6)
+    ]  # fmt: skip
+    config = tiny_config(name="pairs", data={"tag": "x", "source": {"file": "pairs.jsonl", "format": "preference"}})
+    config["prompts"] = {"eval": {"count": {"one_digit": 4}}}
+    config["model"] = {"path": str(finished.path("checkpoints/r0/model"))}
+    config["train"] = {"objective": "dpo", "lr": 1e-4, "batch_size": 6, "threads": 1}
+    copy = Copy(tmp_path / "pairs", {key: value for key, value in config.items() if key != "cold_start"})
+    (copy.folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    assert scored(copy.snakemake("-n", "round2_checkpoint")) == {"pairs.jsonl_x_scaleonly_r0_logp"}
+    copy.snakemake("round2_checkpoint")
+    run = copy.folder / "runs/pairs"
+    first, second = (read_json(run / f"checkpoints/r{n}/history.json") for n in (1, 2))
+    assert first[0]["preferred"] == 0 and first[-1]["margin"] > 0  # no margin before the first update
+    assert second[-1]["preferred"] == 1 and second[0]["margin"] > 0  # round 2 is measured against round 0 too
+    assert (run / "data/pairs.jsonl").resolve() == (copy.folder / "pairs.jsonl").resolve()
+    assert NOTHING in copy.snakemake("-n", "round2_checkpoint")
+    (copy.folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs[1:]))
+    assert {"import_data", "logp", "train"} <= jobs(copy.snakemake("-n", "round2_checkpoint"))
+
+
 # ---------------------------------------------------------------- targets, configs and their faults
 
 
