@@ -7,7 +7,6 @@ On several GPUs: `torchrun --nproc-per-node N -m workflow_scripts.train …`
 
 import shutil
 import time
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -15,103 +14,16 @@ import transformers
 from transformers import AutoTokenizer
 
 from workflow_scripts.core.checkpoint import model_folder, policy_digest, publish
-from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import Train, settings_help
-from workflow_scripts.core.manifest import content_digest, file_digest, manifest_of, write_usage
-from workflow_scripts.core.records import BadInput, digest, read_json, read_pickle, read_records, write_json
+from workflow_scripts.core.manifest import content_digest, file_digest, write_usage
+from workflow_scripts.core.records import BadInput, digest, read_json, write_json
+from workflow_scripts.training.rows import read_rows, say_ratios
 from workflow_scripts.training.tracking import tracked
 from workflow_scripts.training.trainer import RoundTrainer, fit, history
 
 MOMENTS = "moments.pt"  # of the optimizer, beside checkpoint.json
-
-
-def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict:
-    """The sampling settings in the passport of a log-prob file, if it was made for this model, data and tokenizer
-    and in this training's arithmetic; else BadInput."""
-    passport, scored = read_json(manifest_of(path))["passport"], read_json(checkpoint)
-    expected = {
-        "model": scored["digest"],
-        "tokenizer": scored["tokenizer"],
-        "data": file_digest(data),
-        "dtype": settings.dtype,
-    }
-    for name, value in expected.items():
-        if passport[name] != value:
-            mend = "give logp and train one dtype" if name == "dtype" else "delete the file and run again"
-            raise BadInput(
-                f"{path}: these log-probs were made for another {name} ({passport[name][:16]}, training has "
-                f"{value[:16]}); {mend}"
-            )
-    sampling = passport["sampling"]
-    if settings.needs_behaviour and (sampling["top_p"] < 1 or sampling["top_k"]):
-        raise BadInput(
-            f"{path}: the answers were sampled with top_p {sampling['top_p']} and top_k {sampling['top_k']}, but "
-            f"log-probs are of the full distribution, so the ratios of `{settings.objective}` would be biased; "
-            "sample at top_p 1 and top_k 0, or train with `sft`"
-        )
-    return sampling
-
-
-def join(rows: list[dict], name: str, files: list[str], data: str, checkpoint: str, settings: Train) -> float:
-    """Give each row its stored log-probs (by qid) as `name`; the temperature that they are of."""
-    samplings, logps = [check_passport(path, data, checkpoint, settings) for path in files], {}
-    for path in files:
-        logps |= read_pickle(path)
-    for row in rows:
-        if row["qid"] not in logps:
-            raise BadInput(f"{', '.join(files)}: no log-probs for {row['qid']} of {data}")
-        row[name] = logps[row["qid"]]
-        if len(row[name]) != sum(row["mask"]):
-            raise BadInput(f"log-probs of {row['qid']}: {len(row[name])} values for {sum(row['mask'])} sampled tokens")
-    return samplings[0]["temperature"]
-
-
-def usable(rows: list[dict], longest: int) -> tuple[list[dict], Counter]:
-    """Rows that can be trained on, and counts of those that cannot, by reason. A pair goes or stays whole."""
-    reasons = {}
-    for number, row in enumerate(rows):
-        if len(row["prompt_tokens"]) + len(row["tokens"]) > longest:
-            reasons[row.get("pair", number)] = f"longer than max_length {longest}"
-        elif not any(row["mask"]):
-            reasons[row.get("pair", number)] = "no sampled tokens"
-    found = [(row, reasons.get(row.get("pair", number))) for number, row in enumerate(rows)]
-    return [row for row, reason in found if not reason], Counter(reason for _, reason in found if reason)
-
-
-def read_rows(args, settings: Train) -> tuple[list[dict], Counter, float]:
-    """The rows to train on, with their stored log-probs; rejects by reason; the temperature of the log-probs."""
-    objective, start = settings.objective, policy_digest(args.model)
-    rows, rejects = usable(list(read_records(args.data)), settings.max_length)
-    say("rejected: " + ("; ".join(f"{n} × {reason}" for reason, n in rejects.items()) or "nothing"))
-    if not rows:
-        raise BadInput(f"{args.data}: no row can be trained on: {dict(rejects)}")
-    wanted = {
-        "--logp": (settings.needs_behaviour, args.logp),
-        "--ref-logp": (settings.needs_reference, args.ref_logp),
-    }
-    for flag, (needed, files) in wanted.items():
-        if needed and not files:
-            raise BadInput(f"{flag}: the objective {objective} needs stored log-probs; score the data first")
-    if objective == "dpo" and (alone := [row["qid"] for row in rows if row.get("pair") is None]):
-        raise BadInput(f"{args.data}: dpo learns from preference pairs, but row {alone[0]} belongs to none")
-    temperature = 1.0
-    for row in rows:
-        row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
-    if args.logp:
-        temperature = join(rows, "behaviour", args.logp, args.data, args.model, settings)
-    if args.ref_logp:
-        temperature = join(rows, "reference", args.ref_logp, args.data, args.reference, settings)
-    return rows, rejects, temperature
-
-
-def say_ratios(rows: list[dict], settings: Train, start: str) -> int:
-    """Whose words the rows are; the number that others wrote."""
-    others = sum(row["policy"] != start for row in rows)
-    if settings.needs_behaviour and others:
-        ratio = "1" if settings.foreign_ratio == "one" else "proximal: against the checkpoint training starts from"
-        say(f"{others} of {len(rows)} rows were not sampled by this policy: their ratio is {ratio}")
-    return others
 
 
 def moments_before(args, settings: Train) -> str | None:
@@ -147,7 +59,7 @@ def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, toke
     return publish(output, save, fields)
 
 
-def main() -> None:
+def read_arguments():
     parser = arguments(__doc__)
     parser.add_argument("--data", required=True, help="training data (.pkl)")
     parser.add_argument("--logp", nargs="*", default=[], help="log-prob files of the data, all shards")
@@ -160,7 +72,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="that a schedule over all rounds counts on")
     parser.add_argument("--state", required=True, help="folder for the saved states of unfinished runs")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = read_arguments()
     started = time.time()
     settings = Train.model_validate_json(args.settings)
     torch.set_num_threads(settings.threads)

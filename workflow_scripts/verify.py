@@ -82,6 +82,9 @@ class Walk:
                     return "missing", f"{folder / file} is not there"
                 if present[file] != manifest["files"].get(file):
                     return "damaged", f"{folder / file} is not the file that was written"
+            moments = Path(name).with_name("moments.pt")
+            if "moments" in manifest and (not moments.exists() or file_digest(moments) != manifest["moments"]):
+                return "damaged", f"{moments} is not the file that was written"
         elif "sha256" in manifest and file_digest(name) != manifest["sha256"]:
             if self.round_of(name) == "prompts" and not manifest["inputs"]:
                 return None  # made-up prompts may be edited by hand: what was made of them tells whether it is stale

@@ -4,12 +4,17 @@ The plan follows from lengths, seed, world size and token budget alone. Each upd
 on every rank (empty ones allowed), so that gradient accumulation is constant and a resumed run repeats it.
 """
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
+
+from workflow_scripts.core.config import Train
+from workflow_scripts.core.records import BadInput
 
 
 @dataclass
@@ -68,6 +73,18 @@ def plan(
     return result, steps
 
 
+def plan_rows(rows: Sequence[dict], settings: Train, seed: int) -> tuple[list[list[int]], list[Bin], int, int]:
+    """units, bins, accumulation steps and updates of the round on this many processes."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    units = units_of(rows)
+    lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
+    wanted = settings.updates_per_round or 0
+    if wanted > len(units) * settings.epochs:
+        raise BadInput(f"updates_per_round is {wanted}, but there are only {len(units)} rows or pairs to share out")
+    found, steps = plan(lengths, settings.batch_size, settings.epochs, settings.tokens_per_bin, seed, world, wanted)
+    return units, found, steps, len(found) // (steps * world)
+
+
 def collate(rows: Sequence[dict], pad: int) -> dict:
     """Pack rows end to end. Shapes: T tokens in the bin, N sampled ones among them, R rows.
 
@@ -114,3 +131,26 @@ def _flat(rows: Sequence[dict], name: str) -> torch.Tensor:
     """Stored log-probs end to end; NaN where there are none, so that using them by mistake cannot go unseen."""
     parts = [np.asarray(row.get(name, np.full(sum(row["mask"]), np.nan)), np.float32) for row in rows]
     return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *parts]))
+
+
+class Bins(Dataset):
+    """The planned bins as a dataset: an item is a whole forward pass, with the counts of its units and its update's."""
+
+    def __init__(self, rows: list[dict], units: list[list[int]], planned: list[Bin], pad: int):
+        self.rows, self.units, self.planned, self.pad = rows, units, planned, pad
+        self.sampled = [sum(sum(rows[i]["mask"]) for i in unit) for unit in units]
+
+    def __len__(self) -> int:
+        return len(self.planned)
+
+    def __getitem__(self, index: int) -> dict:
+        one = self.planned[index]
+        item = collate([self.rows[i] for unit in one.units for i in self.units[unit]], self.pad)
+        return item | {"bin": self.counts(one.units), "update": self.counts(one.update)}
+
+    def counts(self, units: list[int]) -> dict[str, int]:
+        return {
+            "tokens": sum(self.sampled[unit] for unit in units),
+            "rows": sum(len(self.units[unit]) for unit in units),
+            "pairs": len(units),
+        }

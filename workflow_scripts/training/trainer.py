@@ -1,20 +1,19 @@
 """One subclass of transformers.Trainer serves every objective."""
 
 import math
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, get_scheduler
 
 from workflow_scripts.core.cli import progress, say
 from workflow_scripts.core.config import Train
-from workflow_scripts.core.records import BadInput
-from workflow_scripts.training import bins
+from workflow_scripts.training.arguments import training_arguments
+from workflow_scripts.training.bins import Bins, plan_rows
 from workflow_scripts.training.flops import forward_flops, peak_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps
 from workflow_scripts.training.objectives import OBJECTIVES, UNIT, Tokens
@@ -23,29 +22,6 @@ COMPLETE = "complete"  # marks a saved state that was written to its end
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 QUANTILES = (0.05, 0.5, 0.95)
 UNTIMED = ("tokens_per_second", "mfu")  # differ from run to run
-
-
-class Bins(Dataset):
-    """The planned bins as a dataset: an item is a whole forward pass, with the counts of its units and its update's."""
-
-    def __init__(self, rows: list[dict], units: list[list[int]], planned: list[bins.Bin], pad: int):
-        self.rows, self.units, self.planned, self.pad = rows, units, planned, pad
-        self.sampled = [sum(sum(rows[i]["mask"]) for i in unit) for unit in units]
-
-    def __len__(self) -> int:
-        return len(self.planned)
-
-    def __getitem__(self, index: int) -> dict:
-        one = self.planned[index]
-        item = bins.collate([self.rows[i] for unit in one.units for i in self.units[unit]], self.pad)
-        return item | {"bin": self.counts(one.units), "update": self.counts(one.update)}
-
-    def counts(self, units: list[int]) -> dict[str, int]:
-        return {
-            "tokens": sum(self.sampled[unit] for unit in units),
-            "rows": sum(len(self.units[unit]) for unit in units),
-            "pairs": len(units),
-        }
 
 
 class RoundTrainer(Trainer):
@@ -209,42 +185,6 @@ def last_state(folder: str | Path) -> Path | None:
     return marks[-1].parent if marks else None
 
 
-def deepspeed_config(settings: Train) -> dict | None:
-    """ZeRO by stage. Weights stay fp32 and bf16 is autocast, as without DeepSpeed: with DeepSpeed's own bf16, each
-    round would begin from rounded weights, and a round's small updates would be lost."""
-    chosen = settings.deepspeed
-    if chosen is None:
-        return None
-    zero = {"stage": chosen.stage}
-    if chosen.offload:
-        zero |= {"offload_optimizer": {"device": "cpu"}}
-    if chosen.offload and chosen.stage == 3:
-        zero |= {"offload_param": {"device": "cpu"}}
-    return {
-        "zero_optimization": zero,
-        "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-
-
-def plan(rows: list[dict], settings: Train, seed: int) -> tuple[list[list[int]], list[bins.Bin], int, int]:
-    """units, bins, accumulation steps and updates of the round on this many processes."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    units = bins.units_of(rows)
-    lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
-    wanted = settings.updates_per_round or 0
-    if wanted > len(units) * settings.epochs:
-        raise BadInput(f"updates_per_round is {wanted}, but there are only {len(units)} rows or pairs to share out")
-    found, steps = bins.plan(
-        lengths, settings.batch_size, settings.epochs, settings.tokens_per_bin, seed, world, wanted
-    )
-    return units, found, steps, len(found) // (steps * world)
-
-
 def prepared(
     model: str, rows: list[dict], settings: Train, *, temperature: float, seed: int, state: str, pad: int,
     round: int = 1, rounds: int = 1, moments: str | None = None, report: bool = False,
@@ -253,7 +193,7 @@ def prepared(
 
     `round` of `rounds` is where in the schedule this round stands; both are 1 for a schedule per round.
     """
-    units, planned, accumulation, updates = plan(rows, settings, seed)
+    units, planned, accumulation, updates = plan_rows(rows, settings, seed)
     trainer = RoundTrainer(
         settings=settings,
         temperature=temperature,
@@ -269,37 +209,6 @@ def prepared(
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     trainer.add_callback(Watch(trainer))
     return trainer
-
-
-def training_arguments(
-    settings: Train, state: str, accumulation: int, updates: int, seed: int, report: bool
-) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=state,
-        per_device_train_batch_size=1,  # one bin
-        gradient_accumulation_steps=accumulation,
-        max_steps=updates,
-        learning_rate=settings.lr,
-        weight_decay=settings.weight_decay,
-        adam_beta2=settings.adam_beta2,
-        adam_epsilon=settings.adam_eps,
-        max_grad_norm=settings.grad_norm,
-        bf16=settings.dtype == "bfloat16" and not settings.deepspeed,  # autocast
-        gradient_checkpointing=settings.gradient_checkpointing,
-        deepspeed=deepspeed_config(settings),
-        ddp_find_unused_parameters=False,
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=2,  # one may be half written
-        logging_steps=max(1, updates // 50),
-        logging_nan_inf_filter=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-        report_to="wandb" if report else "none",
-        seed=seed,
-    )
 
 
 def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options) -> RoundTrainer:
