@@ -2,14 +2,16 @@
 
     python -m benchmarks.edit_cost [--run runs/arithmetic]
 
-Works on a copy of a finished run. Two figures for round 1 up to its log-probs, where the policy is the same and the
-ledger helps; and beside them the honest cost of the whole run, since later rounds have a new policy and start anew.
-Seconds are those of the jobs, their start included, which is most of it in an experiment of this size.
+Works on a copy of a finished run. Three figures for round 1 up to its log-probs, where the policy is the same and the
+ledger helps: requests, seconds of all its jobs, and seconds that they worked. Starting Python and loading the model is
+most of a job's time in an experiment of this size. Beside them the honest cost of the whole run, since later rounds
+have a new policy and start anew.
 """
 
 import argparse
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet as pq
 
-from workflow_scripts.core.records import write_json
+from workflow_scripts.core.records import read_json, write_json
 
 OUT = Path("benchmarks/out/edit_cost.json")
 STAGES = ("generate", "grade", "construct_meta", "construct_data", "logp")
@@ -48,7 +50,18 @@ def seconds(run: Path, stages=("",), since: float = 0.0) -> float:
     return sum(float(row["s"]) for path in files for row in csv.DictReader(open(path), delimiter="\t"))
 
 
-def requests(run: Path, since: float = 0.0) -> int:
+def working(run: Path, since: float = 0.0) -> float:
+    """Seconds that round 1's generate, grade and logp jobs worked, without the start of their Python."""
+    files = [*run.glob("results/r1/*/*.usage.json"), *run.glob("data/*_r1_*_logp/*.usage.json")]
+    return sum(read_json(path)["seconds"] for path in files if path.stat().st_mtime > since)
+
+
+def answers(run: Path) -> int:
+    manifests = [path for path in run.glob("results/r1/*/*_*.json") if re.fullmatch(r"\d+_\d+", path.stem)]
+    return sum(read_json(path)["rows"] for path in manifests)
+
+
+def generated(run: Path, since: float) -> int:
     """Conversations that entered round 1's ledgers."""
     files = [path for path in (run / "ledger/generate/r1").rglob("*.jsonl") if path.stat().st_mtime > since]
     return sum(len(json.loads(line)) for path in files for line in open(path))
@@ -80,12 +93,17 @@ def main() -> None:
     rounds = max(int(path.stem[1:]) for path in Path(args.run).glob("evaluation/r*.json"))
     with tempfile.TemporaryDirectory() as folder:
         run = copied(Path(args.run), Path(folder))
-        before = {"requests": requests(run), "seconds": seconds(run, STAGES), "whole run": seconds(run)}
+        before = {
+            "requests": answers(run),
+            "jobs": seconds(run, STAGES),
+            "work": working(run),
+            "whole run": seconds(run),
+        }
         edited, prompts = edit(run)
         stamp = (run / "prompts/train.parquet").stat().st_mtime
         logps = [str(path.relative_to(folder)) for path in run.glob("data/offline_*_r1_*_logp/*.pkl")]
         snakemake(Path(folder), *logps)
-        after = {"requests": requests(run, stamp), "seconds": seconds(run, STAGES, stamp)}
+        after = {"requests": generated(run, stamp), "jobs": seconds(run, STAGES, stamp), "work": working(run, stamp)}
         if not args.first_round_only:
             snakemake(Path(folder), f"round{rounds}_checkpoint")
             after["whole run"] = seconds(run, since=stamp)
@@ -93,7 +111,7 @@ def main() -> None:
     entries = [
         {"name": f"edit of 1 % of the prompts: {key}", "ours": value, "peer": before[key], "ratio": value / before[key]}
         | {
-            "unit": "requests" if key == "requests" else "seconds of jobs",
+            "unit": "requests" if key == "requests" else "s",
             "peer_name": "before the edit",
             "peer_version": "",
         }

@@ -35,6 +35,10 @@ def test_every_fault_is_reported_at_once_with_its_path():
         ({"results": {1: {}}}, "results.1: name at least one file"),
         ({"generate": {"auto": {"temperature": 0.5}}}, "need one temperature"),
         ({"cold_start": None}, "a model from `scratch` knows nothing"),
+        ({"generate": {"engine": "openai"}}, "generate.eval.engine: evaluation is of the checkpoint"),
+        ({"generate": {"auto": {"engine": "openai"}}}, "generate.openai: the engine openai needs `base_url`"),
+        ({"generate": {"openai": {"base_url": "x", "model": "y", "budget": 1}}}, "a budget needs `prices"),
+        ({"python": {"vlm": "x"}}, "python.vlm"),
     ],
 )
 def test_hints(section, hint):

@@ -238,6 +238,19 @@ def test_prompts_edited_by_hand_are_validated(fork, change, reason):
     assert reason is None or ("train.parquet, row 3" in output and reason in output)
 
 
+def test_how_an_engine_is_started_reruns_nothing(fork):
+    endpoint = {
+        "base_url": "http://127.0.0.1:9/v1",
+        "model": "none",
+        "budget": 1,
+        "prices": {"input": 1, "cached": 1, "output": 1},
+    }
+    config = tiny_config(python={"vllm": "/nowhere/python"})
+    config["generate"] |= {"gpus": 1, "openai": endpoint}
+    fork.configure(config)
+    assert NOTHING in fork.snakemake("-n", "round1_checkpoint")
+
+
 def test_more_samples_generate_only_the_new_ones(fork):
     config = tiny_config()
     config["generate"]["auto"]["samples"] = 5

@@ -183,9 +183,10 @@ class Engine:
             return {"text": "", "finish": "content_filter", "attempt": attempt, "cost": 0.0, "tokens": 0}
         except ValueError as error:  # JSON cut off
             raise Transient(f"not JSON ({error})") from None
-        if not isinstance(answer, ChatCompletion) or not getattr(answer, "choices", None):
+        choices = getattr(answer, "choices", None) if isinstance(answer, ChatCompletion) else None
+        if not choices or getattr(choices[0], "message", None) is None:
             raise Transient("no choices in the answer", getattr(answer, "usage", None))
-        choice, usage = answer.choices[0], answer.usage
+        choice, usage = choices[0], answer.usage
         refused = getattr(choice.message, "refusal", None)
         return {
             "text": refused or choice.message.content or "",
