@@ -3,12 +3,13 @@
 # make bench   measurements beside other ways to do the same, into benchmarks/out/
 # make test-vllm         the vllm engine on the CPU: a round of the default experiment, in an environment of its own
 # make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
+# make test-trl          our DPO against TRL's
 # make full    everything, at its real numbers
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-vllm test-deepspeed bench full lint setup
+.PHONY: demo test test-vllm test-deepspeed test-trl bench full lint setup
 
 setup: .venv/ready
 
@@ -52,11 +53,14 @@ test-vllm: setup .venv-vllm/ready
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/test_train_stage.py $(ONLY)
 
+test-trl: .venv-trl/ready
+	.venv-trl/bin/python -m pytest tests/test_against_trl.py
+
 bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.edit_cost
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
-full: test demo test-vllm test-deepspeed bench
+full: test demo test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local verify

@@ -259,6 +259,19 @@ def training(folder: str, shape: str, peak: float) -> list[dict]:
     return found
 
 
+def whole_rounds(found: list[dict], shape: str) -> list[dict]:
+    """A round of 1 and 3 epochs, its scoring included, from the rates measured above: seconds per 1,000 tokens."""
+    rate, rows = {one["name"]: one for one in found}, []
+    scoring = 1000 / rate[f"scoring_vs_padded_{shape}"]["ours"]
+    for name, passes in (("dpo_vs_trl", 1), ("off_policy_vs_recompute", 2)):  # reference; behaviour and reference
+        one = rate[f"{name}_{shape}"]
+        for epochs in (1, 3):
+            ours, peer = passes * scoring + epochs * 1000 / one["ours"], epochs * 1000 / one["peer"]
+            label = f"round_{name}_{epochs}_epochs_{shape}"
+            rows.append(row(label, ours, peer, "s per 1,000 tokens", one["peer_name"], one["peer_version"], of_gemm=""))
+    return rows
+
+
 def peak_memory(kind: str) -> float:
     """Bytes that one training process needs at its peak, less what it needs once the model is loaded."""
     command = [sys.executable, "-m", "benchmarks.training", "--measure-memory", kind]
@@ -292,7 +305,8 @@ def main() -> None:
                 make_model(Path(folder), shape)
                 peak = gemm_flops()
                 rows = make_rows(BATCH * UPDATES, SHAPES[shape]["vocab_size"])
-                publish("training", scoring(folder, rows, shape, peak) + training(folder, shape, peak))
+                found = scoring(folder, rows, shape, peak) + training(folder, shape, peak)
+                publish("training", found + whole_rounds(found, shape))
     if args.only in (None, "memory"):
         mine, theirs = interleaved(lambda: peak_memory("ours"), lambda: peak_memory("trl"), 1)
         publish("training", [row("memory_vs_trl_152k", mine, theirs, "bytes", "TRL SFTTrainer", TRL)])

@@ -49,7 +49,7 @@ class Workshop:
             small_tokenizer().save_pretrained(place)
 
         self.policy = publish(self.checkpoint, save, {})["digest"]
-        self.write([row | {"policy": self.policy} for row in make_rows(16)])
+        self.write([row | {"policy": self.policy, "reward": i % 4 / 3} for i, row in enumerate(make_rows(16))])
 
     def write(self, rows):
         write_pickle(self.data, rows)
@@ -108,6 +108,7 @@ def test_the_first_update_of_a_round_has_ratio_one(plain):
     first = plain["history"][0]
     assert first["ratio"] == pytest.approx(1, abs=1e-5) and first["ess"] == pytest.approx(1, abs=1e-5)
     assert first["clipped"] == 0 and first["foreign"] == 0 and plain["updates"] == 4
+    assert sum(entry["reward"] for entry in plain["history"]) / 4 == pytest.approx(0.5)
     assert plain["history"][-1]["ratio_p95"] > 1.001
 
 

@@ -146,7 +146,8 @@ class Bins(Dataset):
     def __getitem__(self, index: int) -> dict:
         one = self.planned[index]
         item = collate([self.rows[i] for unit in one.units for i in self.units[unit]], self.pad)
-        return item | {"bin": self.counts(one.units), "update": self.counts(one.update)}
+        rewards = [self.rows[i]["reward"] for unit in one.units for i in self.units[unit] if "reward" in self.rows[i]]
+        return item | {"bin": self.counts(one.units), "update": self.counts(one.update), "rewards": rewards}
 
     def counts(self, units: list[int]) -> dict[str, int]:
         return {

@@ -75,7 +75,7 @@ class RoundTrainer(Trainer):
     @torch.no_grad()
     def count(self, tokens: Tokens, metrics: dict, inputs: dict) -> None:
         """Sums for the log, fetched from the device all at once."""
-        by_token = {"reward": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
+        by_token = {"advantage": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
         ratios = {}
         if self.settings.needs_behaviour:
             own = tokens.log_ratio()[~tokens.foreign]
@@ -93,6 +93,8 @@ class RoundTrainer(Trainer):
         for name, value in sums.items():
             self.sums[name][0] += value
             self.sums[name][1] += own if name in ratios else inputs["bin"]["tokens" if name in by_token else self.unit]
+        self.sums["reward"][0] += sum(inputs["rewards"])
+        self.sums["reward"][1] += len(inputs["rewards"])
         self.spread = [a + b for a, b in zip(self.spread, (own, sums.get("ratio", 0), sums.get("ratio_squared", 0)))]
         self.work[0] += inputs["input_ids"].numel()
         self.work[1] += 3 * forward_flops(self.model, inputs["lengths"], len(tokens.logp))
