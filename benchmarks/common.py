@@ -3,10 +3,12 @@
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers import TrainerCallback
 
 from workflow_scripts.core.records import read_json, write_json
 
@@ -19,10 +21,29 @@ def interleaved(ours: Callable[[], float], peer: Callable[[], float], repeats: i
     return tuple(statistics.median(values) for values in zip(*pairs))
 
 
+def now() -> float:
+    """Seconds, once the device has done what it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
+class Clock(TrainerCallback):
+    """When a Trainer's first update began and when each ended; nothing is saved."""
+
+    def __init__(self):
+        self.begin, self.ends = None, []
+
+    def on_step_begin(self, args, state, control, **_):
+        self.begin = self.begin or now()
+
+    def on_step_end(self, args, state, control, **_):
+        self.ends.append(now())
+        control.should_save = False
+
+
 def gemm_flops(size: int = 1024, repeats: int = 8) -> float:
     """Operations per second of this machine's own matrix product, fp32, with the threads set."""
-    from time import perf_counter
-
     left, right, found = torch.randn(size, size), torch.randn(size, size), []
     for _ in range(repeats):
         start = perf_counter()

@@ -11,13 +11,12 @@ prompt. MFU is useful operations (real tokens, sampled head rows, causal attenti
 import argparse
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, set_seed
 
-from benchmarks.common import OUT
+from benchmarks.common import OUT, Clock, now
 from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import write_json
 from workflow_scripts.training import bins
@@ -60,12 +59,6 @@ def on_device(rows: list[dict]) -> dict:
     return inputs | {name: value.to(DEVICE) for name, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
-def synchronised() -> float:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    return perf_counter()
-
-
 @torch.no_grad()
 def exactness(folder: str, rows: list[dict], dtype: torch.dtype) -> dict:
     """Largest and mean |Δ| between a packed bin and transformers' own forward pass, one row at a time."""
@@ -88,23 +81,12 @@ def scoring(folder: str, rows: list[dict], budget: int) -> dict:
     planned = [on_device([rows[i] for i in one]) for one in bins.pack(range(len(rows)), lengths, budget)]
     with torch.autocast(DEVICE, torch.bfloat16):
         sampled_logps(policy, planned[0])
-        start = synchronised()
+        start = now()
         for inputs in planned:
             sampled_logps(policy, inputs)
-        seconds = synchronised() - start
+        seconds = now() - start
     useful = forward_flops(policy, lengths, sum(sum(row["mask"]) for row in rows))
     return speed(sum(lengths), useful, seconds)
-
-
-class Clock(TrainerCallback):
-    """When each update ended; nothing is saved."""
-
-    def __init__(self):
-        self.ends = []
-
-    def on_step_end(self, args, state, control, **_):
-        self.ends.append(synchronised())
-        control.should_save = False
 
 
 def training(folder: str, rows: list[dict], budget: int, checkpointing: bool) -> dict:

@@ -10,19 +10,19 @@ product that the useful operations of ours reach: real tokens, sampled head rows
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
 
-from benchmarks.common import gemm_flops, interleaved, publish, row
+from benchmarks.common import Clock, gemm_flops, interleaved, publish, row
 from workflow_scripts.core.config import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops
@@ -66,24 +66,11 @@ def count(rows: list[dict]) -> tuple[list[int], int]:
     return [len(r["prompt_tokens"]) + len(r["tokens"]) for r in rows], sum(len(r["tokens"]) for r in rows)
 
 
-class Clock(TrainerCallback):
-    """Seconds from the beginning of each update to its end, after the first."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_step_begin(self, args, state, control, **_):
-        self.start = perf_counter()
-
-    def on_step_end(self, args, state, control, **_):
-        self.steps.append(perf_counter() - self.start)
-
-
 def clocked(trainer) -> float:
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
-    return sum(clock.steps)
+    return clock.ends[-1] - clock.begin
 
 
 def ours(folder: str, rows: list[dict], **settings) -> float:
@@ -272,22 +259,42 @@ def whole_rounds(found: list[dict], shape: str) -> list[dict]:
     return rows
 
 
-def peak_memory(kind: str) -> float:
-    """Bytes that one training process needs at its peak, less what it needs once the model is loaded."""
+def peak_memory(kind: str) -> tuple[float, float]:
+    """Bytes of a training process of its own: what a step needs beyond what lies there between steps (weights and the
+    optimizer's moments), and the whole at its peak, beyond the libraries."""
     command = [sys.executable, "-m", "benchmarks.training", "--measure-memory", kind]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return tuple(map(float, done.stdout.split()[-2:]))
+
+
+def status(field: str) -> int:
+    """A field of /proc/self/status in bytes: VmRSS, or VmHWM, its highest value."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+class Memory(Clock):
+    """Forgets the highest value at the beginning of the second step, when the moments are there."""
+
+    def on_step_begin(self, args, state, control, **_):
+        super().on_step_begin(args, state, control)
+        if state.global_step == 1:
+            Path("/proc/self/clear_refs").write_text("5")
+            self.between = status("VmRSS")
 
 
 def measure_memory(kind: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder), "memory")
+    libraries, memory = status("VmRSS"), Memory()
+    with tempfile.TemporaryDirectory() as folder, patch("__main__.Clock", lambda: memory):
+        subprocess.run([sys.executable, "-c", MAKE, folder], check=True)  # elsewhere: it needs memory too
         rows = make_rows(BATCH * UPDATES, SHAPES["memory"]["vocab_size"])
-        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if kind == "ours":
-            ours(folder, rows, objective="sft")
-        else:
-            trl("SFT", folder, rows)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)
+        ours(folder, rows, objective="sft") if kind == "ours" else trl("SFT", folder, rows)
+        print(status("VmHWM") - memory.between, status("VmHWM") - libraries)
+
+
+MAKE = (
+    "import sys, pathlib; from benchmarks.training import make_model; make_model(pathlib.Path(sys.argv[1]), 'memory')"
+)
 
 
 def main() -> None:
@@ -308,8 +315,10 @@ def main() -> None:
                 found = scoring(folder, rows, shape, peak) + training(folder, shape, peak)
                 publish("training", found + whole_rounds(found, shape))
     if args.only in (None, "memory"):
-        mine, theirs = interleaved(lambda: peak_memory("ours"), lambda: peak_memory("trl"), 1)
-        publish("training", [row("memory_vs_trl_152k", mine, theirs, "bytes", "TRL SFTTrainer", TRL)])
+        mine, theirs = peak_memory("ours"), peak_memory("trl")
+        names = ("memory_vs_trl_152k", "memory_whole_process_vs_trl_152k")
+        found = [row(name, a, b, "bytes", "TRL SFTTrainer", TRL) for name, a, b in zip(names, mine, theirs)]
+        publish("training", found)
 
 
 if __name__ == "__main__":
