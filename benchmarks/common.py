@@ -16,7 +16,7 @@ OUT = Path(__file__).parent / "out"
 
 
 def interleaved(ours: Callable[[], float], peer: Callable[[], float], repeats: int = 3) -> tuple[float, float]:
-    """Medians of what both return (seconds), called in turn, so that a slow minute hits both."""
+    """Medians of what both return, called in turn, so that a slow minute hits both."""
     pairs = [(ours(), peer()) for _ in range(repeats)]
     return tuple(statistics.median(values) for values in zip(*pairs))
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet as pq
 
-from workflow_scripts.core.records import read_json, write_json
+from benchmarks.common import publish, row
+from workflow_scripts.core.records import read_json
 
-OUT = Path("benchmarks/out/edit_cost.json")
 STAGES = ("generate", "grade", "construct_meta", "construct_data", "logp")
 PARTS = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "report", "config.yaml", "local")
 
@@ -108,19 +108,12 @@ def main() -> None:
             snakemake(Path(folder), f"round{rounds}_checkpoint")
             after["whole run"] = seconds(run, since=stamp)
     print(f"{edited} of {prompts} prompts edited")
-    entries = [
-        {"name": f"edit of 1 % of the prompts: {key}", "ours": value, "peer": before[key], "ratio": value / before[key]}
-        | {
-            "unit": "requests" if key == "requests" else "s",
-            "peer_name": "before the edit",
-            "peer_version": "",
-        }
-        for key, value in after.items()
+    units = {key: "requests" if key == "requests" else "s" for key in after}
+    found = [
+        row(f"edit_of_1_percent_{key.replace(' ', '_')}", after[key], before[key], units[key], "before the edit", "")
+        for key in after
     ]
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, entries)
-    for one in entries:
-        print("{name}: {ours:.0f} of {peer:.0f} {unit}, {ratio:.1%}".format(**one))
+    publish("edit_cost", [one | {"share": one["ours"] / one["peer"]} for one in found])
 
 
 if __name__ == "__main__":

@@ -9,20 +9,18 @@ CPU is measured once beside them, for the record.
 
 import argparse
 import json
-import statistics
 import subprocess
 import time
-from pathlib import Path
 
 import torch
 import transformers
 
+from benchmarks.common import interleaved, publish, row
 from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import read_records, write_json
+from workflow_scripts.core.records import read_records
 
-OUT = Path("benchmarks/out/engines.json")
 SAMPLING, MAX_TOKENS, BATCH, SAMPLES = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}, 64, 128, 8
 SETTINGS = {"threads": 1, "dtype": "float32"}
 
@@ -71,52 +69,32 @@ def main() -> None:
     parser.add_argument("--vllm", help="the Python of vLLM's environment")
     parser.add_argument("--only-vllm", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    task, folder, name = (
-        tasks.load("arithmetic"),
-        model_folder(args.checkpoint),
-        "vllm" if args.only_vllm else "transformers",
-    )
+    task, folder = tasks.load("arithmetic"), model_folder(args.checkpoint)
+    name = "vllm" if args.only_vllm else "transformers"
     engine = engines.load(name, model=folder, settings=SETTINGS, sampling=SAMPLING, stop=task.STOP)
     prompts = contexts(engine.tokenizer, args.prompts)
     if args.only_vllm:
         with_engine(engine, prompts[:BATCH])
         print(json.dumps({"rate": rate(with_engine, engine, prompts), "version": engine.version["vllm"]}))
         return
-    ours, peer = [], []
-    for turn in range(args.repeats + 1):
-        sides = (
-            rate(with_engine, engine, prompts),
-            rate(with_generate, engine.model, engine.tokenizer, prompts, list(task.STOP)),
-        )
-        if turn:  # the first warms up
-            ours.append(sides[0])
-            peer.append(sides[1])
-    entries = [entry("transformers engine", ours, peer, "model.generate, padded batches", transformers.__version__)]
+    with_engine(engine, prompts[:BATCH])
+    stop = list(task.STOP)
+    ours, peer = interleaved(
+        lambda: rate(with_engine, engine, prompts),
+        lambda: rate(with_generate, engine.model, engine.tokenizer, prompts, stop),
+        args.repeats,
+    )
+    name, plain = "generate_vs_padded", "model.generate, padded batches"
+    found = [row(name, ours, peer, "sampled tokens/s", plain, transformers.__version__)]
     if args.vllm:
-        command = [
-            args.vllm,
-            "-m",
-            "benchmarks.engines",
-            "--only-vllm",
-            "--checkpoint",
-            args.checkpoint,
-            "--prompts",
-            args.prompts,
-        ]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        entries.append(entry("transformers engine", ours, [found["rate"]], "vLLM on the CPU", found["version"]))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, entries)
-    for one in entries:
-        print("{name}: {ours:.0f} {unit}; {peer_name} {peer_version}: {peer:.0f}; ratio {ratio:.2f}".format(**one))
-
-
-def entry(name: str, ours: list[float], peer: list[float], peer_name: str, version: str) -> dict:
-    middle = statistics.median(ours), statistics.median(peer)
-    return {
-        "name": name, "ours": middle[0], "peer": middle[1], "ratio": middle[0] / middle[1], "unit": "sampled tokens/s",
-        "peer_name": peer_name, "peer_version": version, "ours_all": ours, "peer_all": peer,
-    }  # fmt: skip
+        command = [args.vllm, "-m", "benchmarks.engines", "--only-vllm"]
+        command += ["--checkpoint", args.checkpoint, "--prompts", args.prompts]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        vllm = json.loads(done.stdout.splitlines()[-1])
+        found.append(
+            row("generate_vs_vllm_cpu", ours, vllm["rate"], "sampled tokens/s", "vLLM on the CPU", vllm["version"])
+        )
+    publish("engines", found)
 
 
 if __name__ == "__main__":
