@@ -18,6 +18,7 @@ from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.core import shards as prompt_shards
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ENDPOINT, ConfigError, load as load_config
+from workflow_scripts.core.formats import READABLE
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json
 
@@ -35,14 +36,18 @@ RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
-SOURCE = Path(cfg.data.source.file).name if cfg.data.source else None
+SOURCE = re.sub(r"[^\w.-]", "_", Path(cfg.data.source.file).name) if cfg.data.source else None
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
 ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
-path = "" if workflow.deployment_settings.deployment_method else f"PATH={Path(sys.executable).parent}:$PATH "
+path = (
+    ""
+    if workflow.deployment_settings.deployment_method
+    else f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
+)
 # wandb is told by its own variables: no params, so changing them reruns nothing; one set by hand wins
 WANDB = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
-exported = " ".join(f"{key}={os.environ.get(key, value)}" for key, value in WANDB.items())
+exported = " ".join(f"{key}={shlex.quote(os.environ.get(key, value))}" for key, value in WANDB.items())
 
 
 wildcard_constraints:
@@ -93,7 +98,7 @@ def get_model_files():
 
 def is_file(name):
     """A file that is here, or should be; neither a folder nor a data set on the hub."""
-    return Path(name).suffix != "" and not os.path.isdir(name)
+    return Path(name).suffix in READABLE and not os.path.isdir(name)
 
 
 def get_local(name):
@@ -157,6 +162,21 @@ def get_logp_flags(wildcards):
         if option == "ref-logp":
             flags.append(flag("reference", get_checkpoint(scored)))
     return " ".join(flags)
+
+
+def get_sampling_flags():
+    """How a round's answers are sampled, for the log-probs; of rows that others wrote nobody knows it."""
+    if cfg.data.source:
+        return ""
+    sampling = cfg.generate.auto
+    return f"--temperature {sampling.temperature} --top-p {sampling.top_p} --top-k {sampling.top_k}"
+
+
+def get_compared_logps():
+    """Where answers were sampled and scored here: how the two log-probs agree."""
+    if cfg.data.source or not cfg.train.needs_behaviour:
+        return []
+    return [f"{RUN}/report/logps_r{n}.json" for n in range(1, cfg.rounds + 1) if not is_imported(n)]
 
 
 def get_launcher(train):
@@ -249,7 +269,7 @@ def get_generate_command():
     return command
 
 
-prefix = f"set -euo pipefail; export {path}PYTHONPATH={workflow.basedir} {exported}; "
+prefix = f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(str(workflow.basedir))} {exported}; "
 prefix += f'generate() {{ {get_generate_command()} "$@"; }}; '
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV

@@ -64,7 +64,7 @@ else:
             conda:
                 ENV
             shell:
-                "ln -sfn $(realpath {input:q}) {output:q} 2>&1 | tee {log}"
+                'ln -sfn "$(realpath {input:q})" {output} 2>&1 | tee {log}'
 
     rule import_data:
         input:

@@ -78,7 +78,7 @@ rule compare_logps:
 rule report:
     input:
         get_round(cfg.rounds),
-        [f"{RUN}/report/logps_r{n}.json" for n in range(1, cfg.rounds + 1)],
+        get_compared_logps(),
         ancient(get_further_rounds()),
     output:
         table=report(

@@ -20,12 +20,10 @@ rule logp:
     params:
         *get_code("logp"),
         settings=flag("settings", get_settings(cfg.logp)),
-        temperature=flag("temperature", cfg.generate.auto.temperature),
-        top_p=flag("top-p", cfg.generate.auto.top_p),
-        top_k=flag("top-k", cfg.generate.auto.top_k),
+        sampling=get_sampling_flags(),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/logp/r{wildcards.n}"),
     shell:
-        "python -m workflow_scripts.logp {params.settings} {params.temperature} {params.top_p} {params.top_k} "
+        "python -m workflow_scripts.logp {params.settings} {params.sampling} "
         "--data {input.data} --model {input.model} --shard {wildcards.shard} "
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"
 
@@ -47,9 +45,7 @@ if not cfg.data.source:
         params:
             *get_code("logp"),
             settings=flag("settings", get_settings(cfg.logp)),
-            temperature=flag("temperature", cfg.generate.auto.temperature),
-            top_p=flag("top-p", cfg.generate.auto.top_p),
-            top_k=flag("top-k", cfg.generate.auto.top_k),
+            sampling=get_sampling_flags(),
             ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/ref_logp/r{wildcards.n}"),
 
 

@@ -67,3 +67,24 @@ def test_each_key_of_the_default_config_has_a_comment():
 
 def test_the_default_config_says_nothing_that_the_schema_does_not_know():
     assert isinstance(load(yaml.safe_load((REPOSITORY / "config.yaml").read_text())), Config)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("train", {"objective": "topr", "kl": 0.5}, "kl: objective topr has no such term"),
+        ("train", {"objective": "sft", "min_ess": 0.5}, "min_ess: objective sft takes no ratios"),
+        ("train", {"schedule_over": "rounds"}, "schedule_over: rounds needs updates_per_round"),
+        ("train", {"objective": "dpo"}, "dpo and data.source.format preference belong together"),
+        ("train", {"dtype": "bfloat16"}, "both need one arithmetic"),
+        ("train", {"adam_beta2": 1}, "train.adam_beta2"),
+        ("cold_start", {"train": {"objective": "clip"}}, "cold_start.train.objective"),
+        (
+            "cold_start",
+            {"train": {"updates_per_round": 2, "schedule_over": "rounds"}},
+            "cold_start.train.schedule_over",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_or_harm_are_refused(section, change, message):
+    assert re.search(message, faults(**{section: tiny_config()[section] | change}))

@@ -1,5 +1,4 @@
 import json
-import math
 import sys
 
 import pytest
@@ -192,9 +191,9 @@ def saved(path, records: list[dict]) -> str:
     return str(path)
 
 
-def read(file, form, tokenizer, template="deepseek", segments=lambda text: [(text, True)], above=-math.inf, **keys):
+def read(file, form, tokenizer, template="deepseek", segments=lambda text: [(text, True)], **keys):
     source = config.Source(file=str(file), format=form, **keys).model_dump()
-    return formats.read_rows(source, tokenizer, template, segments, above)
+    return formats.read_rows(source, tokenizer, template, segments)
 
 
 def rows_of(*arguments, **keys) -> list[dict]:
@@ -291,12 +290,14 @@ def test_keys_are_named_and_qid_with_sample_id_stands_in_for_uid(tokenizers, tmp
     assert (row["qid"], row["req"], row["reward"]) == ("q-3", "User:2+2?\n\nAssistant:", 0.25)
 
 
-def test_posonly_keeps_rewards_above_the_threshold_and_counts_the_rest(tokenizers, tmp_path):
+def test_posonly_keeps_rewards_above_the_threshold_once_all_are_compared(stage, tmp_path):
     records = [answer(uid=str(reward), reward=reward) for reward in (0.0, 0.75, 0.76, 1.0)]
     path = saved(tmp_path / "a.jsonl", records)
-    rows, rejects, dropped = read(path, "rewarded", tokenizers["plain"], above=0.75)
-    assert [row["qid"] for row in rows] == ["0.76", "1.0"] and not rejects
-    assert dropped == {"reward of 0.75 or less": 2}
+    source = {"file": path, "format": "rewarded"}
+    stage(import_data, {"source": source, "data_filter": "posonly", "advantage": "group"})
+    rows = read_pickle(tmp_path / "out.pkl")
+    assert [(row["qid"], round(row["advantage"], 4)) for row in rows] == [("0.76", 0.1325), ("1.0", 0.3725)]
+    assert read_json(tmp_path / "out.json")["dropped"] == {"reward of 0.75 or less": 2}
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,7 @@ def test_posonly_keeps_rewards_above_the_threshold_and_counts_the_rest(tokenizer
 )
 def test_a_record_that_cannot_be_used_is_a_reject_with_its_reason(tokenizers, tmp_path, change, reason):
     path = saved(tmp_path / "a.jsonl", [answer(uid="x"), answer(uid="y") | change, answer(uid="z")])
-    rows, rejects, _ = read(path, "rewarded", tokenizers["plain"])
+    rows, rejects = read(path, "rewarded", tokenizers["plain"])
     assert [row["qid"] for row in rows] == ["x", "z"]
     assert [(reject["row"], reject["id"]) for reject in rejects] == [(2, None if "uid" in change else "y")]
     assert rejects[0]["reason"].startswith(reason)
@@ -426,7 +427,7 @@ def test_a_pair_that_cannot_be_used_is_one_reject(tokenizers, tmp_path, record, 
     first = {key: PAIRS["text"][key] for key in record}
     if "prompt" not in record:
         first = {"chosen": [ASK, GOOD], "rejected": [ASK, BAD]}
-    rows, rejects, _ = read(saved(tmp_path / "a.jsonl", [first, record]), "preference", tokenizers["plain"])
+    rows, rejects = read(saved(tmp_path / "a.jsonl", [first, record]), "preference", tokenizers["plain"])
     assert len(rows) == 2 and [reject["row"] for reject in rejects] == [2]
     assert reason in rejects[0]["reason"]
 
@@ -479,7 +480,11 @@ def test_import_data_writes_rows_manifest_and_rejects(stage, checkpoint, tmp_pat
     ("change", "settings", "message"),
     [
         ({}, {}, r"must lie in \[0, 1\], found -1.5"),
-        ({}, {"data_filter": "posonly"}, "nothing is left to train on; left out: 1 × reward of 0.75 or less"),
+        (
+            {},
+            {"data_filter": "posonly", "advantage": "raw"},
+            "nothing is left to train on; left out: 1 × reward of 0.75 or less",
+        ),
         ({"file": "./none"}, {}, r"there is no file \./none"),
         ({"file": "none.jsonl"}, {}, r"there is no file none\.jsonl"),
     ],
@@ -552,4 +557,5 @@ def test_keys_that_mean_nothing_to_a_format_are_refused():
     source = {"file": "a.jsonl", "format": "preference", "reward_key": "score"}
     with pytest.raises(config.ConfigError, match=r"data\.source: `reward_key` means nothing to format preference"):
         config.load(eval_only(data={"source": source}))
-    assert config.load(eval_only(data={"source": source | {"reward_key": "accuracy"}})).data.source.split == "train"
+    pairs = eval_only(data={"source": source | {"reward_key": "accuracy"}}, train={"objective": "dpo"})
+    assert config.load(pairs).data.source.split == "train"

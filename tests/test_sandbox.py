@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.core import sandbox
+from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.sandbox import Sandbox
 
 
@@ -87,7 +88,7 @@ def test_equal_programs_run_once(run):
 
 def test_without_isolation_it_stops_and_says_what_to_do(monkeypatch):
     monkeypatch.setattr(sandbox, "landlock_version", lambda: -1)
-    with pytest.raises(sandbox.SandboxUnavailable, match=r"Landlock is not available.*sandbox: off"), Sandbox():
+    with pytest.raises(BadInput, match=r"Landlock is not available.*sandbox: off"), Sandbox():
         pass
     with Sandbox(isolate=False) as run_off:
         assert run_off("print(3)")["output"] == "3\n"

@@ -204,6 +204,21 @@ def test_training_stops_when_the_ratios_are_worn_out(workshop, plain):
     assert worn["updates"] < 16 and worn["stopped"]["update"] == worn["updates"] and worn["stopped"]["ess"] < 0.9
 
 
+def test_a_run_that_had_stopped_stays_stopped_when_it_is_resumed(workshop, plain, monkeypatch):
+    settings = {"epochs": 8, "lr": 0.05, "min_ess": 0.9}
+    whole = workshop.train("worn", "--logp", plain["logp"], **settings)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "publish_round", killed)
+        workshop.train("resumed", "--logp", plain["logp"], **settings)
+    resumed = workshop.train("resumed", "--logp", plain["logp"], **settings)
+    assert (resumed["updates"], resumed["stopped"]) == (whole["updates"], whole["stopped"])
+    assert resumed["digest"] == whole["digest"]
+
+
 def test_foreign_rows_have_no_ratio_unless_it_is_asked_to_be_proximal(tmp_path):
     workshop = Workshop(tmp_path)
     workshop.write([row | {"policy": "foreign"} for row in make_rows(16)])
@@ -220,6 +235,22 @@ def pairs_of_rows(count=8) -> list[dict]:
         row | {"pair": f"p{i // 2}", "advantage": 1.0 - 2 * (i % 2), "policy": "foreign"}
         for i, row in enumerate(make_rows(2 * count))
     ]
+
+
+def test_dpo_does_not_depend_on_the_bins_where_a_pair_comes_twice_in_an_update(tmp_path):
+    workshop = Workshop(tmp_path)
+    workshop.write(pairs_of_rows(3))
+    workshop.train("moved", objective="sft", lr=1e-2)
+    moved = workshop.folder / "moved/checkpoint.json"
+    reference = ("--ref-logp", workshop.logp(), "--reference", workshop.checkpoint)
+    losses = [
+        workshop.train(
+            f"bins{budget}", *reference, model=moved, objective="dpo", updates_per_round=1, epochs=2,
+            tokens_per_bin=budget,
+        )["history"][0]["loss"]
+        for budget in (1, 10_000)
+    ]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6) and abs(losses[0] - math.log(2)) > 0.01
 
 
 @pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "two_ranks"])

@@ -9,12 +9,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GptOssConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    OPTConfig,
     set_seed,
 )
 
@@ -328,6 +331,26 @@ def test_models_that_rescale_their_logits_are_refused(tmp_path):
     )  # fmt: skip
     Gemma2ForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match="final_logit_softcapping"):
+        load_policy(str(tmp_path), "float32")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (OPTConfig(hidden_size=32, ffn_dim=64, word_embed_proj_dim=32), "dropout that stays on"),
+        (BloomConfig(hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2), "mixes rows"),
+        (GptOssConfig(hidden_size=32, intermediate_size=64, num_local_experts=4, head_dim=8), "uses s_aux"),
+    ],
+    ids=["dropout", "own_attention", "sinks"],
+)
+def test_models_whose_rows_cannot_be_packed_are_refused(tmp_path, config, reason):
+    small = {"vocab_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config.update(small)
+    if config.model_type == "gpt_oss":
+        config.layer_types = config.layer_types[:2]
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=reason):
         load_policy(str(tmp_path), "float32")
 
 

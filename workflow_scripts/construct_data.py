@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from workflow_scripts import tasks
+from workflow_scripts.core.advantages import filtered
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import Data, settings_help
@@ -44,10 +45,7 @@ def main() -> None:
         say(f"no {version} meta: the selection rests on {' '.join(paths)} answers alone")
     metas = {version: read_pickle(path) for version, path in paths.items()}
     rows, dropped = tasks.load(args.task).select(metas, settings, args.seed, encoder(args.model))
-    if settings["data_filter"] == "posonly":
-        kept = [row for row in rows if row["reward"] > settings["threshold"]]
-        dropped[f"reward of {settings['threshold']} or less"] += len(rows) - len(kept)
-        rows = kept
+    rows = filtered(rows, settings, dropped)
     say("dropped: " + ("; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "nothing"))
     if not rows:
         questions = sum(map(len, metas.values()))

@@ -58,7 +58,7 @@ def main() -> None:
     file, rejects, dropped = settings["file"], [], Counter()
     if file and not has_solutions(file):
         source = {"file": file, "split": "train", "format": "sft"}
-        rows, rejects, dropped = read_rows(source, tokenizer, args.template, task.segments)
+        rows, rejects = read_rows(source, tokenizer, args.template, task.segments)
         say(f"left out: {left_out(rejects, dropped)}")
     else:
         rows = worked_rows(task, settings, args.seed, args.template, tokenizer)

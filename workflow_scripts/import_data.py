@@ -8,14 +8,13 @@ is masked. Records that cannot be used go to <output>.rejects.jsonl with a reaso
         --settings '{"source": {"file": "pairs.jsonl", "format": "preference"}}' --output /tmp/pairs.pkl
 """
 
-import math
 from collections import Counter
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from workflow_scripts import tasks
-from workflow_scripts.core.advantages import advantages
+from workflow_scripts.core.advantages import advantages, filtered
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import Data, settings_help
@@ -48,12 +47,11 @@ def main() -> None:
     settings = Data.model_validate_json(args.settings).model_dump(mode="json")
     if not (source := settings["source"]):
         raise BadInput("data.source: name the file and its format")
-    above = settings["threshold"] if settings["data_filter"] == "posonly" else -math.inf
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     segments = tasks.load(args.task).segments
-    rows, rejects, dropped = read_rows(source, tokenizer, args.template, segments, above)
+    (rows, rejects), dropped = read_rows(source, tokenizer, args.template, segments), Counter()
     if source["format"] == "rewarded":
-        rows = with_advantages(rows, settings, dropped)
+        rows = filtered(with_advantages(rows, settings, dropped), settings, dropped)
     write_rejects(args.output, rejects)
     say(f"left out: {left_out(rejects, dropped)}")
     if not rows:

@@ -112,7 +112,7 @@ def main() -> None:
         }
         manifest = publish_round(args.output, trainer, weights, tokenizer, fields)
         write_usage(args.output, seconds=time.time() - started, processes=trainer.args.world_size)
-        shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(args.state, ignore_errors=True)  # and those of other settings
         print(f"round {args.round}: {manifest['updates']} updates on {len(rows)} rows, policy {manifest['digest']}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # leaves the process group

@@ -1,7 +1,7 @@
 """How much better than its peers an answer was: rewards into advantages, for the data stages."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from workflow_scripts.core.records import BadInput
@@ -51,3 +51,12 @@ def _centred(reward: float, peers: list[float], kind: str, right: float | None, 
     mean = math.fsum(peers) / len(peers)
     spread = math.sqrt(math.fsum((peer - mean) ** 2 for peer in peers) / len(peers))
     return (reward - mean) / (spread if kind == "group_std" else 1.0)
+
+
+def filtered(rows: list[dict], settings: dict, dropped: Counter) -> list[dict]:
+    """`data_filter: posonly` keeps rows with a reward above `threshold`, once advantages compare them with the rest."""
+    if settings["data_filter"] == "none":
+        return rows
+    kept = [row for row in rows if row["reward"] > settings["threshold"]]
+    dropped[f"reward of {settings['threshold']} or less"] += len(rows) - len(kept)
+    return kept

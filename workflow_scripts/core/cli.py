@@ -38,11 +38,9 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def run(main: Callable[[], int | None]) -> None:
     """Call main(); what a person can mend ends in one message, not in a traceback."""
-    from workflow_scripts.core.sandbox import SandboxUnavailable
-
     try:
         sys.exit(main() or 0)
-    except (BadInput, SandboxUnavailable) as error:
+    except BadInput as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"error: there is no file {error.filename}")

@@ -127,7 +127,7 @@ class Train(Section):
     warmup: Share = 0.03  # share of the updates
     optimizer: Literal["fresh", "carry"] = "fresh"  # AdamW's moments: new in each round, or carried on
     weight_decay: NonNegativeFloat = 0.0
-    adam_beta2: Share = 0.999
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     adam_eps: PositiveFloat = 1e-8  # larger: vanishing gradients make vanishing updates, not drift
     grad_norm: PositiveFloat = 1.0
     epochs: PositiveInt = 1
@@ -155,6 +155,10 @@ class Train(Section):
     def possible(self):
         if self.schedule_over == "rounds" and self.updates_per_round is None:
             raise ValueError("schedule_over: rounds needs updates_per_round, so that the end is known at the start")
+        if self.kl and self.objective not in ("ips", "clip"):
+            raise ValueError(f"kl: objective {self.objective} has no such term; it belongs to ips and clip")
+        if self.min_ess and not self.needs_behaviour:
+            raise ValueError(f"min_ess: objective {self.objective} takes no ratios")
         if self.optimizer == "carry" and self.deepspeed:
             raise ValueError("optimizer: carry does not work with deepspeed, which keeps the moments in pieces: fresh")
         return self
@@ -169,6 +173,14 @@ class Train(Section):
         return self.objective == "dpo" or (self.objective == "clip" and self.kl > 0)
 
 
+class ColdStartTrain(Train):
+    """The one supervised stage before the rounds."""
+
+    objective: Literal["sft"] = "sft"
+    schedule_over: Literal["round"] = "round"
+    optimizer: Literal["fresh"] = "fresh"
+
+
 class Worked(Section):
     """How many worked examples of a level answer directly, and how many write a program."""
 
@@ -181,7 +193,7 @@ class ColdStart(Section):
 
     file: str | None = None  # rows with question and solution, or of format sft (`core/formats.py`)
     count: dict[str, Worked] | None = None  # level → worked examples that the task makes up
-    train: Train = Train(objective="sft")
+    train: ColdStartTrain = ColdStartTrain()
 
     @model_validator(mode="after")
     def one_source(self):
@@ -371,10 +383,27 @@ class Config(Section):
             raise ValueError(f"give either `prompts.train`, for answers to learn from, or `data.source`; {found}")
         if self.data.source and self.results:
             raise ValueError("`results` stand in for a round's own answers, and with `data.source` there are none")
-        if self.train.objective == "dpo" and not self.data.source:
-            raise ValueError("train.objective dpo learns from preference pairs: name them in `data.source`")
-        sampling = self.generate.auto
-        trigger = self.generate.trigger
+        preference = bool(self.data.source and self.data.source.format == "preference")
+        if (self.train.objective == "dpo") != preference:
+            raise ValueError(
+                "train.objective dpo and data.source.format preference belong together: dpo learns from pairs alone, "
+                "and other objectives would learn from the rejected answers too"
+            )
+        if (self.train.needs_behaviour or self.train.needs_reference) and self.logp.dtype != self.train.dtype:
+            raise ValueError(
+                f"logp.dtype {self.logp.dtype} and train.dtype {self.train.dtype}: stored log-probs are compared with "
+                "training's own, so both need one arithmetic"
+            )
+        if self.model.scratch and not self.cold_start:
+            raise ValueError("a model from `scratch` knows nothing: it needs a `cold_start` section")
+        return self
+
+    @model_validator(mode="after")
+    def sampled_for_training(self):
+        """Answers that are learnt from are drawn from the distribution that log-probs are of."""
+        sampling, trigger = self.generate.auto, self.generate.trigger
+        if self.data.source:
+            return self  # nothing is sampled
         if sampling.temperature == 0:
             raise ValueError("generate.auto.temperature: 0 is greedy; a round learns from samples")
         for name, one in (("auto", sampling), ("trigger", trigger)):
@@ -385,8 +414,6 @@ class Config(Section):
                 )
         if trigger and trigger.temperature != self.generate.auto.temperature:
             raise ValueError("generate.auto and generate.trigger need one temperature: log-probs are of logits / T")
-        if self.model.scratch and not self.cold_start:
-            raise ValueError("a model from `scratch` knows nothing: it needs a `cold_start` section")
         return self
 
 

@@ -124,11 +124,12 @@ def text_of(record: dict, column: str, what: str) -> str:
 def turns_of(record: dict, column: str, role: str) -> list[dict]:
     """A column as messages: a list of them, or text as one of `role`. CodeRL's prompt is a list as JSON text."""
     value = record.get(column)
-    if column == "prompt_pretokenized" and isinstance(value, str):
+    if column == "prompt_pretokenized" or (isinstance(value, str) and value.startswith('[{"')):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, TypeError) as error:
             raise Reject(f"{column} is not JSON ({error})") from None
+        return check_messages(value, column)
     if isinstance(value, list):
         return check_messages(value, column)
     return [{"role": role, "content": text_of(record, column, "prompt" if role == "user" else "response")}]
@@ -145,6 +146,7 @@ def sft(record: dict, columns: dict, template: str) -> tuple[list[dict], int]:
     prompt = turns_of(record, columns["prompt"], "user")
     answer = turns_of(record, columns["answer"], "assistant")
     if columns["prompt"] == "instruction" and record.get("input"):
+        text_of(record, "input", "input")
         between = "\n\n### Input:\n" if template == "alpaca" else "\n\n"  # as in Stanford Alpaca
         prompt = [prompt[0] | {"content": prompt[0]["content"] + between + record["input"]}]
     return prompt + answer, len(prompt)
@@ -202,17 +204,15 @@ def reward_of(record: dict, column: str) -> float:
 
 
 def encode_record(
-    record: dict, columns: dict, source: dict, tokenizer, template: str, segments: Callable, above: float
+    record: dict, columns: dict, source: dict, tokenizer, template: str, segments: Callable
 ) -> list[dict]:
-    """The rows of one record, without ids; none if its reward is not above `above`."""
+    """The rows of one record, without ids."""
     if source["format"] == "sft":
         messages, start = sft(record, columns, template)
         return [_turns(tokenizer, template, messages, start) | {"advantage": 1.0}]
     if source["format"] == "rewarded":
         prompt, answer = turns_of(record, columns["prompt"], "user"), text_of(record, columns["answer"], "response")
         reward = reward_of(record, columns["reward"])
-        if reward <= above:
-            return []
         row = encode_answer(tokenizer, template, prompt, segments(answer))
         return [row | {"instruction": _asked(prompt), "reward": reward}]
     prompt, *answers = preference(record, columns)
@@ -236,18 +236,15 @@ def _turns(tokenizer, template: str, messages: list[dict], start: int) -> dict:
     return encode_turns(tokenizer, template, messages, start) | {"instruction": _asked(messages[:start])}
 
 
-def read_rows(
-    source: dict, tokenizer, template: str, segments: Callable, above: float = -math.inf
-) -> tuple[list[dict], list[dict], Counter]:
-    """(training rows, rejects {row, id, reason}, counts of what was left out by reason); a pair is two rows.
+def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tuple[list[dict], list[dict]]:
+    """(training rows, rejects {row, id, reason}); a pair is two rows.
 
-    `segments` says which parts of a rewarded answer the environment wrote; of rewarded answers those with a reward
-    above `above` are kept. BadInput for columns that are missing and
+    `segments` says which parts of a rewarded answer the environment wrote. BadInput for columns that are missing and
     ids that come twice; records of a file without ids get a digest of their texts, numbered if they come again.
     """
     if tokenizer.eos_token is None:
         raise BadInput("the tokenizer has no EOS token, so nothing can say where an answer ends")
-    rows, rejects, dropped, seen, number = [], [], Counter(), Counter(), 0
+    rows, rejects, seen, number = [], [], Counter(), 0
     records = read_source(source["file"], source["split"])
     for number, record in enumerate(progress(records, total=None, desc=source["format"], unit="record"), 1):
         if number == 1:  # in the first record the columns are wrong, in a later one the record
@@ -259,18 +256,16 @@ def read_rows(
                 seen[name] += 1
                 if seen[name] > 1:
                     raise BadInput("this id occurs before; ids must be unique")
-            made = encode_record(record, columns, source, tokenizer, template, segments, above)
+            made = encode_record(record, columns, source, tokenizer, template, segments)
         except Reject as reason:
             rejects.append({"row": number, "id": name, "reason": str(reason)})
             continue
         except BadInput as error:
             raise BadInput(f"{source['file']}, row {number}{f', id {name}' if name else ''}: {error}") from None
-        if not made:
-            dropped[f"reward of {above} or less"] += 1
         rows += _named(made, name, seen)
     kept = {row.get("pair", row["qid"]) for row in rows}
-    conserve(f"import of {source['file']}", number, len(kept), len(rejects) + dropped.total())
-    return rows, rejects, dropped
+    conserve(f"import of {source['file']}", number, len(kept), len(rejects))
+    return rows, rejects
 
 
 def write_rejects(output: str | Path, rejects: list[dict]) -> None:

@@ -73,10 +73,6 @@ CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS = 0x10000000, 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-class SandboxUnavailable(Exception):
-    """This machine offers no isolation; the text says what is missing and what can be done."""
-
-
 class Sandbox:
     """`with Sandbox() as run: run("print(1 + 1)")["output"]`; identical programs are run once."""
 
@@ -86,7 +82,9 @@ class Sandbox:
 
     def __enter__(self):
         if self.isolate and (missing := missing_isolation()):
-            raise SandboxUnavailable(
+            from workflow_scripts.core.records import BadInput  # here: this file also runs alone
+
+            raise BadInput(
                 f"model-written code cannot be isolated here: {'; '.join(missing)}. Use a machine with Linux "
                 "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run it unprotected."
             )

@@ -16,9 +16,11 @@ from workflow_scripts.core.records import BadInput
 
 def segment_attention(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, lengths=None, cu_seqlens=None,
-    sliding_window=None, **_,
+    sliding_window=None, **unknown,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """query [1, H, T, D], key and value [1, H or fewer, T, D] → [1, T, H, D]; causal within each segment."""
+    if given := [name for name in ("s_aux", "softcap", "position_bias") if unknown.get(name) is not None]:
+        raise BadInput(f"this model's attention uses {given[0]}, which packed attention does not know")
     longest = max(lengths)
     if sliding_window is not None and longest > sliding_window:
         raise BadInput(

@@ -27,7 +27,8 @@ def units_of(rows: Sequence[dict]) -> list[list[int]]:
     """What must stay in one bin: a row, or the two rows of a preference pair (neighbours of equal `pair`)."""
     units: list[list[int]] = []
     for number, row in enumerate(rows):
-        if row.get("pair") is not None and units and rows[units[-1][0]].get("pair") == row["pair"]:
+        last = rows[units[-1][0]] if units and len(units[-1]) == 1 else {}
+        if row.get("pair") is not None and last.get("pair") == row["pair"]:
             units[-1].append(number)
         else:
             units.append([number])
@@ -80,7 +81,10 @@ def plan_rows(rows: Sequence[dict], settings: Train, seed: int) -> tuple[list[li
     lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
     wanted = settings.updates_per_round or 0
     if wanted > len(units) * settings.epochs:
-        raise BadInput(f"updates_per_round is {wanted}, but there are only {len(units)} rows or pairs to share out")
+        raise BadInput(
+            f"updates_per_round is {wanted}, but there are only {settings.epochs} × {len(units)} rows or pairs (epochs "
+            "× data) to share out"
+        )
     found, steps = plan(lengths, settings.batch_size, settings.epochs, settings.tokens_per_bin, seed, world, wanted)
     return units, found, steps, len(found) // (steps * world)
 
@@ -105,12 +109,12 @@ def collate(rows: Sequence[dict], pad: int) -> dict:
         ids, positions, lengths, keep = [pad], [0], [1], [np.zeros(0, dtype=np.int64)]
     kept = torch.from_numpy(np.concatenate(keep).astype(np.int64))
     flat, owner = torch.tensor(ids), torch.tensor(owner, dtype=torch.int64)
-    pairs = {row.get("pair"): i for i, row in reversed([*enumerate(rows)])}
+    pairs = [number for number, unit in enumerate(units_of(rows)) for _ in unit]
     per_row = {
         "advantage": torch.tensor([float(row.get("advantage", 1.0)) for row in rows]),
         "foreign": torch.tensor([bool(row.get("foreign", "behaviour" not in row)) for row in rows], dtype=torch.bool),
         "length": torch.tensor([float(sum(row["mask"])) for row in rows]),
-        "pair": torch.tensor([pairs[row.get("pair")] for row in rows], dtype=torch.int64),
+        "pair": torch.tensor(pairs, dtype=torch.int64),
     }
     return (
         {

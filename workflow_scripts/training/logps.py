@@ -9,10 +9,12 @@ from types import MethodType
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.training import attention  # noqa: F401  registers "segments"
+from workflow_scripts.training.bins import collate
 
 disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
@@ -33,9 +35,41 @@ def load_policy(folder: str, dtype: str) -> PreTrainedModel:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # a ratio against stored log-probs would be noise
     head = model.get_output_embeddings()
+    expected = None if is_deepspeed_zero3_enabled() else _alone(model)
     # Bound to the modules themselves, so that DDP's and ZeRO's hooks see these calls.
     head.forward, model.forward = MethodType(_head, head), MethodType(_forward, model)
+    if expected is not None:  # whose pieces lie with other ranks otherwise
+        _check(model, folder, expected)
     return model
+
+
+PROBE = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18]]  # two rows of token ids
+
+
+@torch.no_grad()
+def _alone(model) -> torch.Tensor:
+    """Log-probs of the probe's rows one at a time, by transformers' own forward pass and attention."""
+    model.eval().set_attn_implementation("eager")
+    logits = [model(input_ids=torch.tensor([row])).logits[0, :-1].float() for row in PROBE]
+    targets = [torch.tensor(row[1:]) for row in PROBE]
+    model.set_attn_implementation("segments")
+    return torch.cat([one.log_softmax(-1).gather(-1, ids[:, None])[:, 0] for one, ids in zip(logits, targets)])
+
+
+@torch.no_grad()
+def _check(model, folder: str, expected: torch.Tensor) -> None:
+    """The same rows packed, as in training, give the same: else rows see each other, or noise is drawn."""
+    rows = [{"prompt_tokens": row[:1], "tokens": row[1:], "mask": [1] * (len(row) - 1)} for row in PROBE]
+    try:
+        apart = (sampled_logps(model.train(), collate(rows, 0)) - expected).abs().max().item()
+    except (TypeError, KeyError, AttributeError, IndexError) as error:
+        raise BadInput(f"{folder}: {type(model).__name__} cannot be packed: {type(error).__name__}: {error}") from None
+    if not apart < 1e-4:
+        raise BadInput(
+            f"{folder}: log-probs of packed rows differ by {apart:.2g} from those of the rows alone, so "
+            f"{type(model).__name__} mixes rows in ways that packed attention does not stop, or has dropout that stays "
+            "on in training"
+        )
 
 
 def sampled_logps(model: torch.nn.Module, inputs: dict, temperature: float = 1.0) -> torch.Tensor:

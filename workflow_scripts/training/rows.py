@@ -10,12 +10,15 @@ from workflow_scripts.core.cli import say
 from workflow_scripts.core.config import Train
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records
+from workflow_scripts.training.bins import units_of
 
 
 def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict:
     """The sampling settings in the passport of a log-prob file, if it was made for this model, data and tokenizer
     and in this training's arithmetic; else BadInput."""
-    passport, scored = read_json(manifest_of(path))["passport"], read_json(checkpoint)
+    scored, passport = read_json(checkpoint), read_json(manifest_of(path)).get("passport")
+    if not passport:
+        raise BadInput(f"{path}: not a file of log-probs (its manifest has no passport); make one with the stage logp")
     expected = {
         "model": scored["digest"],
         "tokenizer": scored["tokenizer"],
@@ -50,19 +53,34 @@ def join(rows: list[dict], name: str, files: list[str], data: str, checkpoint: s
         row[name] = logps[row["qid"]]
         if len(row[name]) != sum(row["mask"]):
             raise BadInput(f"log-probs of {row['qid']}: {len(row[name])} values for {sum(row['mask'])} sampled tokens")
+    if any(other != samplings[0] for other in samplings):
+        raise BadInput(f"{', '.join(files)}: scored for different sampling settings: {samplings}")
     return samplings[0]["temperature"]
 
 
 def usable(rows: list[dict], longest: int) -> tuple[list[dict], Counter]:
     """Rows that can be trained on, and counts of those that cannot, by reason. A pair goes or stays whole."""
-    reasons = {}
-    for number, row in enumerate(rows):
-        if len(row["prompt_tokens"]) + len(row["tokens"]) > longest:
-            reasons[row.get("pair", number)] = f"longer than max_length {longest}"
-        elif not any(row["mask"]):
-            reasons[row.get("pair", number)] = "no sampled tokens"
-    found = [(row, reasons.get(row.get("pair", number))) for number, row in enumerate(rows)]
-    return [row for row, reason in found if not reason], Counter(reason for _, reason in found if reason)
+    good, rejects = [], Counter()
+    for unit in units_of(rows):
+        members = [rows[number] for number in unit]
+        if max(len(row["prompt_tokens"]) + len(row["tokens"]) for row in members) > longest:
+            rejects[f"longer than max_length {longest}"] += len(unit)
+        elif not all(any(row["mask"]) for row in members):
+            rejects["no sampled tokens"] += len(unit)
+        else:
+            good += members
+    return good, rejects
+
+
+def check_pairs(rows: list[dict], data: str) -> None:
+    """Two neighbours each, the chosen one with advantage 1 and the rejected one with -1; else BadInput."""
+    for unit in units_of(rows):
+        signs = sorted(float(rows[number].get("advantage", 0)) for number in unit)
+        if signs != [-1.0, 1.0]:
+            raise BadInput(
+                f"{data}: dpo learns from preference pairs, but row {rows[unit[0]]['qid']} belongs to none: its "
+                f"neighbour should share its `pair`, one with advantage 1 and one with -1, found {signs}"
+            )
 
 
 def read_rows(args, settings: Train) -> tuple[list[dict], Counter, float]:
@@ -82,15 +100,20 @@ def read_rows(args, settings: Train) -> tuple[list[dict], Counter, float]:
     for flag, (needed, files) in wanted.items():
         if needed and not files:
             raise BadInput(f"{flag}: the objective {objective} needs stored log-probs; score the data first")
-    if objective == "dpo" and (alone := [row["qid"] for row in rows if row.get("pair") is None]):
-        raise BadInput(f"{args.data}: dpo learns from preference pairs, but row {alone[0]} belongs to none")
+    if objective == "dpo":
+        check_pairs(rows, args.data)
+    if args.ref_logp and not args.reference:
+        raise BadInput("--ref-logp: say with --reference which checkpoint these log-probs are of")
     temperature = 1.0
     for row in rows:
         row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
     if args.logp:
         temperature = join(rows, "behaviour", args.logp, args.data, args.model, settings)
     if args.ref_logp:
-        temperature = join(rows, "reference", args.ref_logp, args.data, args.reference, settings)
+        other = join(rows, "reference", args.ref_logp, args.data, args.reference, settings)
+        if args.logp and other != temperature:
+            raise BadInput(f"--ref-logp: of logits / {other}, but --logp of logits / {temperature}; score them alike")
+        temperature = other
     return rows, rejects, temperature
 
 

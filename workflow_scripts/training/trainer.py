@@ -1,6 +1,8 @@
 """One subclass of transformers.Trainer serves every objective."""
 
+import json
 import math
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -175,7 +177,9 @@ class Watch(TrainerCallback):
     def on_save(self, args, state, control, **_):
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            os.sync()  # the mark must not survive a power cut that its state does not
+            mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+            mark.write_text(json.dumps(self.trainer.stopped))
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
@@ -217,6 +221,10 @@ def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options)
     """Train, resuming from `state` if a run was cut off there (options as `prepared` has them)."""
     trainer, resume = prepared(model, rows, settings, state=state, **options), last_state(state)
     if resume:
+        if stopped := json.loads((resume / COMPLETE).read_text()):  # it had come to its end: nothing is left to do
+            trainer.stopped, trainer.args.max_steps = stopped, stopped["update"]
+            per_update = trainer.args.gradient_accumulation_steps * trainer.args.world_size
+            del trainer.train_dataset.planned[stopped["update"] * per_update :]
         say(f"train: going on from update {resume.name.split('-')[1]} of {trainer.args.max_steps} ({resume})")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return trainer
