@@ -14,6 +14,7 @@ from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import ColdStart, Model, settings_help
 from workflow_scripts.core.formats import has_solutions, sft_texts
+from workflow_scripts.core.records import BadInput
 
 TOKENIZER_TEXTS = 20_000
 
@@ -78,6 +79,8 @@ def existing(path: str, revision: str | None) -> Path:
         return Path(path).resolve()
     from huggingface_hub import snapshot_download
 
+    if path.count("/") > 1 or path.startswith((".", "/", "~")):
+        raise BadInput(f"model.path: {path} is neither a folder here nor a name on the hub (owner/name)")
     return Path(snapshot_download(path, revision=revision)).resolve()
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from workflow_scripts.core.records import BadInput
 
 
@@ -42,5 +44,8 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except BadInput as error:
         sys.exit(f"error: {error}")
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
+        sys.exit(f"error: --settings: {'; '.join(faults)}")
     except FileNotFoundError as error:
         sys.exit(f"error: there is no file {error.filename}")

@@ -3,8 +3,9 @@
 A prompt's `answer` is its tests, a list of assert statements as JSON text. An answer's last ```python block is run in
 the sandbox with them: it is right if all pass. Selection and the rest are the math task's; CodeRL itself trains on
 answers that exist (config key data.source).
-Not covered: tests run in the process of the program, so one that looks through the interpreter's frames can pass
-without being right. Ending the process, printing, and redefining builtins do not help it.
+Not covered: tests run in the process of the program, so one that looks through the interpreter's frames or objects, or
+returns an object that equals everything, can pass without being right. Ending the process, printing, and redefining
+builtins do not help it.
 """
 
 import hashlib

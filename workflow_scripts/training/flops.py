@@ -30,7 +30,7 @@ def _shape(parameter: torch.nn.Parameter) -> Sequence[int]:
 
 
 def peak_flops() -> float | None:
-    """Of this machine's accelerators together, where known."""
+    """Of one of this machine's accelerators, where known."""
     if not torch.cuda.is_available():
         return None
     return next((peak for part, peak in PEAKS.items() if part in torch.cuda.get_device_name()), None)

@@ -89,7 +89,8 @@ def topr(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict]:
 
         -Σ_i w_i A_i Σ_t log π(t),  w_i = 1 where A_i > 0, else min(Π_t ρ_t, 1), detached
 
-    Le Roux et al. 2025 (arXiv 2503.14286), with its recommended limits. Foreign wrong answers have w = 1.
+    Le Roux et al. 2025 (arXiv 2503.14286), with its recommended limits; the mean is over
+    tokens here, over answers there, which differs by a factor. Foreign wrong answers have w = 1.
     """
     sequence = tokens.sums(tokens.log_ratio().detach(), "row")[tokens.row].clamp(max=0).exp()
     weight = torch.where(tokens.advantage > 0, 1.0, sequence)
