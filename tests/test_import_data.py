@@ -10,6 +10,7 @@ from workflow_scripts.core import chat, config, formats
 from workflow_scripts.core.chat import Reject
 from workflow_scripts.core.prompts import render
 from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records, write_parquet, write_pickle
+from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.init_model import train_tokenizer
 
 CHATML = (
@@ -559,3 +560,16 @@ def test_keys_that_mean_nothing_to_a_format_are_refused():
         config.load(eval_only(data={"source": source}))
     pairs = eval_only(data={"source": source | {"reward_key": "accuracy"}}, train={"objective": "dpo"})
     assert config.load(pairs).data.source.split == "train"
+
+
+def test_a_prompt_begins_with_bos_where_the_tokenizer_begins_texts_with_it():
+    from tokenizers import processors
+
+    trained = train_tokenizer(["What is 2+2? It is 4."] * 3, 300).backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="<eos>", bos_token="<s>")
+    bare = tokenizer.encode("2+2?", add_special_tokens=False)
+    assert encode_prompt(tokenizer, "2+2?") == bare  # it has a BOS, but does not use it
+    begin = ("<s>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    assert encode_prompt(tokenizer, "2+2?") == [tokenizer.bos_token_id, *bare]
+    assert encode_prompt(tokenizer, "<s>2+2?") == [tokenizer.bos_token_id, *bare]  # a chat template's own

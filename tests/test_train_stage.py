@@ -301,6 +301,16 @@ def test_zero_saves_and_reloads_fp32_weights(tmp_path, stage, tied):
 
 
 @pytest.mark.slow
+def test_dpo_begins_at_ln_2_under_deepspeed(tmp_path):
+    workshop = Workshop(tmp_path)
+    workshop.write(pairs_of_rows())
+    reference = ("--ref-logp", workshop.logp(), "--reference", workshop.checkpoint)
+    settings = {"objective": "dpo", "nll_weight": 0, "batch_size": 8, "deepspeed": {"stage": 3}}
+    history = workshop.train("dpo", *reference, launcher=TORCHRUN, **settings)["history"]
+    assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.slow
 def test_log_probs_survive_a_bf16_deepspeed_run_as_fp32(tmp_path):
     """They reach the objective uncast: the ratio of the first update is 1, and KL to shifted log-probs is exact."""
     workshop = Workshop(tmp_path)

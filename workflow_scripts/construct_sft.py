@@ -17,7 +17,7 @@ from workflow_scripts.core.formats import has_solutions, left_out, read_rows, wr
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.prompts import render
 from workflow_scripts.core.records import BadInput, write_pickle
-from workflow_scripts.core.tokens import encode_pieces
+from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 
 def worked_rows(task, settings: dict, seed: int, template: str, tokenizer) -> list[dict]:
@@ -34,7 +34,7 @@ def worked_rows(task, settings: dict, seed: int, template: str, tokenizer) -> li
                 "req": req,
                 "instruction": example["question"],
                 "output": "".join(text for text, _ in example["pieces"]),
-                "prompt_tokens": tokenizer.encode(req, add_special_tokens=False),
+                "prompt_tokens": encode_prompt(tokenizer, req),
                 "tokens": tokens,
                 "mask": mask,
                 "policy": "foreign",

@@ -26,7 +26,7 @@ from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import render
 from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_text
 from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.core.tokens import encode_pieces
+from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 
 def asked(record: dict, version: str, task, template: str, samples: int, tokenizer) -> list[dict]:
@@ -34,7 +34,7 @@ def asked(record: dict, version: str, task, template: str, samples: int, tokeniz
     jobs = []
     for trigger, question in task.requests(record["question"], version).items():
         req = render(template, question, tokenizer)
-        prompt = tokenizer.encode(req, add_special_tokens=False)
+        prompt = encode_prompt(tokenizer, req)
         for sample in range(samples):
             jobs.append(
                 {

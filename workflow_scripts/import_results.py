@@ -13,7 +13,7 @@ from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, progress, run
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_records, record_id, shard_of, write_pickle
-from workflow_scripts.core.tokens import encode_pieces
+from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 NEEDED = ("question", "solution", "correct", "req", "task")
 
@@ -57,7 +57,7 @@ def main() -> None:
                 {key: record[key] for key in NEEDED}
                 | {"level": record["task"], "id": name, "uid": f"{name}.{trigger}.{seen[name, trigger] - 1}"}
                 | {"trigger": trigger, "tokens": tokens, "mask": mask, "finish": "imported"}
-                | {"prompt_tokens": tokenizer.encode(record["req"], add_special_tokens=False)}
+                | {"prompt_tokens": encode_prompt(tokenizer, record["req"])}
                 | {"policy": "foreign", "sampled_logps": []}
             )
     write_pickle(args.output, rows)

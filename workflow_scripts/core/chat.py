@@ -9,7 +9,7 @@ import re
 
 from workflow_scripts.core.prompts import render_messages
 from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.tokens import encode_pieces
+from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -70,7 +70,7 @@ def encode_turns(tokenizer, template: str, messages: list[dict], start: int) -> 
 
 def _row(tokenizer, req: str, pieces: list[tuple[str, bool]]) -> dict:
     tokens, mask = encode_pieces(tokenizer, pieces)
-    prompt = tokenizer.encode(req, add_special_tokens=False)
+    prompt = encode_prompt(tokenizer, req)
     output = "".join(text for text, _ in pieces)
     return {"req": req, "output": output, "prompt_tokens": prompt, "tokens": tokens, "mask": mask}
 
