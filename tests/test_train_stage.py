@@ -202,6 +202,7 @@ def test_a_schedule_over_all_rounds_goes_on_where_the_last_round_ended(workshop)
 def test_training_stops_when_the_ratios_are_worn_out(workshop, plain):
     worn = workshop.train("worn", "--logp", plain["logp"], epochs=8, lr=0.05, min_ess=0.9)
     assert worn["updates"] < 16 and worn["stopped"]["update"] == worn["updates"] and worn["stopped"]["ess"] < 0.9
+    assert worn["history"][-1]["step"] == worn["updates"] and worn["history"][-1]["ess"] < 0.9
 
 
 def test_a_run_that_had_stopped_stays_stopped_when_it_is_resumed(workshop, plain, monkeypatch):

@@ -169,6 +169,8 @@ class Watch(TrainerCallback):
             say(f"train: stopped after update {state.global_step}: the effective sample size is {share:.1%} (min_ess)")
             self.trainer.stopped = {"update": state.global_step, "ess": share}
             control.should_training_stop = True
+        if control.should_training_stop or state.global_step == state.max_steps:
+            control.should_log = True  # the last updates belong to the history too
 
     def on_log(self, args, state, control, logs=None, **_):
         if logs and "loss" in logs:
