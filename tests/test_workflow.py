@@ -201,7 +201,9 @@ def test_a_changed_learning_rate_reruns_training_and_what_follows(fork):
 
 def test_a_changed_objective_reruns_training_and_what_follows(fork):
     path = fork.folder / "workflow_scripts/training/objectives.py"
-    path.write_text(path.read_text().replace("ratio = log_ratio.exp()", "ratio = log_ratio.exp() * 1.0"))
+    before = path.read_text()
+    path.write_text(before.replace("ratio = tokens.log_ratio().exp()", "ratio = tokens.log_ratio().exp() * 1.0"))
+    assert path.read_text() != before
     output = fork.snakemake("-n", "round1_checkpoint")
     assert "cold_start" in jobs(output) and "init_model" not in jobs(output)  # training imports it, generation does not
     assert "workflow_scripts/training/objectives.py" in output
