@@ -13,10 +13,10 @@ from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, progress, run, say
 from workflow_scripts.core.config import ColdStart, settings_help
-from workflow_scripts.core.formats import has_solutions, left_out, read_rows, write_rejects
+from workflow_scripts.core.formats import has_solutions, left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import BadInput, write_pickle
+from workflow_scripts.core.records import BadInput, write_pickle, write_rejects
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 

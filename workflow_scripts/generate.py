@@ -12,7 +12,6 @@ is kept in a ledger of its own, and answers that cannot be used are listed in OU
 import json
 import time
 from collections import Counter
-from pathlib import Path
 
 from transformers import AutoTokenizer
 
@@ -24,7 +23,7 @@ from workflow_scripts.core.config import ENDPOINT, Generate, settings_help
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_text
+from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
@@ -193,8 +192,7 @@ def publish(args, settings, engine, policy, records, results, rejects, seconds: 
         listed = [
             {key: job[key] for key in ("uid", "question", "text")} | {"reason": job["rejected"]} for job in rejects
         ]
-        lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in listed]
-        write_text(Path(args.output).with_suffix(".rejects.jsonl"), "".join(lines))
+        write_rejects(args.output, listed)
     for name in ENDPOINT:  # no result depends on them
         (settings["openai"] or {}).pop(name, None)
     write_manifest(

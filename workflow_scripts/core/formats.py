@@ -22,7 +22,7 @@ from pathlib import Path
 from workflow_scripts.core.chat import Reject, check_messages, encode_answer, encode_turns
 from workflow_scripts.core.cli import progress
 from workflow_scripts.core.prompts import render
-from workflow_scripts.core.records import BadInput, conserve, digest, read_records, write_text
+from workflow_scripts.core.records import BadInput, conserve, digest, read_records
 
 PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "response"), ("instruction", "output"))
 ID_COLUMNS = (("uid",), ("qid", "sample_id"), ("id",))  # the first that a file has
@@ -266,12 +266,6 @@ def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tup
     kept = {row.get("pair", row["qid"]) for row in rows}
     conserve(f"import of {source['file']}", number, len(kept), len(rejects))
     return rows, rejects
-
-
-def write_rejects(output: str | Path, rejects: list[dict]) -> None:
-    """Beside X.pkl, as X.rejects.jsonl."""
-    lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
-    write_text(Path(output).with_suffix(".rejects.jsonl"), "".join(lines))
 
 
 def left_out(rejects: list[dict], dropped: Counter) -> str:

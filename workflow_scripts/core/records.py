@@ -171,6 +171,12 @@ def write_parquet(path: str | Path, records: Iterable[dict]) -> None:
         pq.write_table(pa.Table.from_pylist(list(records)), temporary)
 
 
+def write_rejects(output: str | Path, rejects: list[dict]) -> None:
+    """Beside X.pkl, as X.rejects.jsonl."""
+    lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
+    write_text(Path(output).with_suffix(".rejects.jsonl"), "".join(lines))
+
+
 def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:
     """Every record stage ends here: what came in went out or was rejected with a reason."""
     if rows_in != rows_out + rejects:
