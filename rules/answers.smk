@@ -21,8 +21,10 @@ rule generate:
         GENERATE_ENV
     threads: cfg.generate.threads
     resources:
-        gpu=cfg.generate.gpus,
-        api=lambda wildcards: is_api(wildcards.version),
+        **get_generate_resources(
+            gpus=lambda wildcards: 0 if is_api(wildcards.version) else cfg.generate.gpus,
+            api=lambda wildcards: is_api(wildcards.version),
+        ),
     params:
         *get_code("generate", task=True),
         engine=lambda wildcards: get_engine_code(wildcards.version),
@@ -34,7 +36,7 @@ rule generate:
         sandbox=flag("sandbox", cfg.sandbox),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate/r{wildcards.n}/{wildcards.version}"),
     shell:
-        "generate {params.task} {params.version} {params.settings} {params.template} {params.seed} "
+        "generate {resources.gpu} {params.task} {params.version} {params.settings} {params.template} {params.seed} "
         "{params.sandbox} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
         "--shard-file {input.shard} {params.ledger} "
         "--output {output.data} 2>&1 | tee {log}"
@@ -55,6 +57,8 @@ rule import_results:
         n=imported or "never",
     conda:
         ENV
+    resources:
+        **get_data_resources(),
     params:
         *get_code("import_results", task=True),
         task=flag("task", cfg.task),
@@ -78,6 +82,8 @@ rule grade:
         place=r"results/r\d+/(?:auto|trigger)|evaluation/r\d+",
     conda:
         ENV
+    resources:
+        **get_data_resources(),
     params:
         *get_code("grade", task=True),
         task=flag("task", cfg.task),

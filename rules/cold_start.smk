@@ -12,6 +12,8 @@ rule init_model:
         f"{RUN}/benchmarks/init_model.tsv"
     conda:
         ENV
+    resources:
+        **by_attempt(sizes.of_model),
     params:
         *get_code("init_model", task=bool(cfg.model.scratch)),
         task=flag("task", cfg.task),
@@ -39,6 +41,8 @@ if cfg.cold_start:
             f"{RUN}/benchmarks/construct_sft.tsv"
         conda:
             ENV
+        resources:
+            **get_data_resources(),
         params:
             *get_code("construct_sft", task=True),
             task=flag("task", cfg.task),
@@ -63,12 +67,14 @@ if cfg.cold_start:
         conda:
             ENV
         threads: cfg.cold_start.train.threads * cfg.cold_start.train.processes
+        resources:
+            **get_train_resources(cfg.cold_start.train),
         params:
             *get_code("train"),
             settings=flag("settings", get_settings(cfg.cold_start.train)),
             seed=flag("seed", cfg.seed),
             state=flag("state", f"{RUN}/state/r0"),
-            launcher=get_launcher(cfg.cold_start.train),
         shell:
-            "{params.launcher} workflow_scripts.train --data {input.data} --model {input.model} {params.settings} "
+            "launch --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes} --threads {threads} -- "
+            "workflow_scripts.train --data {input.data} --model {input.model} {params.settings} "
             "{params.seed} --round 0 {params.state} --output {output} 2>&1 | tee {log}"

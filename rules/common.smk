@@ -15,7 +15,9 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 from workflow_scripts import freeze_prompts, tasks
+from workflow_scripts.core import resources as sizes
 from workflow_scripts.core import shards as prompt_shards
+from workflow_scripts.core import slurm
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ENDPOINT, ConfigError, load as load_config
 from workflow_scripts.core.formats import READABLE
@@ -179,12 +181,6 @@ def get_compared_logps():
     return [f"{RUN}/report/logps_r{n}.json" for n in range(1, cfg.rounds + 1) if not is_imported(n)]
 
 
-def get_launcher(train):
-    """How a training stage is started: by torchrun where it takes several processes."""
-    several = f"torchrun --standalone --nproc-per-node {train.processes} -m"
-    return several if train.processes > 1 else "python -m"
-
-
 def get_metas(wildcards):
     """The meta files that round n has, by version."""
     return {
@@ -231,7 +227,9 @@ def get_settings(section, *left_out):
 
 def get_generate_settings(version):
     """Engine and sampling of one version alone, so that changing another reruns nothing here."""
-    settings = cfg.generate.model_dump(mode="json", exclude={"gpus", "auto", "trigger", "eval", "openai"})
+    settings = cfg.generate.model_dump(
+        mode="json", exclude={"gpus", "tensor_parallel", "auto", "trigger", "eval", "openai"}
+    )
     settings |= {"engine": cfg.generate.engine_of(version), version: getattr(cfg.generate, version).model_dump()}
     if is_api(version):
         settings["openai"] = cfg.generate.openai.model_dump(mode="json", exclude=ENDPOINT)
@@ -251,26 +249,58 @@ def get_code(*stages, task=False):
     return [f"{file} {digest}" for file, digest in code_digests(*modules).items()]
 
 
-##### commands: how a stage is started, which no result depends on, so no params #####
+##### resources and commands: where and how a stage runs, which no result depends on, so no params #####
 
 
-def get_slots(gpus):
-    """Before a local command that needs GPUs: jobs on one machine never share a device."""
-    return f"python -m workflow_scripts.core.gpu_slots {gpus} -- " if gpus else ""
+def by_attempt(sizing, *section):
+    """Memory (MB) and time (minutes) of a job, at each further attempt half as much again."""
+
+    def get(name, attempt):
+        try:
+            return (attempt + 1) * sizing(cfg, *section)[name] // 2
+        except ValueError as error:
+            raise WorkflowError(f"config: {error}")
+
+    return {
+        "mem_mb": lambda wildcards, attempt: get("mem_mb", attempt),
+        "runtime": lambda wildcards, attempt: get("runtime", attempt),
+    }
+
+
+def get_generate_resources(gpus, api):
+    """Of a shard's answers: GPUs where a model here gives them, the endpoint's turn where an API does."""
+    return by_attempt(sizes.of_generation) | {"gpu": gpus, "api": api}
+
+
+def get_data_resources():
+    """Of a stage that holds its inputs in memory as Python objects, and needs no GPU."""
+    memory = lambda wildcards, input, attempt: (attempt + 1) * (1000 + 10 * int(input.size_mb))
+    return {"mem_mb": memory, "runtime": lambda wildcards, attempt: (attempt + 1) * 30}
+
+
+def get_train_resources(train):
+    """Of a training stage: a GPU per process. On several nodes, srun starts it: the plugin calls that mpi."""
+    asked = by_attempt(sizes.of_training, train) | {"processes": train.processes, "nodes": train.nodes}
+    if train.nodes == 1:
+        return asked | {"gpu": train.processes}
+    return asked | {"gpu": 0, "mpi": "srun", "tasks": train.nodes, "slurm_extra": f"--gpus-per-node={train.processes}"}
 
 
 def get_generate_command():
-    """`generate`, under the Python of its engine's environment, with the endpoint's limits and the run's account."""
-    python = cfg.python.get("vllm", "python") if is_vllm() else "python"
-    command = f"{get_slots(cfg.generate.gpus)}{shlex.quote(python)} -m workflow_scripts.generate"
+    """`generate GPUS …`, under the Python of its engine's environment, with the endpoint's limits and the account."""
+    python = flag("python", cfg.python["vllm"]) if is_vllm() and "vllm" in cfg.python else ""
+    command = f'launch --gpus "$1" {python} -- workflow_scripts.generate'
+    if cfg.generate.tensor_parallel:
+        command += f" {flag('tensor-parallel', cfg.generate.tensor_parallel)}"
     if cfg.generate.openai:
         limits = cfg.generate.openai.model_dump(mode="json", include=ENDPOINT)
         command += f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/requests')}"
-    return command
+    return f'{command} "${{@:2}}"'
 
 
 prefix = f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(str(workflow.basedir))} {exported}; "
-prefix += f'generate() {{ {get_generate_command()} "$@"; }}; '
+prefix += 'launch() { python -m workflow_scripts.core.launch "$@"; }; '
+prefix += f"generate() {{ {get_generate_command()}; }}; "
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 

@@ -14,6 +14,8 @@ rule construct_meta:
         f"{RUN}/benchmarks/construct_meta/r{{n}}_{{version}}.tsv"
     conda:
         ENV
+    resources:
+        **get_data_resources(),
     params:
         *get_code("construct_meta", task=True),
         task=flag("task", cfg.task),
@@ -39,6 +41,8 @@ if not cfg.data.source:
             f"{RUN}/benchmarks/construct_data/r{{n}}.tsv"
         conda:
             ENV
+        resources:
+            **get_data_resources(),
         params:
             *get_code("construct_data", task=True),
             task=flag("task", cfg.task),
@@ -80,6 +84,8 @@ else:
             f"{RUN}/benchmarks/import_data.tsv"
         conda:
             ENV
+        resources:
+            **get_data_resources(),
         params:
             *get_code("import_data", task=True),
             task=flag("task", cfg.task),

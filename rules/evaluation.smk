@@ -16,8 +16,7 @@ use rule generate as generate_eval with:
     wildcard_constraints:
         n=r"\d+",
     resources:
-        gpu=cfg.generate.gpus,
-        api=0,
+        **get_generate_resources(gpus=cfg.generate.gpus, api=0),
     params:
         *get_code("generate", task=True),
         engine=get_engine_code("eval"),
@@ -42,6 +41,8 @@ rule evaluate:
         f"{RUN}/benchmarks/evaluate/r{{n}}.tsv"
     conda:
         ENV
+    resources:
+        **get_data_resources(),
     params:
         *get_code("evaluate", task=True),
         task=flag("task", cfg.task),
@@ -68,6 +69,8 @@ rule compare_logps:
         f"{RUN}/benchmarks/compare_logps/r{{n}}.tsv"
     conda:
         ENV
+    resources:
+        **get_data_resources(),
     params:
         *get_code("compare_logps"),
     shell:

@@ -14,6 +14,8 @@ if not SOURCES:
             f"{RUN}/benchmarks/freeze_prompts.tsv"
         conda:
             ENV
+        resources:
+            **get_data_resources(),
         params:
             *get_code("freeze_prompts", task=True),
             task=flag("task", cfg.task),

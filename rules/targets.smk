@@ -36,6 +36,16 @@ for target in asked:
         )
 
 
+# Beside the jobs of an earlier driver that was killed, nothing is submitted.
+onstart:
+    remote = next((job for job in workflow.dag.needrun_jobs() if not job.is_local), None)
+    if remote and (run := getattr(workflow.scheduler.get_executor(remote), "run_uuid", None)):  # Slurm's
+        try:
+            slurm.claim(Path(f"{RUN}/slurm_run.txt"), run)
+        except BadInput as error:
+            raise WorkflowError(str(error))
+
+
 onsuccess:
     if glob.glob(f"{RUN}/evaluation/r*.json") and (named or set(asked) <= {"all", "report"}):
         shell(f"python -m workflow_scripts.report --run {RUN} || true")

@@ -16,14 +16,17 @@ rule logp:
         f"{RUN}/benchmarks/logp/r{{n}}_{{shard}}.tsv"
     conda:
         ENV
-    threads: cfg.logp.threads
+    threads: cfg.logp.threads * max(1, cfg.logp.gpus)
+    resources:
+        **by_attempt(sizes.of_scoring),
+        gpu=cfg.logp.gpus,
     params:
         *get_code("logp"),
-        settings=flag("settings", get_settings(cfg.logp)),
+        settings=flag("settings", get_settings(cfg.logp, "gpus")),
         sampling=get_sampling_flags(),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/logp/r{wildcards.n}"),
     shell:
-        "python -m workflow_scripts.logp {params.settings} {params.sampling} "
+        "launch --gpus {resources.gpu} -- workflow_scripts.logp {params.settings} {params.sampling} "
         "--data {input.data} --model {input.model} --shard {wildcards.shard} "
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"
 
@@ -44,7 +47,7 @@ if not cfg.data.source:
             f"{RUN}/benchmarks/ref_logp/r{{n}}_{{shard}}.tsv"
         params:
             *get_code("logp"),
-            settings=flag("settings", get_settings(cfg.logp)),
+            settings=flag("settings", get_settings(cfg.logp, "gpus")),
             sampling=get_sampling_flags(),
             ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/ref_logp/r{wildcards.n}"),
 
@@ -61,9 +64,13 @@ rule train:
         f"{RUN}/logs/train/r{{n}}.log",
     benchmark:
         f"{RUN}/benchmarks/train/r{{n}}.tsv"
+    wildcard_constraints:
+        n=r"[1-9]\d*",  # a job on a cluster knows its own rule alone, and would make round 0 by it too
     conda:
         ENV
     threads: cfg.train.threads * cfg.train.processes
+    resources:
+        **get_train_resources(cfg.train),
     params:
         *get_code("train"),
         settings=flag("settings", get_settings(cfg.train)),
@@ -71,13 +78,8 @@ rule train:
         rounds=flag("rounds", cfg.rounds) if cfg.train.schedule_over == "rounds" else "",
         state=lambda wildcards: flag("state", f"{RUN}/state/r{wildcards.n}"),
         logps=get_logp_flags,
-        launcher=get_launcher(cfg.train),
     shell:
-        "{params.launcher} workflow_scripts.train {params.settings} {params.seed} {params.rounds} --data {input.data} "
+        "launch --gpus {resources.gpu} --processes {resources.processes} --nodes {resources.nodes} --threads {threads} -- "
+        "workflow_scripts.train {params.settings} {params.seed} {params.rounds} --data {input.data} "
         "{params.logps} --model {input.model} --round {wildcards.n} {params.state} "
         "--output {output} 2>&1 | tee {log}"
-
-
-if cfg.cold_start:
-
-    ruleorder: cold_start > train

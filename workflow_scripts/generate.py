@@ -20,6 +20,7 @@ from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ENDPOINT, Generate, settings_help
+from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import render
@@ -113,7 +114,7 @@ def foreign(state: dict, task, tokenizer) -> dict:
     return {"tokens": tokens, "mask": mask, "logps": [], "finish": state["finish"]}
 
 
-def sampled(jobs: list[dict], engine, task, sandbox, args, settings: dict) -> list[dict]:
+def sampled(jobs: list[dict], engine, task, sandbox, args, settings: dict, copies: Copies) -> list[dict]:
     """All conversations with the policy, batch by batch through the ledger."""
     sampling, size = settings[args.version], settings["batch_size"]
     drawn = {key: value for key, value in sampling.items() if key not in ("samples", "engine")}
@@ -127,6 +128,7 @@ def sampled(jobs: list[dict], engine, task, sandbox, args, settings: dict) -> li
         Ledger(args.ledger or f"{args.output}.ledger", args.shard),
         [order[i : i + size] for i in range(0, len(order), size)],
         f"generate {args.version} {args.shard}",
+        copies,
     )
 
 
@@ -142,6 +144,7 @@ def read_arguments():
     parser.add_argument("--seed", default="0", help="seed of the round: equal seeds give equal answers")
     parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
+    parser.add_argument("--tensor-parallel", type=int, help="GPUs of one copy of the model; all visible ones if unset")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished conversations; beside the output by default")
     parser.add_argument("--requests", help="folder of paid requests and what they cost; beside the output by default")
@@ -168,6 +171,7 @@ def main() -> None:
             engine = engines.load("openai", settings=settings["openai"], ledger=paid, purpose=purpose, **common)
             tokenizer, policy = AutoTokenizer.from_pretrained(model), "foreign"
         else:
+            copies = Copies(args.tensor_parallel if settings["engine"] == "vllm" else 1)
             engine = engines.load(settings["engine"], model=model, settings=settings, **common)
             tokenizer, policy = engine.tokenizer, policy_digest(args.model)
         jobs = []
@@ -179,7 +183,7 @@ def main() -> None:
             good = [(job, state) for job, state in zip(jobs, states) if not state["rejected"]]
             answers = [(job, foreign(state, task, tokenizer)) for job, state in good]
         else:
-            answers = list(zip(jobs, sampled(jobs, engine, task, sandbox, args, settings)))
+            answers = list(zip(jobs, sampled(jobs, engine, task, sandbox, args, settings, copies)))
     results = [answered(job, state, policy, tokenizer) for job, state in answers]
     conserve("generate", len(jobs), len(results), len(rejects))
     publish(args, settings, engine, policy, records, results, rejects, time.time() - started)

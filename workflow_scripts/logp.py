@@ -13,6 +13,7 @@ from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import Logp, settings_help
+from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import file_digest, write_manifest, write_usage
 from workflow_scripts.core.records import conserve, read_json, read_records, shard_of, write_pickle
@@ -47,6 +48,7 @@ def main() -> None:
     shards, rank = map(int, args.shard.split("_"))
     rows = [row | {"uid": row["qid"]} for row in read_records(args.data) if shard_of(row["qid"], shards) == rank]
 
+    copies = Copies(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_policy(model_folder(args.model), "float32").eval().to(device)
     lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
@@ -62,6 +64,7 @@ def main() -> None:
             Ledger(args.ledger or f"{args.output}.ledger", args.shard),
             bins.pack(range(len(rows)), lengths, settings["tokens_per_bin"]),
             f"logp {args.shard}",
+            copies,
         )
     conserve("logp", len(rows), len(values), 0)
     write_pickle(args.output, {row["uid"]: np.asarray(v, dtype=np.float32) for row, v in zip(rows, values)})

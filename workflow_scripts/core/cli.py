@@ -8,12 +8,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from workflow_scripts.core.copies import NUMBER
+from workflow_scripts.core.deadline import STATUS, OutOfTime
 from workflow_scripts.core.records import BadInput
 
 
 def say(text: str) -> None:
     """A line for the log; of several processes, the first one's."""
-    if not int(os.environ.get("RANK", 0)):
+    if not int(os.environ.get("RANK", 0)) and NUMBER not in os.environ:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -23,7 +25,7 @@ def progress(iterable=None, *, total: int, desc: str, unit: str, disable: bool =
 
     patience = 0.2 if sys.stderr.isatty() else 5.0
     pace = {"mininterval": patience, "maxinterval": 2 * patience}
-    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable, **pace)
+    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or NUMBER in os.environ, **pace)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -44,6 +46,9 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(main() or 0)
     except BadInput as error:
         sys.exit(f"error: {error}")
+    except OutOfTime as error:
+        say(f"{error}; exit status {STATUS}: the same command goes on from here")
+        sys.exit(STATUS)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
         sys.exit(f"error: --settings: {'; '.join(faults)}")

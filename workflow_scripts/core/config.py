@@ -102,6 +102,7 @@ class Model(Section):
 
     path: str | None = None  # a folder, or a name on the Hugging Face hub
     revision: str | None = None
+    parameters: PositiveFloat | None = None  # such as 7e9, of a model on the hub: sizes what is asked of a cluster
     scratch: Scratch | None = None
 
     @model_validator(mode="after")
@@ -147,7 +148,8 @@ class Train(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are float32
     gradient_checkpointing: bool = False  # less memory, a third more work
     deepspeed: DeepSpeed | None = None
-    processes: PositiveInt = 1  # started by torchrun on this machine, one per GPU
+    processes: PositiveInt = 1  # on each node, started by torchrun, one per GPU
+    nodes: PositiveInt = 1  # of a Slurm job; more than one needs Slurm
     save_steps: PositiveInt = 100  # updates between two saved states
     threads: PositiveInt = 2  # CPU threads per process; equal threads give equal bits
 
@@ -253,7 +255,8 @@ class Generate(Section):
     batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: PositiveInt = 1
-    gpus: NonNegativeInt = 0  # per job; vllm splits the model over them
+    gpus: NonNegativeInt = 1  # per job, where there are any
+    tensor_parallel: PositiveInt | None = None  # vllm: GPUs that one copy of the model is split over; all by default
     openai: OpenAI | None = None  # the endpoint, where the engine is openai
 
     def engine_of(self, version: str) -> str:
@@ -331,6 +334,7 @@ class Logp(Section):
 
     tokens_per_bin: PositiveInt = 16384
     dtype: Literal["float32", "bfloat16"] = "float32"
+    gpus: NonNegativeInt = 1  # per job, where there are any; each scores a part of the shard
     threads: PositiveInt = 1
 
 
@@ -374,6 +378,13 @@ class Config(Section):
                     raise ValueError("generate.openai: the engine openai needs `base_url` and `model`")
                 if getattr(self.generate, version).top_k:
                     raise ValueError(f"generate.{version}.top_k: the OpenAI protocol has none; set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def copies_fit(self):
+        gpus, split = self.generate.gpus, self.generate.tensor_parallel
+        if split and gpus and gpus % split:
+            raise ValueError(f"generate.gpus {gpus} is no multiple of generate.tensor_parallel {split}")
         return self
 
     @model_validator(mode="after")

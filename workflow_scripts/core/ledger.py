@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workflow_scripts.core.cli import progress, say
+from workflow_scripts.core.copies import Copies
+from workflow_scripts.core.deadline import OutOfTime, Pace
 from workflow_scripts.core.records import digest
 
 
@@ -70,23 +72,29 @@ def map_records(
     ledger: Ledger | None,
     batches: Sequence[Sequence[int]],
     desc: str,
+    copies: Copies | None = None,
 ) -> list[object]:
     """compute() over `jobs`, batch by batch, skipping what the ledger holds; results in the jobs' order.
 
     `determines` gives the JSON value that a job's result depends on (the job's own part of its key); `batches`
-    are lists of positions that cover `jobs`. Results must survive JSON.
+    are lists of positions that cover `jobs`; of several `copies` of this process, each does a part of them. Results
+    must survive JSON. With a ledger, OutOfTime is raised where another batch may not end before the job's time is up.
     """
     keys = [digest(determines(job)) for job in jobs]
     results = ledger.find(keys) if ledger else {}
-    todo = [[i for i in batch if keys[i] not in results] for batch in batches]
-    missing = sum(map(len, todo))
+    planned = copies.part(batches) if copies else batches  # of the whole plan, which all copies agree on
+    todo = [[i for i in batch if keys[i] not in results] for batch in planned]
+    total, missing = sum(map(len, planned)), sum(map(len, todo))
     if jobs and results:
         first = next((jobs[i].get("uid", keys[i]) for batch in todo for i in batch), None)
         where = f"going on at record {first}" if first else "nothing is left to compute"
-        say(f"{desc}: {len(jobs) - missing} of {len(jobs)} records are in the ledger, {where}")
-    with progress(total=len(jobs), desc=desc, unit="record") as bar:
-        bar.update(len(jobs) - missing)
-        for batch in filter(None, todo):
+        say(f"{desc}: {total - missing} of {total} records are in the ledger, {where}")
+    pace = Pace()
+    with progress(total=total, desc=desc, unit="record") as bar:
+        bar.update(total - missing)
+        for number, batch in enumerate(filter(None, todo)):
+            if number and ledger and pace.is_over():  # the first one is always done, so that there is headway
+                raise OutOfTime(f"{desc}: time is nearly up; what is finished is in the ledger")
             values = compute([jobs[i] for i in batch])
             if len(values) != len(batch):
                 raise AssertionError(f"{desc}: {len(batch)} records in, {len(values)} results out")
@@ -95,4 +103,7 @@ def map_records(
             # as the ledger would give them back, so that a resumed run sees the very same values
             results |= {keys[i]: json.loads(json.dumps(value)) for i, value in zip(batch, values)}
             bar.update(len(batch))
+    if copies:
+        copies.join()
+        results |= ledger.find([key for key in keys if key not in results])
     return [results[key] for key in keys]

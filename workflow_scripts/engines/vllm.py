@@ -2,7 +2,7 @@
 
 Every turn of a conversation is submitted anew, with its earlier turns in the prefix cache. Seeds are per request; the
 answers of two runs agree up to floating point, since vLLM composes its batches as memory allows. More GPUs than one
-copy of the model needs are used by more shards at a time.
+copy of the model needs hold further copies (`core/copies.py`), or take more shards at a time.
 """
 
 import os

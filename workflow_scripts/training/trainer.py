@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, get_schedule
 
 from workflow_scripts.core.cli import progress, say
 from workflow_scripts.core.config import Train
+from workflow_scripts.core.deadline import OutOfTime, Pace, deadline
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
 from workflow_scripts.training.flops import forward_flops, peak_flops
@@ -33,7 +34,7 @@ class RoundTrainer(Trainer):
 
     def __init__(self, *, settings: Train, temperature: float, first: int, total: int, moments: str | None, **kwargs):
         self.settings, self.temperature, self.first, self.total = settings, temperature, first, total
-        self.moments, self.stopped = moments, None
+        self.moments, self.stopped, self.out_of_time = moments, None, False
         super().__init__(data_collator=lambda items: items[0], **kwargs)
         self.objective, self.unit = OBJECTIVES[settings.objective], UNIT[settings.objective]
         self.sums = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
@@ -151,10 +152,11 @@ class RoundTrainer(Trainer):
 
 
 class Watch(TrainerCallback):
-    """A progress bar, a mark on each saved state that is whole, and the end where the ratios say so."""
+    """A progress bar, a mark on each saved state that is whole, and the end where the ratios or the clock say so."""
 
     def __init__(self, trainer: RoundTrainer):
-        self.trainer = trainer
+        self.trainer, self.pace = trainer, Pace()
+        self.saving = 0.0  # seconds that the slowest save took
 
     def on_train_begin(self, args, state, control, **_):
         self.bar = progress(total=state.max_steps, desc="train", unit="update", disable=not state.is_world_process_zero)
@@ -171,6 +173,15 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
         if control.should_training_stop or state.global_step == state.max_steps:
             control.should_log = True  # the last updates belong to the history too
+        elif self.is_time_up():
+            self.trainer.out_of_time = control.should_save = control.should_training_stop = True
+        self.stepped = time.monotonic()
+
+    def is_time_up(self) -> bool:
+        """Whether another update and a save may not end in time, for some rank."""
+        if deadline() == math.inf:
+            return False
+        return self.trainer.over_ranks([float(self.pace.is_over(2 * self.saving))])[0] > 0
 
     def on_log(self, args, state, control, logs=None, **_):
         if logs and "loss" in logs:
@@ -182,6 +193,7 @@ class Watch(TrainerCallback):
             os.sync()  # the mark must not survive a power cut that its state does not
             mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
             mark.write_text(json.dumps(self.trainer.stopped))
+        self.saving = max(self.saving, time.monotonic() - self.stepped)
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
@@ -220,7 +232,10 @@ def prepared(
 
 
 def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options) -> RoundTrainer:
-    """Train, resuming from `state` if a run was cut off there (options as `prepared` has them)."""
+    """Train, resuming from `state` if a run was cut off there (options as `prepared` has them).
+
+    Raises OutOfTime, after a save, where the job's time is nearly up.
+    """
     trainer, resume = prepared(model, rows, settings, state=state, **options), last_state(state)
     if resume:
         if stopped := json.loads((resume / COMPLETE).read_text()):  # it had come to its end: nothing is left to do
@@ -229,6 +244,9 @@ def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options)
             del trainer.train_dataset.planned[stopped["update"] * per_update :]
         say(f"train: going on from update {resume.name.split('-')[1]} of {trainer.args.max_steps} ({resume})")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.out_of_time:
+        done = f"{trainer.state.global_step} of {trainer.args.max_steps}"
+        raise OutOfTime(f"train: time is nearly up, update {done} is saved")
     return trainer
 
 
