@@ -1,81 +1,72 @@
 #!/usr/bin/env bash
-# slurm.sh - bring up a throw-away multi-node Slurm with fake GPUs on ONE Debian 12 host
-# (no systemd, no cgroups, no real GPU).  Idempotent: a second run is a no-op when healthy.
+# A throw-away Slurm on one Debian machine: four nodes of two fake GPUs each, without systemd, cgroups or real GPUs.
 #
-#   sudo ./slurm.sh            # up       (installs packages when missing)
-#   sudo ./slurm.sh down       # stop everything this script started (by pid file)
-#   sudo ./slurm.sh status
-#
-# knobs (environment):
-#   SL_NODES=4 SL_GPUS=2 SL_CPUS=8 SL_MEM=16000
-#   SL_DIR=/var/tmp/roundhouse-slurm
+#   tests/slurm.sh         # up, as root; installs Debian's packages where they are missing
+#   tests/slurm.sh down    # stops all that it started
+#   tests/slurm.sh node 2  # starts node n2's daemon again
 set -euo pipefail
-SL_DIR=${SL_DIR:-/var/tmp/roundhouse-slurm}
-SL_NODES=${SL_NODES:-4}; SL_GPUS=${SL_GPUS:-2}; SL_CPUS=${SL_CPUS:-8}; SL_MEM=${SL_MEM:-16000}
+
+DIR=/var/tmp/roundhouse-slurm NODES=4 GPUS=2 CPUS=4 MEMORY=24000
 HOST=$(hostname -s)
-export SLURM_CONF=/etc/slurm/slurm.conf
+CONF=/etc/slurm/slurm.conf
+
 say() { printf '[slurm] %s\n' "$*"; }
+fail() { say "$*"; exit 1; }
 alive() { [[ -s $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
 retry() { local n=$1; shift; for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.25; done; return 1; }
+nodes_up() { sinfo -h -N -o '%N %t' | sort -u | awk '$2 ~ /^(idle|mix|alloc)$/' | wc -l; }
+all_up() { [[ $(nodes_up) -ge $NODES ]]; }
 
 down() {
-  local p
-  for p in $(seq 1 64 | sed 's/.*/slurmd-n&/') slurmctld munged; do
-    if alive "$SL_DIR/run/$p.pid"; then
-      say "stopping $p ($(cat "$SL_DIR/run/$p.pid"))"; kill "$(cat "$SL_DIR/run/$p.pid")" || true
-      for _ in $(seq 80); do alive "$SL_DIR/run/$p.pid" || break; sleep 0.25; done
+  local name
+  for name in $(seq -f 'slurmd-n%g' $NODES) slurmctld munged; do
+    if alive "$DIR/run/$name.pid"; then
+      kill "$(cat "$DIR/run/$name.pid")" || true
+      for _ in $(seq 80); do alive "$DIR/run/$name.pid" || break; sleep 0.25; done
     fi
-    rm -f "$SL_DIR/run/$p.pid"
+    rm -f "$DIR/run/$name.pid"
   done
 }
-case ${1:-up} in
-  down) down; exit 0;;
-  status) sinfo -N -o '%N %t %c %m %G'; exit 0;;
-  up) ;;
-  *) echo "usage: $0 [up|down|status]" >&2; exit 2;;
-esac
 
-if [[ -e $SLURM_CONF ]] && ! grep -q '^ClusterName=roundhouse$' "$SLURM_CONF"; then
-  say "$SLURM_CONF belongs to another cluster: not touching it"; exit 1
-fi
-[[ $EUID -eq 0 ]] || { say "run me as root"; exit 1; }
+install() {
+  local missing=() package
+  for package in munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins; do
+    dpkg -s $package >/dev/null 2>&1 || missing+=($package)
+  done
+  ((${#missing[@]})) || return 0
+  say "installing ${missing[*]}"
+  # where there is an init system, packages would start daemons of their own
+  local policy=/usr/sbin/policy-rc.d made=
+  [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; made=1; }
+  apt-cache show ${missing[0]} >/dev/null 2>&1 || apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ${missing[*]} >/dev/null
+  [[ $made ]] && rm -f $policy
+}
 
-# --- packages ---------------------------------------------------------------
-pkgs=(munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins)
-miss=(); for p in "${pkgs[@]}"; do dpkg -s "$p" >/dev/null 2>&1 || miss+=("$p"); done
-if ((${#miss[@]})); then
-  say "installing ${miss[*]}"
-  # keep the packages from starting their own daemons where there is an init system
-  if [[ ! -e /usr/sbin/policy-rc.d ]]; then
-    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; rmpol=1
-  fi
-  apt-cache show "${miss[0]}" >/dev/null 2>&1 || apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${miss[@]}" >/dev/null
-  [[ ${rmpol:-} ]] && rm -f /usr/sbin/policy-rc.d
-fi
-
-# --- directories, fake GPU device files, configuration ------------------------
-mkdir -p "$SL_DIR"/{run,log,state,dev,munge} /etc/slurm /run/munge
-for i in $(seq "$SL_NODES"); do mkdir -p "$SL_DIR/spool/n$i"; done
-for g in $(seq 0 $((SL_GPUS - 1))); do [[ -c $SL_DIR/dev/nvidia$g ]] || mknod "$SL_DIR/dev/nvidia$g" c 1 3; done
-chown munge: /run/munge "$SL_DIR/munge"; chmod 755 /run/munge
-
-cat >/etc/slurm/slurm.conf.new <<CONF
+configure() {
+  mkdir -p $DIR/{run,log,state,dev,munge} /etc/slurm /run/munge
+  local i
+  for i in $(seq $NODES); do mkdir -p $DIR/spool/n$i; done
+  for i in $(seq 0 $((GPUS - 1))); do [[ -c $DIR/dev/nvidia$i ]] || mknod $DIR/dev/nvidia$i c 1 3; done
+  for i in $(seq $NODES); do getent hosts n$i >/dev/null || echo "127.0.0.1 n$i" >>/etc/hosts; done
+  chown munge: /run/munge $DIR/munge
+  chmod 755 /run/munge
+  cat >$CONF.new <<END
 ClusterName=roundhouse
 SlurmctldHost=$HOST(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=/run/munge/munge.socket.2
+AuthInfo=socket=/run/munge/munge.socket.2,cred_expire=30
 SlurmctldPort=16817
 SlurmdPort=16818
-SlurmctldPidFile=$SL_DIR/run/slurmctld.pid
-SlurmdPidFile=$SL_DIR/run/slurmd-%n.pid
-SlurmctldLogFile=$SL_DIR/log/slurmctld.log
-SlurmdLogFile=$SL_DIR/log/slurmd-%n.log
-SlurmdSpoolDir=$SL_DIR/spool/%n
-StateSaveLocation=$SL_DIR/state
+SlurmctldPidFile=$DIR/run/slurmctld.pid
+SlurmdPidFile=$DIR/run/slurmd-%n.pid
+SlurmctldLogFile=$DIR/log/slurmctld.log
+SlurmdLogFile=$DIR/log/slurmd-%n.log
+SlurmdSpoolDir=$DIR/spool/%n
+StateSaveLocation=$DIR/state
 ReturnToService=2
 MpiDefault=none
 SwitchType=switch/none
@@ -83,7 +74,6 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=2
-JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerType=sched/backfill
@@ -100,50 +90,58 @@ BatchStartTimeout=20
 MinJobAge=300
 GresTypes=gpu
 SlurmdParameters=config_overrides
-LaunchParameters=use_interactive_step
-$(if ((SL_DBD)); then cat <<X
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort=16819
-AccountingStoreFlags=job_comment
-AccountingStorageTRES=gres/gpu
-X
-else echo AccountingStorageType=accounting_storage/none; fi)
-NodeName=DEFAULT CPUs=$SL_CPUS RealMemory=$SL_MEM Gres=gpu:fake:$SL_GPUS State=UNKNOWN
-$(for i in $(seq "$SL_NODES"); do echo "NodeName=n$i NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((17000 + i)) Feature=f$i"; done)
-PartitionName=gpu   Nodes=ALL Default=YES MaxTime=7-0 State=UP PriorityTier=1  PreemptMode=REQUEUE
+AccountingStorageType=accounting_storage/none
+NodeName=DEFAULT CPUs=$CPUS RealMemory=$MEMORY Gres=gpu:fake:$GPUS State=UNKNOWN
+$(for i in $(seq $NODES); do echo "NodeName=n$i NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((17000 + i))"; done)
+PartitionName=gpu    Nodes=ALL Default=YES MaxTime=7-0 State=UP PriorityTier=1  PreemptMode=REQUEUE
 PartitionName=urgent Nodes=ALL Default=NO  MaxTime=7-0 State=UP PriorityTier=10 PreemptMode=OFF
-CONF
-cat >/etc/slurm/gres.conf <<CONF
+END
+  cat >/etc/slurm/gres.conf <<END
 AutoDetect=off
-$(for i in $(seq "$SL_NODES"); do echo "NodeName=n$i Name=gpu Type=fake File=$SL_DIR/dev/nvidia[0-$((SL_GPUS - 1))]"; done)
-CONF
-changed=0; cmp -s /etc/slurm/slurm.conf.new /etc/slurm/slurm.conf || changed=1
-mv /etc/slurm/slurm.conf.new /etc/slurm/slurm.conf
-((changed)) && { say "configuration changed: restarting"; down; }
+$(for i in $(seq $NODES); do echo "NodeName=n$i Name=gpu Type=fake File=$DIR/dev/nvidia[0-$((GPUS - 1))]"; done)
+END
+  if ! cmp -s $CONF.new $CONF; then down; fi
+  mv $CONF.new $CONF
+}
 
-# fake node names must resolve for torchrun's MASTER_ADDR
-for i in $(seq "$SL_NODES"); do getent hosts "n$i" >/dev/null || echo "127.0.0.1 n$i" >>/etc/hosts; done
-
-# --- munge ------------------------------------------------------------------
-[[ -s /etc/munge/munge.key ]] || { dd if=/dev/urandom of=/etc/munge/munge.key bs=128 count=1 status=none
-  chown munge: /etc/munge/munge.key; chmod 400 /etc/munge/munge.key; }
-if ! munge -n >/dev/null 2>&1; then
+start_munge() {
+  munge -n >/dev/null 2>&1 && return
+  [[ -s /etc/munge/munge.key ]] || dd if=/dev/urandom of=/etc/munge/munge.key bs=128 count=1 status=none
+  chown munge: /etc/munge/munge.key
+  chmod 400 /etc/munge/munge.key
   setpriv --reuid munge --regid munge --clear-groups -- /usr/sbin/munged --force \
-    --socket=/run/munge/munge.socket.2 --pid-file="$SL_DIR/munge/munged.pid" \
-    --log-file="$SL_DIR/munge/munged.log" --seed-file="$SL_DIR/munge/seed"
-  retry 40 munge -n || { say "munged did not start"; exit 1; }
-  cp "$SL_DIR/munge/munged.pid" "$SL_DIR/run/munged.pid"
-fi
+    --socket=/run/munge/munge.socket.2 --pid-file=$DIR/munge/munged.pid \
+    --log-file=$DIR/munge/munged.log --seed-file=$DIR/munge/seed
+  retry 40 munge -n || fail "munged did not start"
+  cp $DIR/munge/munged.pid $DIR/run/munged.pid
+}
 
-# --- controller and one slurmd per fake node --------------------------------------
-alive "$SL_DIR/run/slurmctld.pid" || { /usr/sbin/slurmctld; retry 80 scontrol ping || { say "slurmctld did not start"; tail -5 "$SL_DIR/log/slurmctld.log"; exit 1; }; }
-for i in $(seq "$SL_NODES"); do
-  alive "$SL_DIR/run/slurmd-n$i.pid" || /usr/sbin/slurmd -N "n$i"
-done
-up() { sinfo -h -N -o '%N %t' | sort -u | awk '$2 ~ /^(idle|mix|alloc)$/' | wc -l; }
-for _ in $(seq 80); do [[ $(up) -ge $SL_NODES ]] && break
-  sinfo -h -N -o '%N %t' | awk '$2 ~ /down|drain/ {print $1}' | sort -u | while read -r n; do scontrol update NodeName="$n" State=RESUME 2>/dev/null || true; done
-  sleep 0.25; done
-[[ $(up) -ge $SL_NODES ]] || { say "not all nodes came up"; sinfo -N -l; exit 1; }
-say "up: $(sinfo -h -o '%P %D nodes %t %G' | tr '\n' ';')"
+start_node() { alive "$DIR/run/slurmd-n$1.pid" || /usr/sbin/slurmd -N "n$1"; }
+
+up() {
+  if [[ -e $CONF ]] && ! grep -q '^ClusterName=roundhouse$' $CONF; then
+    fail "$CONF belongs to another cluster: not touching it"
+  fi
+  [[ $EUID -eq 0 ]] || fail "must be run as root: sudo tests/slurm.sh"
+  install
+  configure
+  start_munge
+  alive $DIR/run/slurmctld.pid || /usr/sbin/slurmctld
+  retry 80 scontrol ping || fail "slurmctld did not start: $(tail -5 $DIR/log/slurmctld.log)"
+  local i
+  for i in $(seq $NODES); do start_node "$i"; done
+  for i in $(seq 10); do
+    retry 8 all_up && break
+    sinfo -h -N -o '%N %t' | awk '$2 ~ /down|drain/ {print $1}' | sort -u |
+      while read -r i; do scontrol update NodeName="$i" State=RESUME 2>/dev/null || true; done
+  done
+  all_up || fail "not all nodes came up: $(sinfo -N -l)"
+  say "up: $(sinfo -h -o '%P %D nodes %t %G' | tr '\n' ';')"
+}
+
+case ${1:-up} in
+  up) up ;;
+  down) down ;;
+  node) start_node "$2" ;;
+  *) fail "usage: $0 [up|down|node N]" ;;
+esac

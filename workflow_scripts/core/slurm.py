@@ -29,5 +29,7 @@ def queued(runs: list[str]) -> list[tuple[str, str]]:
     if not runs:
         return []
     command = ["squeue", "--me", "--noheader", f"--name={','.join(runs)}", "--format=%j|%A %T %k"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [tuple(line.split("|", 1)) for line in output.splitlines()]
+    asked = subprocess.run(command, capture_output=True, text=True)
+    if asked.returncode:
+        raise BadInput(f"squeue cannot say whether jobs of an earlier snakemake are left: {asked.stderr.strip()}")
+    return [tuple(line.split("|", 1)) for line in asked.stdout.splitlines()]
