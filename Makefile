@@ -3,13 +3,15 @@
 # make bench   measurements beside other ways to do the same, into benchmarks/out/
 # make test-vllm         the vllm engine on the CPU: a round of the default experiment, in an environment of its own
 # make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
+# make test-slurm        the workflow on a real Slurm of fake nodes, with the faults that clusters have; needs root on Debian
 # make test-trl          our DPO against TRL's
 # make full    everything, at its real numbers
 
 PYTHON ?= python3
 BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vllm test-deepspeed test-trl bench full lint setup
+.PHONY: demo test test-vllm test-deepspeed test-slurm test-trl bench full lint setup
 
 setup: .venv/ready
 
@@ -52,6 +54,12 @@ test-vllm: setup .venv-vllm/ready
 
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/test_train_stage.py $(ONLY)
+
+# On a Slurm of four fake nodes, which needs root on Debian. The whole takes long; ONLY="-m 'not slow'" is short.
+test-slurm: setup
+	$(SUDO) tests/slurm.sh
+	ROUNDHOUSE_SLURM=1 $(BIN)/python -m pytest -s tests/test_slurm.py $(or $(ONLY),-m "slow or not slow"); \
+	    status=$$?; $(SUDO) tests/slurm.sh down; exit $$status
 
 test-trl: .venv-trl/ready
 	.venv-trl/bin/python -m pytest tests/test_against_trl.py

@@ -10,7 +10,18 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "report", "recipes", "config.yaml", "local", "slurm")
+PARTS = (
+    "Snakefile",
+    "rules",
+    "workflow_scripts",
+    "envs",
+    "profiles",
+    "report",
+    "recipes",
+    "config.yaml",
+    "local",
+    "slurm",
+)
 
 
 def tiny_config(**changes) -> dict:

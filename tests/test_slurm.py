@@ -31,7 +31,7 @@ if "-m" in sys.orig_argv:
         file.write(f"{module}|{gpus}|{job}|{os.environ.get('SLURMD_NODENAME', '')}\\n")
 """
 CHECKPOINT = "runs/arithmetic/checkpoints/r1/checkpoint.json"
-QUICK = ("--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "10")
+QUICK = ("--slurm-init-seconds-before-status-checks", "11", "--latency-wait", "10")
 LOST: dict[str, float] = {}
 
 
@@ -65,12 +65,23 @@ def copied(source: Copy, folder: Path) -> OnSlurm:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Copy:
-    """Round 1 without disturbance, on this machine, with a training of half a minute and more."""
+def begun(tmp_path_factory) -> Copy:
+    """Round 0 on this machine, of an experiment whose round 1 trains for a while."""
     config = tiny_config()
     config["shards"] = 1
-    config["train"] |= {"epochs": 1500, "save_steps": 100}
-    copy = Copy(tmp_path_factory.mktemp("trained") / "here", config)
+    config["generate"]["trigger"] = None
+    config["train"] |= {"epochs": 1500, "save_steps": 50}
+    copy = Copy(tmp_path_factory.mktemp("begun") / "here", config)
+    copy.snakemake("runs/arithmetic/checkpoints/r0/checkpoint.json", "runs/arithmetic/prompts/train.parquet")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def trained(begun, tmp_path_factory) -> Copy:
+    """The same after round 1 without disturbance."""
+    copy = Copy.__new__(Copy)
+    copy.folder = tmp_path_factory.mktemp("trained") / "here"
+    shutil.copytree(begun.folder, copy.folder, symlinks=True)
     copy.snakemake(CHECKPOINT)
     return copy
 
@@ -111,12 +122,13 @@ def in_training(copy: OnSlurm) -> tuple[subprocess.Popen, str]:
 
 
 def ends_well(copy: OnSlurm, process: subprocess.Popen, trained: Copy, fault: str, struck: float, saved: float) -> str:
-    """The run ends complete and right, having trained again no more than what was not saved."""
+    """The run ends complete and right: nothing that was finished is done again, nor what training had saved."""
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output[-4000:]
     assert copy.digest() == read_json(trained.folder / CHECKPOINT)["digest"]
     assert "train: going on from update" in copy.path("logs/train/r1.log").read_text()
-    assert {line.split("|")[0] for line in (copy.folder / "starts.txt").read_text().splitlines()} == {"launch", "train"}
+    starts = Counter(line.split("|")[0] for line in (copy.folder / "starts.txt").read_text().splitlines())
+    assert all(count == 1 for stage, count in starts.items() if stage not in ("launch", "train")), starts
     LOST[fault] = struck - saved
     return output
 
@@ -140,6 +152,7 @@ def table():
 # ---------------------------------------------------------------- the literal command
 
 
+@pytest.mark.slow
 def test_a_round_on_slurm_equals_one_on_this_machine(tmp_path, finished):
     """From nothing to round 1; GPU stages see one GPU each, and all others none."""
     copy = OnSlurm(tmp_path / "slurm", tiny_config())
@@ -166,6 +179,7 @@ def test_the_default_experiment_on_slurm_equals_the_demo(tmp_path):
         assert read_json(copy.folder / name)["digest"] == read_json(REPOSITORY / name)["digest"], f"round {n}"
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_process(finished, tmp_path):
     """2 × 2 ranks over gloo, started by one srun: equal figures at every update, and a checkpoint that loads."""
     copy = copied(finished, tmp_path / "slurm")
@@ -185,8 +199,12 @@ def test_two_nodes_train_as_one_process(finished, tmp_path):
 # ---------------------------------------------------------------- faults
 
 
-def test_a_cancelled_job_goes_on(untrained, trained):
-    strike(untrained, trained, "scancel", lambda job: subprocess.run(["scancel", job], check=True))
+def test_a_round_with_a_cancelled_job(begun, trained, tmp_path):
+    """Round 1 by sbatch, its training job cancelled in the middle."""
+    copy = copied(begun, tmp_path / "slurm")
+    strike(copy, trained, "scancel", lambda job: subprocess.run(["scancel", job], check=True))
+    for stage in ("generate", "logp", "train"):
+        assert {len(gpus.split(",")) for gpus, *_ in copy.starts(stage)} == {1}
 
 
 def test_a_killed_driver(untrained, trained):
