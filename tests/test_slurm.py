@@ -229,11 +229,10 @@ def test_a_killed_driver(untrained, trained):
 @pytest.mark.slow
 def test_a_killed_driver_whose_jobs_are_ended(untrained, trained):
     """The other reaction: the line that the refusal says, and the same command again."""
-    process, job = in_training(untrained)
+    process, _ = in_training(untrained)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     untrained.snakemake("--unlock")
-    saved, struck = marks(untrained)[-1].stat().st_mtime, time.time()
     refused = untrained.snakemake(CHECKPOINT, fails=True)
     subprocess.run(refused.split("end them with\n")[1].splitlines()[0].split(), check=True)
     wait_for(lambda: not queue("%A"))

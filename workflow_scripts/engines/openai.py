@@ -21,6 +21,7 @@ import tenacity
 from openai.types.chat import ChatCompletion
 
 from workflow_scripts.core.cli import progress, say
+from workflow_scripts.core.deadline import OutOfTime, deadline
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, digest
 from workflow_scripts.engines import Chat, Reply
@@ -104,7 +105,7 @@ class Engine:
         if self.halt:
             done = sum(key in self.answers for key in wanted)
             kept = f"{done} of {len(wanted)} requests are answered and will not be sent again"
-            raise BadInput(f"{self.purpose}: {self.halt}\n{kept}") from self.halt
+            raise type(self.halt)(f"{self.purpose}: {self.halt}\n{kept}") from self.halt
         return [self._reply(self.answers[self._digest(chat)]) for chat in chats]
 
     def close(self) -> None:
@@ -132,14 +133,17 @@ class Engine:
         try:
             await attempts(self._attempt, key, chat)
             bar.update()
-        except (openai.OpenAIError, Transient, BadInput) as error:
-            self.halt = self.halt or (error if isinstance(error, BadInput) else BadInput(explained(error)))
+        except (openai.OpenAIError, Transient, BadInput, OutOfTime) as error:
+            ends = isinstance(error, (BadInput, OutOfTime))
+            self.halt = self.halt or (error if ends else BadInput(explained(error)))
 
     async def _attempt(self, key: str, chat: Chat) -> None:
         bound = self._bound(chat)
         async with self.slots:
             await self.tokens.wait(_bytes(chat) // 3 + chat.max_tokens)  # as servers estimate it themselves
             await self.requests.wait(1)
+            if time.time() + self.settings["timeout"] > deadline():
+                raise OutOfTime("the job's time is nearly up")
             await self._affordable(bound)
             attempt = uuid.uuid4().hex[:12]
             self._write(attempt, {"asked": key, "cost": bound})
