@@ -67,8 +67,10 @@ test-trl: .venv-trl/ready
 bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.engines
 	$(BIN)/python -m benchmarks.edit_cost
+	$(BIN)/python -m benchmarks.edit_cost --times 20
+	$(BIN)/python -m benchmarks.dry_run
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
-full: test demo test-vllm test-deepspeed test-trl bench
+full: test demo test-slurm test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local verify

@@ -1,11 +1,12 @@
 """What an edit of 1 % of the training prompts costs: requests and seconds, as shares of what the run cost before.
 
     python -m benchmarks.edit_cost [--run runs/arithmetic]
+    python -m benchmarks.edit_cost --times 20     # of so many times the prompts, round 1 alone
 
 Works on a copy of a finished run. Three figures for round 1 up to its log-probs, where the policy is the same and the
 ledger helps: requests, seconds of all its jobs, and seconds that they worked. Starting Python and loading the model is
-most of a job's time in an experiment of this size. Beside them the honest cost of the whole run, since later rounds
-have a new policy and start anew.
+most of a job's time in an experiment of the demo's size, and little in a larger one. Beside them the honest cost of
+the whole run, since later rounds have a new policy and start anew.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet as pq
+import yaml
 
 from benchmarks.common import publish, row
 from workflow_scripts.core.records import read_json
@@ -67,6 +70,18 @@ def generated(run: Path, since: float) -> int:
     return sum(len(json.loads(line)) for path in files for line in open(path))
 
 
+def enlarge(folder: Path, times: int) -> None:
+    """So many times the training questions, more of the levels that have enough different ones."""
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    count = config["prompts"]["train"]["count"]
+    each = sum(count.values()) * (times - 1) // 2
+    config["prompts"]["train"]["count"] = count | {
+        level: count[level] + each for level in ("two_digit_sum", "two_digit_product")
+    }
+    path.write_text(yaml.safe_dump(config))
+
+
 def edit(run: Path) -> tuple[int, int]:
     """Reword 1 % of the training questions; (edited, all)."""
     path = run / "prompts/train.parquet"
@@ -88,29 +103,42 @@ def snakemake(folder: Path, *targets: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="runs/arithmetic", help="a finished run of config.yaml, up to date")
-    parser.add_argument("--first-round-only", action="store_true", help="leave the whole run out")
+    parser.add_argument("--times", type=int, default=1, help="as many prompts as the run has (default: 1)")
     args = parser.parse_args()
     rounds = max(int(path.stem[1:]) for path in Path(args.run).glob("evaluation/r*.json"))
     with tempfile.TemporaryDirectory() as folder:
         run = copied(Path(args.run), Path(folder))
+        logps = [str(path.relative_to(folder)) for path in run.glob("data/offline_*_r1_*_logp/*.pkl")]
+        began = 0.0
+        if args.times > 1:
+            enlarge(Path(folder), args.times)
+            began = time.time()
+            snakemake(Path(folder), *logps)
         before = {
             "requests": answers(run),
-            "jobs": seconds(run, STAGES),
-            "work": working(run),
+            "jobs": seconds(run, STAGES, began),
+            "work": working(run, began),
             "whole run": seconds(run),
         }
         edited, prompts = edit(run)
         stamp = (run / "prompts/train.parquet").stat().st_mtime
-        logps = [str(path.relative_to(folder)) for path in run.glob("data/offline_*_r1_*_logp/*.pkl")]
         snakemake(Path(folder), *logps)
         after = {"requests": generated(run, stamp), "jobs": seconds(run, STAGES, stamp), "work": working(run, stamp)}
-        if not args.first_round_only:
+        if args.times == 1:
             snakemake(Path(folder), f"round{rounds}_checkpoint")
             after["whole run"] = seconds(run, since=stamp)
+    size = f"_of_{prompts}_prompts" if args.times > 1 else ""
     print(f"{edited} of {prompts} prompts edited")
     units = {key: "requests" if key == "requests" else "s" for key in after}
     found = [
-        row(f"edit_of_1_percent_{key.replace(' ', '_')}", after[key], before[key], units[key], "before the edit", "")
+        row(
+            f"edit_of_1_percent_{key.replace(' ', '_')}{size}",
+            after[key],
+            before[key],
+            units[key],
+            "before the edit",
+            "",
+        )
         for key in after
     ]
     publish("edit_cost", [one | {"share": one["ours"] / one["peer"]} for one in found])

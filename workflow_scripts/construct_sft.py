@@ -15,7 +15,7 @@ from workflow_scripts.core.cli import arguments, progress, run, say
 from workflow_scripts.core.config import ColdStart, settings_help
 from workflow_scripts.core.formats import has_solutions, left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.prompts import render
+from workflow_scripts.core.prompts import TEMPLATES, render
 from workflow_scripts.core.records import BadInput, write_pickle, write_rejects
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--settings", required=True, help=settings_help("cold_start"))
-    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--output", required=True, help="the .pkl to write")

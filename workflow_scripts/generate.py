@@ -17,13 +17,13 @@ from transformers import AutoTokenizer
 
 from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
-from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import ENDPOINT, Generate, settings_help
 from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
-from workflow_scripts.core.prompts import render
+from workflow_scripts.core.prompts import TEMPLATES, render
 from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
@@ -140,9 +140,9 @@ def read_arguments():
     parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval"), help="how it is asked")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
     parser.add_argument("--endpoint", default="{}", help="keys of generate.openai that no result depends on, as JSON")
-    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
     parser.add_argument("--seed", default="0", help="seed of the round: equal seeds give equal answers")
-    parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
+    parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
     parser.add_argument("--tensor-parallel", type=int, help="GPUs of one copy of the model; all visible ones if unset")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")

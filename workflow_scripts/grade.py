@@ -11,7 +11,7 @@ answers with code, agreement compares accuracy_any with the verdicts already sto
 import time
 
 from workflow_scripts import tasks
-from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
-    parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}, for the ledger")
+    parser.add_argument("--shard", type=shard, default="1_0", help="{shards}_{this one's rank}, for the ledger")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
     started, task = time.time(), tasks.load(args.task)

@@ -20,6 +20,7 @@ from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import Data, settings_help
 from workflow_scripts.core.formats import left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.prompts import TEMPLATES
 from workflow_scripts.core.records import BadInput, conserve, write_pickle, write_rejects
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks: whose words an answer has")
     parser.add_argument("--settings", required=True, help=settings_help("data"))
-    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
-from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.cli import arguments, progress, run, shard
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_records, record_id, shard_of, write_pickle
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, nargs="+", help=".pkl files, lists of records")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
-    parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
+    parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
     task = tasks.load(args.task)

@@ -14,6 +14,7 @@ from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import ColdStart, Model, settings_help
 from workflow_scripts.core.formats import has_solutions, sft_texts
+from workflow_scripts.core.prompts import TEMPLATES
 from workflow_scripts.core.records import BadInput
 
 TOKENIZER_TEXTS = 20_000
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--settings", required=True, help=settings_help("model"))
     parser.add_argument("--cold-start", help="the config's `cold_start` section as JSON")
-    parser.add_argument("--template", default="deepseek", help="prompt template: deepseek, alpaca or chat")
+    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
-from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import Logp, settings_help
 from workflow_scripts.core.copies import Copies
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=1.0, help="the answers' nucleus, for the passport")
     parser.add_argument("--top-k", type=int, default=0, help="the answers' top-k, for the passport")
     parser.add_argument("--settings", default="{}", help=settings_help("logp"))
-    parser.add_argument("--shard", default="1_0", help="{number of shards}_{this one's rank}")
+    parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--ledger", help="folder of finished rows; beside the output by default")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

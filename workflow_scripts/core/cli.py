@@ -34,6 +34,14 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=command, description=description, formatter_class=Formatter)
 
 
+def shard(text: str) -> str:
+    """The type of `--shard`: "4_0" is the first of four."""
+    count, _, rank = text.partition("_")
+    if not (count.isdigit() and rank.isdigit() and int(rank) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard: 4_0 is the first of four, 4_3 the last")
+    return text
+
+
 class Formatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action):
         shown = action.default not in (None, argparse.SUPPRESS, False)

@@ -282,6 +282,7 @@ class Source(Section):
     file: str  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
     format: Literal["rewarded", "preference", "sft"]
     split: str = "train"  # of a data set that has several
+    revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
     prompt_key: str | None = None  # prompt_pretokenized if rewarded, prompt if preference
     response_key: str = "unprocessed_response"  # rewarded
     reward_key: str = "accuracy"  # rewarded
@@ -295,7 +296,7 @@ class Source(Section):
             "rewarded": ("prompt_key", "response_key", "reward_key"),
             "preference": ("prompt_key", "chosen_key", "rejected_key"),
         }[self.format]
-        for name in sorted(set(type(self).model_fields) - {"file", "format", "split", *used}):
+        for name in sorted(set(type(self).model_fields) - {"file", "format", "split", "revision", *used}):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"`{name}` means nothing to format {self.format}; it has {', '.join(used) or 'no keys'}"

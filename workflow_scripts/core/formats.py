@@ -32,7 +32,7 @@ READABLE = (".jsonl", ".json", ".csv", ".parquet", ".pkl")
 # ---------------------------------------------------------------- reading
 
 
-def read_source(file: str, split: str) -> Iterator[dict]:
+def read_source(file: str, split: str, revision: str | None = None) -> Iterator[dict]:
     """Stream the records of a file, of a folder that `datasets` saved or can read, or of a data set on the hub."""
     if Path(file).is_file():
         yield from read_records(file)
@@ -46,7 +46,7 @@ def read_source(file: str, split: str) -> Iterator[dict]:
         if any((Path(file) / name).is_file() for name in ("state.json", "dataset_dict.json")):
             found = datasets.load_from_disk(file)
         else:
-            found = datasets.load_dataset(file)
+            found = datasets.load_dataset(file, revision=revision)
     except (OSError, ValueError) as error:  # what datasets raises for missing, unreachable and unreadable data
         raise BadInput(f"{file}: neither a file here nor a data set that can be loaded ({error})") from None
     if isinstance(found, datasets.DatasetDict):
@@ -245,7 +245,7 @@ def read_rows(source: dict, tokenizer, template: str, segments: Callable) -> tup
     if tokenizer.eos_token is None:
         raise BadInput("the tokenizer has no EOS token, so nothing can say where an answer ends")
     rows, rejects, seen, number = [], [], Counter(), 0
-    records = read_source(source["file"], source["split"])
+    records = read_source(source["file"], source["split"], source["revision"])
     for number, record in enumerate(progress(records, total=None, desc=source["format"], unit="record"), 1):
         if number == 1:  # in the first record the columns are wrong, in a later one the record
             found = set(record)
