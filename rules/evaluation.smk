@@ -87,7 +87,7 @@ rule report:
         table=report(
             f"{RUN}/report/rounds.csv",
             category="Rounds",
-            labels={"figure": "accuracy and code share by round"},
+            labels={"figure": "figures by round"},
             caption="../report/rounds.rst",
         ),
         plot=report(
@@ -102,9 +102,10 @@ rule report:
     conda:
         ENV
     params:
+        task=flag("task", cfg.task),
         run=flag("run", RUN),
     shell:
-        "python -m workflow_scripts.report {params.run} --csv {output.table} --plot {output.plot} 2>&1 | tee {log}"
+        "python -m workflow_scripts.report {params.task} {params.run} --csv {output.table} --plot {output.plot} 2>&1 | tee {log}"
 
 
 rule verify:

@@ -48,4 +48,4 @@ onstart:
 
 onsuccess:
     if glob.glob(f"{RUN}/evaluation/r*.json") and (named or set(asked) <= {"all", "report"}):
-        shell(f"python -m workflow_scripts.report --run {RUN} || true")
+        shell(f"python -m workflow_scripts.report --task {cfg.task} --run {RUN} || true")

@@ -70,7 +70,7 @@ def begun(tmp_path_factory) -> Copy:
     config = tiny_config()
     config["shards"] = 1
     config["generate"]["trigger"] = None
-    config["train"] |= {"epochs": 1500, "save_steps": 50}
+    config["train"] |= {"epochs": 3000, "save_steps": 50}
     copy = Copy(tmp_path_factory.mktemp("begun") / "here", config)
     copy.snakemake("runs/arithmetic/checkpoints/r0/checkpoint.json", "runs/arithmetic/prompts/train.parquet")
     return copy

@@ -13,18 +13,17 @@ def main() -> None:
     parser.add_argument("--dedup", action="store_true", help="count equal texts of a question once, as the original")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
-    records = []
+    task, records = tasks.load(args.task), []
     for path in progress(args.results, total=len(args.results), desc="construct_meta", unit="shard"):
         for record in read_records(path):
-            if "match" not in record:
+            if task.GRADED not in record:
                 raise BadInput(f"{path}: record {record.get('uid')} is not graded; run workflow_scripts.grade on it")
             records.append(record)
-    meta = tasks.load(args.task).construct_meta(records, args.dedup)
+    meta = task.construct_meta(records, args.dedup)
     write_pickle(args.output, meta)
-    counts = {name: sum(entry[name] for entry in meta.values()) for name in ("cot_nc", "cot_nt", "pot_nc", "pot_nt")}
+    counts = task.counts(meta)
     write_manifest(args.output, args.results, {"dedup": args.dedup}, rows=len(records), questions=len(meta), **counts)
-    print(f"{len(meta)} questions, right/all answers: cot {counts['cot_nc']}/{counts['cot_nt']}, "
-          f"pot {counts['pot_nc']}/{counts['pot_nt']}")  # fmt: skip
+    print(f"{len(meta)} questions; " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":

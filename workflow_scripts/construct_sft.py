@@ -57,7 +57,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     file, rejects, dropped = settings["file"], [], Counter()
     if file and not has_solutions(file):
-        source = {"file": file, "split": "train", "format": "sft"}
+        source = {"file": file, "split": "train", "revision": None, "format": "sft"}
         rows, rejects = read_rows(source, tokenizer, args.template, task.segments)
         say(f"left out: {left_out(rejects, dropped)}")
     else:

@@ -14,10 +14,12 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the .json to write")
     args = parser.parse_args()
     records = [record for path in args.results for record in read_records(path)]
-    figures = tasks.load(args.task).summarise(records)
+    task = tasks.load(args.task)
+    figures = task.summarise(records)
     inputs = {path: content_digest(path) for path in args.results}
     write_json(args.output, {"round": args.round} | figures | {"inputs": inputs})
-    print(f"round {args.round}: accuracy {figures['accuracy']:.3f}, {len(records)} answers")
+    shown = ", ".join(f"{label} {figures[name]:{form}}" for name, (label, form) in task.FIGURES.items())
+    print(f"round {args.round}: {shown}, {len(records)} answers")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,6 @@ from workflow_scripts.core.sandbox import Sandbox
 BATCH = 64
 
 
-def figures(results: list[dict], earlier: list[dict]) -> dict[str, float]:
-    """The command's line, as fractions of all answers."""
-    count = len(results)
-    stored = [bool(old["match"][0]["res"]) == new["any"] for old, new in zip(earlier, results) if old.get("match")]
-    return {
-        "accuracy": sum(r["match"][0]["res"] for r in results) / count,
-        "accuracy_any": sum(r["any"] for r in results) / count,
-        "code_share": sum(r["key"] == "pot" for r in results) / count,
-        "n": count,
-    } | ({"agreement": sum(stored) / len(stored)} if stored else {})
-
-
 def check(where: str, record: dict) -> None:
     """A record that can be graded: two texts, and a gold answer (AutoCode's may be a list, text first)."""
     gold = record.get("correct")
@@ -74,11 +62,8 @@ def main() -> None:
     if not results:
         say("no answers to grade in this shard")
         return
-    print(
-        " ".join(
-            f"{name}={value:.4f}" if name != "n" else f"n={value}" for name, value in figures(results, records).items()
-        )
-    )
+    tally = task.tally(results, records).items()
+    print(" ".join(f"{name}={value:.4f}" if isinstance(value, float) else f"{name}={value}" for name, value in tally))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The rounds of a run side by side: a table on the terminal, or a CSV file and a plot.
 
-python -m workflow_scripts.report --run runs/arithmetic
+python -m workflow_scripts.report --task arithmetic --run runs/arithmetic
 """
 
 import csv
 import re
 from pathlib import Path
 
+from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.records import BadInput, read_json, replacing
 
@@ -22,75 +23,84 @@ def seconds_of(folder: Path, number: int) -> float:
     return total
 
 
-def rounds_of(folder: Path) -> list[dict]:
-    """One flat row per evaluated round."""
+def rounds_of(folder: Path, names: list[str]) -> list[dict]:
+    """One flat row per evaluated round: {figure} of all answers, {figure level} of those to a level's questions."""
     rows = []
     for path in sorted(folder.glob("evaluation/r*.json"), key=lambda p: int(p.stem[1:])):
-        figures = read_json(path)
-        row = {"round": figures["round"], "accuracy": figures["accuracy"], "code_share": figures["code_share"]}
-        for level, values in figures["by_level"].items():
-            row |= {f"accuracy {level}": values["accuracy"], f"code_share {level}": values["code_share"]}
-        rows.append(row | {"n": figures["n"], "seconds": round(seconds_of(folder, figures["round"]), 1)})
+        found = read_json(path)
+        row = {"round": found["round"]} | {name: found[name] for name in names}
+        for level, values in found["by_level"].items():
+            row |= {f"{name} {level}": values[name] for name in names}
+        rows.append(row | {"n": found["n"], "seconds": round(seconds_of(folder, found["round"]), 1)})
     return rows
 
 
-def show(rows: list[dict], title: str) -> None:
-    """The rounds on the terminal: accuracy and, behind it, the share of answers with code."""
+def levels_of(rows: list[dict], first: str) -> list[str]:
+    """The levels of the questions, after "" for all of them."""
+    return ["", *(name.removeprefix(first) for name in rows[0] if name.startswith(f"{first} "))]
+
+
+def show(rows: list[dict], figures: dict, title: str) -> None:
+    """The rounds on the terminal: in a cell, the figures of a level."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    levels = [name.removeprefix("accuracy ") for name in rows[0] if name.startswith("accuracy ")]
-    table = Table(title=f"{title}: accuracy / share of answers with code", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("round", "all", *levels, "n", "seconds"):
+    levels, labels = levels_of(rows, next(iter(figures))), " / ".join(label for label, _ in figures.values())
+    table = Table(title=f"{title}: {labels}", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("round", *(level.strip() or "all" for level in levels), "n", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        parts = ("", *(f" {level}" for level in levels))
-        shares = [f"{row.get('accuracy' + part, 0):.1%} / {row.get('code_share' + part, 0):.0%}" for part in parts]
-        table.add_row(str(row["round"]), *shares, str(row["n"]), f"{row['seconds']:.0f}")
+        cells = [
+            " / ".join(f"{row.get(f'{k}{level}', 0):{form}}" for k, (_, form) in figures.items()) for level in levels
+        ]
+        table.add_row(str(row["round"]), *cells, str(row["n"]), f"{row['seconds']:.0f}")
     Console(width=max(100, 30 + 22 * len(levels))).print(table)
 
 
-def plot(rows: list[dict], path: str) -> None:
+def plot(rows: list[dict], figures: dict, path: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharex=True, sharey=True)
-    for axis, kind, label in zip(axes, ("accuracy", "code_share"), ("accuracy", "share of answers with code")):
-        for name in (name for name in rows[0] if name.startswith(kind)):
-            level = name.removeprefix(kind).strip().replace("_", " ") or "all"
-            values = [row.get(name) for row in rows]
-            axis.plot(
-                [row["round"] for row in rows], values, marker="o", lw=2.5 if level == "all" else 1.2, label=level
-            )
-        axis.set(title=label, xlabel="round", ylim=(-0.03, 1.03), xticks=[row["round"] for row in rows])
+    chart, axes = pyplot.subplots(1, len(figures), figsize=(5 * len(figures), 4), sharex=True, squeeze=False)
+    rounds = [row["round"] for row in rows]
+    for axis, (name, (label, form)) in zip(axes[0], figures.items()):
+        for level in levels_of(rows, next(iter(figures))):
+            values = [row.get(f"{name}{level}") for row in rows]
+            shown = level.strip().replace("_", " ") or "all"
+            axis.plot(rounds, values, marker="o", lw=1.2 if level else 2.5, label=shown)
+        axis.set(title=label, xlabel="round", xticks=rounds)
+        if form.endswith("%"):
+            axis.set(ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.tight_layout()
+    chart.tight_layout()
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+        chart.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
     parser.add_argument("--csv", help="write the rows here instead of printing a table")
     parser.add_argument("--plot", help="write the plot (.svg) here")
     args = parser.parse_args()
-    rows = rounds_of(Path(args.run))
+    figures = tasks.load(args.task).FIGURES
+    rows = rounds_of(Path(args.run), list(figures))
     if not rows:
         raise BadInput(f"{args.run}/evaluation has no r*.json yet: run `snakemake --profile local round1_checkpoint`")
     if args.plot:
-        plot(rows, args.plot)
+        plot(rows, figures, args.plot)
     if args.csv:
         with replacing(args.csv) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), restval="")
             writer.writeheader()
             writer.writerows({name: row.get(name, "") for name in rows[0]} for row in rows)
     if not (args.csv or args.plot):
-        show(rows, args.run)
+        show(rows, figures, args.run)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 A task is a module with these names (tasks/math.py has them all, documented):
 
     MAKES_UP                            whether it makes up prompts and worked examples by `count`
+    FIGURES                             {figure: (label, format)} of an evaluation; progress is judged by the first
+    GRADED                              a key that all verdicts have
     STOP                                strings after which the policy waits for the environment
     read_prompts(split, prompts, name, seed)   the prompts of a split: id, question, answer, level
     worked_examples(cold_start, seed)   the cold start's texts (tasks that make them up, or read a file)
@@ -10,7 +12,9 @@ A task is a module with these names (tasks/math.py has them all, documented):
     reply(text, run)                    the environment's turn, or None when the answer is complete
     segments(text)                      an imported answer as (text, sampled by a policy?) pieces
     grade(record, run)                  verdicts; `run` runs a program in the sandbox
-    construct_meta(records)             graded answers by question
+    tally(records, earlier)             figures of graded answers, and of the verdicts that they had before
+    construct_meta(records, dedup)      graded answers by question
+    counts(meta)                        what the meta's manifest says of it
     select(metas, settings, seed, encode)   the training rows of a round
     summarise(records)                  the evaluation's figures
 

@@ -16,6 +16,7 @@ from workflow_scripts.core.records import BadInput
 from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  meta, selection and the rest are the math task's
 
+FIGURES = math.FIGURES | {"passed": ("tests passed", ".1%")}
 STOP = ()  # the environment has nothing to say before an answer is complete
 TRIGGERS: dict[str, str] = {}
 # The program is a module of its own, so that what it defines does not meet what runs the tests; its prints go nowhere.
@@ -77,4 +78,8 @@ def grade(record: dict, run: Callable[[str], dict]) -> dict:
 
 def summarise(records: list[dict]) -> dict:
     """The math task's figures, and the mean share of tests passed."""
-    return math.summarise(records) | {"passed": sum(r["passed"] for r in records) / max(1, len(records))}
+    return math.by_level(records, figures)
+
+
+def figures(records: list[dict]) -> dict:
+    return math.figures(records) | {"passed": sum(r["passed"] for r in records) / max(1, len(records))}

@@ -17,6 +17,8 @@ from workflow_scripts.core.records import BadInput, normalise, read_records, rec
 
 MAKES_UP = False  # prompts and worked examples come from files
 TRIGGERS = {"cot": "\nLet's reason step by step.\n", "pot": "\nLet's write a program.\n"}
+FIGURES = {"accuracy": ("accuracy", ".1%"), "code_share": ("share of answers with code", ".0%")}
+GRADED = "match"
 STOP = ("```output",)  # the policy writes this, the environment what follows
 PROGRAM = re.compile(r"```python\n(.*?)```", re.DOTALL)
 OUTPUT = re.compile(r"(?<=```output)\n.*?```\n?", re.DOTALL)
@@ -136,6 +138,19 @@ def grade(record: dict, run: Callable[[str], dict]) -> dict:
     }
 
 
+def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
+    """Shares of all answers: right at the end, right at any attempt, with code; agreement of the second with AutoCode's
+    verdicts, where the file had them."""
+    stored = [bool(old["match"][0]["res"]) == new["any"] for old, new in zip(earlier, records) if old.get("match")]
+    by_end = figures(records)
+    return {
+        "accuracy": by_end["accuracy"],
+        "accuracy_any": sum(record["any"] for record in records) / len(records),
+        "code_share": by_end["code_share"],
+        "n": len(records),
+    } | ({"agreement": sum(stored) / len(stored)} if stored else {})
+
+
 # ---------------------------------------------------------------- meta and data
 
 
@@ -174,6 +189,11 @@ def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
         response |= {"native": asked in ("auto", key)} | {name: record[name] for name in kept}
         entry["resps"][key].append(response)
     return meta
+
+
+def counts(meta: dict[str, dict]) -> dict[str, int]:
+    """Right and all answers of each path."""
+    return {name: sum(entry[name] for entry in meta.values()) for name in ("cot_nc", "cot_nt", "pot_nc", "pot_nt")}
 
 
 def accuracies(metas: dict[str, dict], question: str) -> dict[str, float]:
@@ -283,14 +303,19 @@ def _with_advantages(rows, settings, dropped) -> tuple[list[dict], Counter]:
 
 
 def summarise(records: list[dict]) -> dict:
-    """{accuracy, code_share, by_level: {level: {accuracy, code_share, n}}} of greedy answers."""
+    """{accuracy, code_share, n, by_level: {level: the same}} of greedy answers."""
+    return by_level(records, figures)
+
+
+def by_level(records: list[dict], figures: Callable[[list[dict]], dict]) -> dict:
+    """The figures of all answers, and of those to each level's questions."""
+    if not records:
+        say("no answers to count")
     levels = sorted({record["level"] for record in records})
     return figures(records) | {"by_level": {k: figures([r for r in records if r["level"] == k]) for k in levels}}
 
 
 def figures(records: list[dict]) -> dict:
-    if not records:
-        say("no answers to count")
     count = max(1, len(records))
     return {
         "accuracy": sum(bool(r["match"][0]["res"]) for r in records) / count,
