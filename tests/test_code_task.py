@@ -74,7 +74,8 @@ def test_figures(run):
     figures = code.summarise([graded(run, *programs) | {"level": level} for programs, level in answers])
     assert figures["accuracy"] == 1 / 3 and figures["code_share"] == 2 / 3 and figures["n"] == 3
     assert figures["passed"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    assert figures["by_level"]["easy"] == {"accuracy": 0.5, "code_share": 1.0, "n": 2}
+    easy = {"accuracy": 0.5, "code_share": 1.0, "n": 2, "passed": pytest.approx(5 / 6)}
+    assert figures["by_level"]["easy"] == easy and set(code.FIGURES) < set(figures)
 
 
 def test_prompts_have_their_tests_as_answer(tmp_path):
