@@ -39,7 +39,7 @@ class OnSlurm(Copy):
     """A copy of the workflow that submits to Slurm, as the profile has it but for the patience."""
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *arguments, *QUICK]
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICK, *arguments]
         return subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
