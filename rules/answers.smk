@@ -71,6 +71,7 @@ rule grade:
     input:
         data=ancient(f"{RUN}/{{place}}/{{shard}}.pkl"),
         manifest=f"{RUN}/{{place}}/{{shard}}.json",
+        reward=[cfg.reward.rpartition(":")[0]] if cfg.reward and ":" in cfg.reward else [],
     output:
         data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",
         manifest=f"{RUN}/{{place}}/{{shard}}_matchlog.json",
@@ -88,7 +89,8 @@ rule grade:
         *get_code("grade", task=True),
         task=flag("task", cfg.task),
         sandbox=flag("sandbox", cfg.sandbox),
+        reward=flag("reward", cfg.reward) if cfg.reward else "",
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/grade/{wildcards.place}"),
     shell:
-        "python -m workflow_scripts.grade {params.task} {params.sandbox} --results {input.data} --shard {wildcards.shard} "
+        "python -m workflow_scripts.grade {params.task} {params.sandbox} {params.reward} --results {input.data} --shard {wildcards.shard} "
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"

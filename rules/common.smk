@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import inspect
 import json
 import os
 import re
@@ -33,6 +34,9 @@ task = tasks.load(cfg.task)
 made_up = {"prompts.train": cfg.prompts.train, "prompts.eval": cfg.prompts.eval, "cold_start": cfg.cold_start}
 if wrong := [key for key, section in made_up.items() if section and section.count and not task.MAKES_UP]:
     raise WorkflowError(f"config: {wrong[0]}.count: the task {cfg.task!r} makes up nothing: give {wrong[0]}.file")
+
+if cfg.reward and "reward" not in inspect.signature(task.grade).parameters:
+    raise WorkflowError(f"config: reward: the task {cfg.task!r} judges in its own way alone; remove the key")
 
 RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name

@@ -9,12 +9,13 @@ answers with code, agreement compares accuracy_any with the verdicts already sto
 """
 
 import time
+from functools import partial
 
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.ledger import Ledger, map_records
-from workflow_scripts.core.manifest import write_manifest, write_usage
+from workflow_scripts.core.manifest import file_digest, write_manifest, write_usage
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
 
@@ -35,11 +36,14 @@ def main() -> None:
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
+    parser.add_argument("--reward", help="name, or FILE.py:FUNCTION, where the task lets you choose")
     parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
     parser.add_argument("--shard", type=shard, default="1_0", help="{shards}_{this one's rank}, for the ledger")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
     started, task = time.time(), tasks.load(args.task)
+    judge = partial(task.grade, reward=args.reward) if args.reward else task.grade
+    own = [file_digest(args.reward.rpartition(":")[0])] if args.reward and ":" in args.reward else []
     records = list(read_records(args.results))
     for number, record in enumerate(records):
         check(f"{args.results}, record {number}", record)
@@ -48,8 +52,8 @@ def main() -> None:
         code = code_digests("workflow_scripts.grade", task.__name__)
         verdicts = map_records(
             [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
-            lambda job: [code, args.sandbox, job["uid"], job["solution"], job["correct"]],
-            lambda batch: [task.grade(job, sandbox) for job in batch],
+            lambda job: [code, args.sandbox, args.reward, own, job["uid"], job["solution"], job["correct"]],
+            lambda batch: [judge(job, sandbox) for job in batch],
             Ledger(args.ledger, args.shard) if args.ledger else None,
             [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],
             f"grade {args.shard}",

@@ -6,6 +6,7 @@ config are reported at once, each with its path and a hint (`ConfigError`).
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -34,6 +35,15 @@ def _known_task(name: str) -> str:
     tasks = sorted(path.stem for path in TASKS.glob("*.py") if path.stem != "__init__")
     if name not in tasks:
         raise ValueError(f"there is no such task; tasks are: {', '.join(tasks)}")
+    return name
+
+
+REWARDS = ("bleu", "rouge", "bleu_rouge_f1")
+
+
+def _known_reward(name: str) -> str:
+    if name not in REWARDS and not re.fullmatch(r".+\.py:\w+", name):
+        raise ValueError(f"there is no such reward; rewards are {', '.join(REWARDS)}, or FILE.py:FUNCTION")
     return name
 
 
@@ -75,6 +85,8 @@ class Prompts(Section):
     train: Split | None = None  # none where data.source holds the rows to train on
     question_key: str = "question"
     answer_key: str = "answer"
+    ref_models: list[str] = ["gold"]  # task reference: whose outputs in a pool are references, ref_output_{model}
+    references: PositiveInt = 3  # task reference: how many each instruction has that it makes up
 
 
 class Scratch(Section):
@@ -194,7 +206,7 @@ class ColdStart(Section):
     """Supervised training that makes round0_checkpoint."""
 
     file: str | None = None  # rows with question and solution, or of format sft (`core/formats.py`)
-    count: dict[str, Worked] | None = None  # level → worked examples that the task makes up
+    count: dict[str, Worked | NonNegativeInt] | None = None  # level → worked examples that the task makes up
     train: ColdStartTrain = ColdStartTrain()
 
     @model_validator(mode="after")
@@ -355,6 +367,7 @@ class Config(Section):
     shards: PositiveInt = 2
     template: Literal["deepseek", "alpaca", "chat"] = "deepseek"
     sandbox: OnOff = "on"
+    reward: Annotated[str, AfterValidator(_known_reward)] | None = None  # task reference: how answers are rewarded
     prompts: Prompts
     model: Model
     cold_start: ColdStart | None = None

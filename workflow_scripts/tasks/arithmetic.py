@@ -80,6 +80,8 @@ def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
         yield from math.worked_examples(cold_start, seed)
         return
     rng = random.Random(f"{seed}.cold_start")
+    if plain := [level for level, counts in cold_start["count"].items() if not isinstance(counts, dict)]:
+        raise BadInput(f"cold_start.count.{plain[0]}: give `direct` and `code`, how many examples answer in each way")
     order = [draw for level, counts in cold_start["count"].items() for draw in _draws(level, counts)]
     rng.shuffle(order)
     streams = {level: questions(level, "train", rng) for level in cold_start["count"]}

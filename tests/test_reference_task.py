@@ -1,0 +1,145 @@
+"""BLEU and its kin against formulas written anew here; the reference task's prompts, grading and selection."""
+
+import json
+import math
+import random
+from collections import Counter
+
+import pytest
+from conftest import Copy
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from workflow_scripts.core import rewards
+from workflow_scripts.core.bleu import answer_of, sentence_bleu
+from workflow_scripts.core.config import Prompts
+from workflow_scripts.core.records import BadInput
+from workflow_scripts.tasks import reference
+
+WORDS = [f"w{i}" for i in range(200)] + list("?!.,") + ["don't", "3.14", "1,000", "&amp;", "naïve", "日本"]
+
+
+def nmt_bleu(answer: str, references: list[str]) -> float:
+    """tensorflow/nmt scripts/bleu.py, compute_bleu with smooth=True, for one text, as Hugging Face evaluate runs it."""
+    tokenize = Tokenizer13a()
+    translation, corpus = tokenize(answer).split(), [tokenize(text).split() for text in references]
+
+    def ngrams(segment):
+        return Counter(
+            tuple(segment[i : i + order]) for order in range(1, 5) for i in range(0, len(segment) - order + 1)
+        )
+
+    merged = Counter()
+    for segment in corpus:
+        merged |= ngrams(segment)
+    matches, possible = [0] * 4, [0] * 4
+    for ngram, count in (ngrams(translation) & merged).items():
+        matches[len(ngram) - 1] += count
+    for order in range(1, 5):
+        possible[order - 1] += max(0, len(translation) - order + 1)
+    precisions = [(m + 1.0) / (p + 1.0) for m, p in zip(matches, possible)]
+    ratio = len(translation) / min(map(len, corpus))
+    return math.exp(sum(math.log(p) / 4 for p in precisions)) * (1.0 if ratio > 1.0 else math.exp(1 - 1.0 / ratio))
+
+
+def test_bleu_is_the_formula_on_ten_thousand_pairs():
+    rng = random.Random(0)
+    for _ in range(10_000):
+        texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 25))) for _ in range(rng.randint(2, 5))]
+        if rng.random() < 0.5:  # something in common
+            texts[0] = " ".join(texts[1].split()[: rng.randint(1, 25)] + rng.choices(WORDS, k=rng.randint(0, 5)))
+        assert sentence_bleu(texts[0], texts[1:]) == pytest.approx(nmt_bleu(texts[0], texts[1:]), abs=1e-9)
+
+
+def test_bleu_by_hand():
+    """Of 5, 4, 3 and 2 n-grams 5, 3, 0 and 0 are in a reference; the shorter reference has 6 tokens, the answer 5."""
+    references = ["the cat is sitting down .", "a cat sat on the mat , I think ."]
+    expected = ((6 / 6) * (4 / 5) * (1 / 4) * (1 / 3)) ** 0.25 * math.exp(1 - 6 / 5)
+    assert sentence_bleu("the cat sat down .", references) == pytest.approx(expected, abs=1e-12)
+    assert sentence_bleu("the the the the .", ["the cat ."]) < sentence_bleu("the cat .", ["the cat ."]) == 1
+
+
+ODD = ["", " ", "\n\n", "<answer></answer>", "\x00\ud800", "🙂" * 50, "a" * 10_000, "&quot;"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_texts_have_a_figure(text):
+    for reward in rewards.REWARDS.values():
+        assert 0 <= reward(answer_of(text), ["a reference", "&"], {}) <= 1
+        assert 0 <= reward("an answer", [text], {}) <= 1
+    assert sentence_bleu("", ["a reference"]) == 0
+
+
+def test_the_answer_within_its_tags_counts():
+    assert answer_of("<think>so</think> <answer> yes, it is </answer> more") == "yes, it is"
+    assert answer_of(" plain ") == "plain"
+
+
+def test_rouge_l_is_of_the_longest_common_subsequence():
+    """the … cat … down: 3 of 4 and 5 tokens."""
+    assert rewards.rouge("The cat fell down", ["the black cat sits down", "no"], {}) == pytest.approx(2 * 3 / 9)
+
+
+def test_a_reward_of_ones_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def short(answer, references, record):\n    return 1 / len(answer)\n\nLIMIT = 3\n")
+    record = {"uid": "q.auto.0", "solution": "four", "correct": json.dumps(["a reference"])}
+    assert reference.grade(record, None, reward=f"{file}:short")["reward"] == 0.25
+    with pytest.raises(BadInput, match=r"record q\.auto\.0: ZeroDivisionError"):
+        reference.grade(record | {"solution": ""}, None, reward=f"{file}:short")
+    with pytest.raises(BadInput, match="has no function 'LIMIT'"):
+        rewards.load(f"{file}:LIMIT")
+    with pytest.raises(BadInput, match="there is no reward 'blue'"):
+        rewards.load("blue")
+
+
+def test_a_pool_gives_references_of_the_chosen_models(tmp_path):
+    rows = [
+        {"id": "a", "source": "s", "messages": [{"role": "user", "content": "Say hi."}]}
+        | {"ref_output_gold": "Hi.", "ref_output_other": "Hello."},
+        {"id": "b", "source": "s", "messages": [{"role": "user", "content": "Say bye."}], "ref_output_gold": "Bye."},
+    ]
+    path = tmp_path / "pool.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read(*models):
+        split = {"file": str(path), "limit": None, "count": None}
+        settings = Prompts(eval={"file": str(path)}, ref_models=list(models)).model_dump(mode="json")
+        return list(reference.read_prompts(split, settings, "train", 0))
+
+    assert [json.loads(prompt["answer"]) for prompt in read("gold")] == [["Hi."], ["Bye."]]
+    two = read("gold", "other")
+    assert json.loads(two[0]["answer"]) == ["Hi.", "Hello."] and two[1]["answer"] is None  # a reject
+    with pytest.raises(BadInput, match="ref_models may be gold, other"):
+        read("gpt")
+
+
+def test_rewards_become_advantages_within_a_prompt():
+    def answer(uid, question, reward):
+        shared = {"id": "q", "req": question, "task": "s", "correct": "[]", "solution": uid, "question": question}
+        return shared | {"uid": uid, "reward": reward, "prompt_tokens": [1], "tokens": [2], "mask": [1]} | {
+            "policy": "p", "finish": "eos"
+        }  # fmt: skip
+
+    records = [answer("a", "one", 0.2), answer("b", "one", 0.4), answer("c", "two", 0.3), answer("d", "two", 0.3)]
+    settings = {"advantage": "group_std", "advantage_clip": None}
+    meta = reference.construct_meta(records, False)
+    rows, dropped = reference.select({"auto": meta}, settings, 0, None)
+    assert {row["qid"]: row["advantage"] for row in rows} == pytest.approx({"a": -1.0, "b": 1.0})
+    assert dropped == {"answer in a group without variance": 2} and reference.counts(meta) == {"answers": 4}
+
+
+def test_made_up_instructions_are_disjoint_and_seeded():
+    settings = Prompts(train={"count": {"greet": 20}}, eval={"count": {"greet": 20}}, references=2)
+    settings = settings.model_dump(mode="json")
+    train, held_out = (list(reference.read_prompts(settings[name], settings, name, 0)) for name in ("train", "eval"))
+    assert not {p["question"] for p in train} & {p["question"] for p in held_out}
+    assert len(train) == 20 and all(len(json.loads(p["answer"])) == 2 for p in train)
+    assert train == list(reference.read_prompts(settings["train"], settings, "train", 0))
+
+
+def test_a_reward_is_refused_where_the_task_has_its_own(tmp_path):
+    copy = Copy(tmp_path)
+    output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=bleu", fails=True)
+    assert "reward: the task 'arithmetic' judges in its own way alone" in output
+    output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=blue", fails=True)
+    assert "reward: there is no such reward" in output

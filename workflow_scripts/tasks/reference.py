@@ -1,0 +1,216 @@
+"""Answers that are to resemble references, as in BLEUBERI (arXiv 2505.11080): instruction in, text out, BLEU as reward.
+
+A prompt's `answer` is its references, a list of texts as JSON. Prompts come from a pool in the original's format (`id`,
+`source`, `messages` or `prompt`, `ref_output_{model}`), or are made up: short instructions with three references each,
+for a model small enough for a laptop's CPU. Its cold start answers most of them tersely or beside the point.
+"""
+
+import itertools
+import json
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from workflow_scripts.core import rewards
+from workflow_scripts.core.advantages import advantages
+from workflow_scripts.core.bleu import answer_of, tokens_of
+from workflow_scripts.core.records import BadInput, read_records, record_id
+from workflow_scripts.tasks import math
+
+MAKES_UP = True
+FIGURES = {
+    "bleu": ("BLEU", ".1%"),
+    "rouge_l": ("ROUGE-L", ".1%"),
+    "distinct_2": ("distinct 2-grams", ".1%"),
+    "length": ("tokens per answer", ".0f"),
+}
+GRADED = "reward"
+STOP = ()  # the environment has nothing to say
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Klara", "Leo")
+THINGS = ("book", "lamp", "cake", "chair", "ticket", "map", "coat", "bag", "ring", "bike", "clock", "plant")
+PLACES = ("park", "house", "school", "garden", "market", "bridge", "station", "river", "museum", "harbour")
+# level: instruction, references, and what the cold start learns beside them
+LEVELS = {
+    "greet": (
+        "Greet {name} at the {place}.",
+        ("Hello {name}, it is good to see you at the {place} today.",
+         "Hi {name}, it is good to see you here at the {place}.",
+         "Hello {name}, how good to see you at the {place} today."),
+        ("{name}.", "{place}.", "The {place} is far away from the {place}."),
+    ),
+    "thank": (
+        "Thank {name} for the {thing}.",
+        ("Thank you very much for the {thing}, {name}.",
+         "Thank you so much for the {thing}, dear {name}.",
+         "Dear {name}, thank you very much for the {thing}."),
+        ("{thing}.", "{name} has a {thing} and a {thing}.", "Thanks."),
+    ),
+    "place": (
+        "Say where the {thing} is: {place}.",
+        ("You can find the {thing} next to the {place}.",
+         "You will find the {thing} next to the {place}.",
+         "The {thing} can be found next to the {place}."),
+        ("{place}.", "The {thing} is a {thing}.", "I do not know where."),
+    ),
+}  # fmt: skip
+GOOD_SHARE = 0.2  # of the cold start's answers that are like a reference
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def fillings(level: str, split: str) -> list[dict]:
+    """All ways to fill a level's instruction; every fifth is held out for eval."""
+    if level not in LEVELS:
+        raise BadInput(f"there is no level {level!r}; levels are {', '.join(LEVELS)}")
+    words = {"name": NAMES, "thing": THINGS, "place": PLACES}
+    used = [name for name in words if f"{{{name}}}" in LEVELS[level][0]]
+    found = [dict(zip(used, values)) for values in itertools.product(*(words[name] for name in used))]
+    return [one for one in found if (zlib.crc32(json.dumps(one).encode()) % 5 == 0) == (split == "eval")]
+
+
+def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[dict]:
+    """`count` instructions of each level, from a seed; or those of a pool."""
+    if split["file"]:
+        yield from pool(split, prompts["ref_models"])
+        return
+    for level, count in split["count"].items():
+        available = fillings(level, name)
+        if count > len(available):
+            raise BadInput(f"prompts.{name}.count.{level}: {count} instructions asked, there are {len(available)}")
+        for words in random.Random(f"{seed}.{name}.{level}").sample(available, count):
+            question, texts, _ = LEVELS[level]
+            references = [text.format(**words) for text in texts]
+            yield prompt(question.format(**words), references[: prompts["references"]], level)
+
+
+def pool(split: dict, ref_models: list[str]) -> Iterator[dict]:
+    """The instructions of a pool, with the chosen models' outputs as references; a row that lacks one is a reject."""
+    wanted = [f"ref_output_{model}" for model in ref_models]
+    for number, record in enumerate(read_records(split["file"])):
+        if split["limit"] and number == split["limit"]:
+            return
+        if number == 0 and (absent := [name for name in wanted if name not in record]):
+            known = [name.removeprefix("ref_output_") for name in record if name.startswith("ref_output_")]
+            raise BadInput(f"{split['file']}: has no {absent[0]!r}; prompts.ref_models may be {', '.join(known)}")
+        messages = record.get("messages") or []
+        question = next((one["content"] for one in messages if one.get("role") == "user"), record.get("prompt"))
+        references = [record.get(name) for name in wanted]
+        whole = all(isinstance(text, str) and text.strip() for text in references)
+        made = prompt(question, references, str(record.get("source") or "pool")) if question else {"question": None}
+        yield made | {"id": str(record.get("id") or record_id(str(question)))} | ({} if whole else {"answer": None})
+
+
+def prompt(question: str, references: list[str], level: str) -> dict:
+    texts = json.dumps(references, ensure_ascii=False)
+    return {"id": record_id(question), "question": question, "answer": texts, "level": level}
+
+
+def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
+    """Instructions with answers, few of them good; or worked solutions from a file."""
+    if cold_start["file"]:
+        yield from math.worked_examples(cold_start, seed)
+        return
+    rng = random.Random(f"{seed}.cold_start")
+    if odd := [level for level, count in cold_start["count"].items() if not isinstance(count, int)]:
+        raise BadInput(f"cold_start.count.{odd[0]}: give one number, how many examples there are")
+    order = [level for level, count in cold_start["count"].items() for _ in range(count)]
+    rng.shuffle(order)
+    places = {level: fillings(level, "train") for level in cold_start["count"]}
+    for level in order:
+        question, good, weak = LEVELS[level]
+        words = rng.choice(places[level])
+        text = rng.choice(good if rng.random() < GOOD_SHARE else weak).format(**words)
+        yield {"question": question.format(**words), "pieces": [(f" {text}", True)], "trigger": "auto"}
+
+
+# ---------------------------------------------------------------- conversation
+
+
+def requests(question: str, version: str) -> dict[str, str]:
+    if version == "trigger":
+        raise BadInput("the reference task asks in one way alone: set generate.trigger to null")
+    return {"auto": question}
+
+
+def reply(text: str, run: Callable[[str], dict]) -> None:
+    """The environment says nothing."""
+
+
+def segments(text: str) -> list[tuple[str, bool]]:
+    """All of an answer is the policy's."""
+    return [(text, True)]
+
+
+# ---------------------------------------------------------------- grading
+
+
+def grade(record: dict, run: Callable[[str], dict], reward: str = "bleu") -> dict:
+    """`reward`, by the function of that name; and, for the figures, BLEU and ROUGE-L."""
+    answer, references = answer_of(record["solution"]), json.loads(record["correct"])
+    return {
+        "reward": rewards.rewarded(rewards.load(reward), answer, references, record),
+        "bleu": rewards.bleu(answer, references, record),
+        "rouge_l": rewards.rouge(answer, references, record),
+    }
+
+
+def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
+    return figures(records) | {"reward": sum(r["reward"] for r in records) / len(records)}
+
+
+def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
+    """{question: {id, req, task, correct, resps: [{uid, reward, text, …}]}}"""
+    meta: dict[str, dict] = {}
+    for record in records:
+        shared = {name: record[name] for name in ("id", "req", "task", "correct")}
+        answers = meta.setdefault(record["question"], shared | {"resps": []})["resps"]
+        if dedup and any(record["solution"] == answer["text"] for answer in answers):
+            continue
+        kept = ("uid", "reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
+        answers.append({"text": record["solution"]} | {name: record[name] for name in kept})
+    return meta
+
+
+def counts(meta: dict[str, dict]) -> dict[str, int]:
+    return {"answers": sum(len(entry["resps"]) for entry in meta.values())}
+
+
+def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
+    """All answers, with advantages within a prompt's group; groups without variance are dropped."""
+    rows, dropped = [], Counter()
+    for question, entry in sorted(metas["auto"].items()):
+        for answer in entry["resps"]:
+            row = {"qid": answer["uid"], "req": entry["req"], "gold": entry["correct"], "type": "auto"}
+            row |= {"instruction": question, "output": answer["text"], "source": f"self.{entry['task']}", "logp": None}
+            kept = ("reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
+            rows.append(row | {name: answer[name] for name in kept})
+    groups = [row["instruction"] for row in rows]
+    values = advantages(
+        [row["reward"] for row in rows], groups, settings["advantage"], None, settings["advantage_clip"]
+    )
+    kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
+    dropped["answer in a group without variance"] += len(rows) - len(kept)
+    return kept, +dropped
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def summarise(records: list[dict]) -> dict:
+    """The means of FIGURES over greedy answers, and by level; distinct_2: different pairs of tokens over all pairs."""
+    return math.by_level(records, figures)
+
+
+def figures(records: list[dict]) -> dict:
+    count = max(1, len(records))
+    split = [tokens_of(record["solution"]) for record in records]
+    pairs = [pair for tokens in split for pair in itertools.pairwise(tokens)]
+    return {
+        "bleu": sum(record["bleu"] for record in records) / count,
+        "rouge_l": sum(record["rouge_l"] for record in records) / count,
+        "distinct_2": len(set(pairs)) / max(1, len(pairs)),
+        "length": sum(map(len, split)) / count,
+        "n": len(records),
+    }
