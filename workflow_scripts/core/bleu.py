@@ -10,17 +10,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from functools import cache, lru_cache
 
 ORDERS = 4
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_tokenizer = Tokenizer13a()
+
+
+@cache
+def tokenizer():
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a  # here: a login node may lack it
+
+    return Tokenizer13a()
 
 
 def tokens_of(text: str) -> list[str]:
-    return _tokenizer.__call__.__wrapped__(_tokenizer, text).split()  # without its cache of whole texts
+    """A text's tokens by WMT's mteval-v13a."""
+    return tokenizer()(text).split()
 
 
 def grams(tokens: list[str], order: int) -> Iterator[tuple[str, ...]]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from rapidfuzz.distance import LCSseq
-
 from workflow_scripts.core.bleu import sentence_bleu, tokens_of
 from workflow_scripts.core.records import BadInput
 
@@ -67,5 +65,7 @@ def rewarded(reward: Reward, answer: str, references: Sequence[str], record: dic
 
 
 def _rouge_l(answer: list[str], reference: list[str]) -> float:
+    from rapidfuzz.distance import LCSseq  # here: a login node may lack it
+
     common = LCSseq.similarity(answer, reference)
     return 2 * common / (len(answer) + len(reference)) if common else 0.0
