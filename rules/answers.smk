@@ -71,7 +71,7 @@ rule grade:
     input:
         data=ancient(f"{RUN}/{{place}}/{{shard}}.pkl"),
         manifest=f"{RUN}/{{place}}/{{shard}}.json",
-        reward=[cfg.reward.rpartition(":")[0]] if cfg.reward and ":" in cfg.reward else [],
+        reward=get_reward_file(cfg.reward),
     output:
         data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",
         manifest=f"{RUN}/{{place}}/{{shard}}_matchlog.json",

@@ -31,7 +31,8 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 task = tasks.load(cfg.task)
-made_up = {"prompts.train": cfg.prompts.train, "prompts.eval": cfg.prompts.eval, "cold_start": cfg.cold_start}
+made_up = {f"prompts.{name}": getattr(cfg.prompts, name) for name in ("train", "pool", "eval")}
+made_up |= {"cold_start": cfg.cold_start}
 if wrong := [key for key, section in made_up.items() if section and section.count and not task.MAKES_UP]:
     raise WorkflowError(f"config: {wrong[0]}.count: the task {cfg.task!r} makes up nothing: give {wrong[0]}.file")
 
@@ -42,6 +43,12 @@ RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
+# Of BLEUBERI's files: the pool's and the model's name, references, mode and number of prompts.
+if cfg.selection:
+    POOL = Path(cfg.prompts.pool.file or "made_up").stem
+    REFS = f"{len(cfg.prompts.ref_models)}ref-{'-'.join(cfg.prompts.ref_models)}"
+    SCORED = f"{POOL}_{Path(cfg.selection.metric).stem}_{EXP}_{REFS}"
+    SELECTED = f"{SCORED}_{cfg.selection.mode}_{cfg.selection.num_examples}"
 SOURCE = re.sub(r"[^\w.-]", "_", Path(cfg.data.source.file).name) if cfg.data.source else None
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
@@ -84,7 +91,7 @@ def is_api(version):
 
 def is_vllm():
     """Whether vLLM answers in some version; `generate` then runs in vLLM's environment."""
-    return "vllm" in map(cfg.generate.engine_of, ("auto", "trigger", "eval"))
+    return "vllm" in map(cfg.generate.engine_of, ("auto", "trigger", "eval", *(["pool"] if cfg.selection else [])))
 
 
 ##### files #####
@@ -105,6 +112,11 @@ def get_model_files():
 def is_file(name):
     """A file that is here, or should be; neither a folder nor a data set on the hub."""
     return Path(name).suffix in READABLE and not os.path.isdir(name)
+
+
+def get_reward_file(name):
+    """The file of a reward of the user's own, as an input."""
+    return [name.rpartition(":")[0]] if name and ":" in name else []
 
 
 def get_local(name):
@@ -232,7 +244,7 @@ def get_settings(section, *left_out):
 def get_generate_settings(version):
     """Engine and sampling of one version alone, so that changing another reruns nothing here."""
     settings = cfg.generate.model_dump(
-        mode="json", exclude={"gpus", "tensor_parallel", "auto", "trigger", "eval", "openai"}
+        mode="json", exclude={"gpus", "tensor_parallel", "auto", "trigger", "eval", "pool", "openai"}
     )
     settings |= {"engine": cfg.generate.engine_of(version), version: getattr(cfg.generate, version).model_dump()}
     if is_api(version):
@@ -311,8 +323,9 @@ GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 
 ##### prompts: one digest per shard, brought up to date while this file is read #####
 
-SPLITS = {"train": cfg.prompts.train, "eval": cfg.prompts.eval}
-PROMPTS = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
+SPLITS = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
+FROZEN = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
+PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.selection else {})  # selected by a job
 SOURCES = [split.file for split in SPLITS.values() if split and split.file]
 
 
@@ -334,8 +347,8 @@ def freeze_sources():
     settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
     now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
-    if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, PROMPTS.values()))):
-        for path in filter(os.path.exists, PROMPTS.values()):
+    if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, FROZEN.values()))):
+        for path in filter(os.path.exists, FROZEN.values()):
             if file_digest(path) != read_json(manifest_of(path))["sha256"]:
                 raise WorkflowError(f"{path} was edited by hand and {SOURCES[0]} changed too: delete one of both edits")
         freeze_prompts.freeze(task, settings, cfg.seed, stamp.parent)

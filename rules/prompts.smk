@@ -5,9 +5,9 @@ if not SOURCES:
 
     rule freeze_prompts:
         output:
-            list(PROMPTS.values()),
-            beside(PROMPTS.values()),
-            [get_shard_files(split) for split in PROMPTS],
+            list(FROZEN.values()),
+            beside(FROZEN.values()),
+            [get_shard_files(split) for split in FROZEN],
         log:
             f"{RUN}/logs/freeze_prompts.log",
         benchmark:

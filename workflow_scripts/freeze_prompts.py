@@ -1,4 +1,4 @@
-"""Freeze the prompts of a run: read or make them, validate them, and keep them as two Parquet files.
+"""Freeze the prompts of a run: read or make them, validate them, and keep them as Parquet files, one per split.
 
 Rows without a question or an answer, repeated questions and train questions that are also eval questions go to
 rejects.jsonl with a reason each.
@@ -48,7 +48,7 @@ def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[lis
 def check_edited(path: str, split: str, eval_path: str, records: list[dict]) -> None:
     """Frozen prompts may be edited by hand, but not into something that cannot be used; else BadInput."""
     eval_texts = set()
-    if split == "train" and Path(eval_path).exists():
+    if split != "eval" and Path(eval_path).exists():
         eval_texts = {normalise(str(record.get("question"))) for record in read_records(eval_path)}
     seen, ids = set(), set()
     for number, record in enumerate(records):
@@ -61,7 +61,7 @@ def check_edited(path: str, split: str, eval_path: str, records: list[dict]) -> 
 def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list[dict]]:
     """({split: records}, rejects): what the settings' sources hold, validated; eval before train."""
     splits, rejects, eval_texts = {}, [], set()
-    for name in [name for name in ("eval", "train") if settings[name]]:
+    for name in [name for name in ("eval", "train", "pool") if settings[name]]:
         records = list(task.read_prompts(settings[name], settings, name, seed))
         splits[name], bad = validate(records, name, eval_texts)
         rejects += bad
@@ -72,7 +72,7 @@ def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list
 
 
 def freeze(task, settings: dict, seed: int, output: Path) -> None:
-    """Write {train,eval}.parquet with their manifests, and rejects.jsonl, into `output`."""
+    """Write {train or pool,eval}.parquet with their manifests, and rejects.jsonl, into `output`."""
     splits, rejects = frozen(task, settings, seed)
     with replacing(output / "rejects.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
@@ -95,7 +95,7 @@ def main() -> None:
     output = Path(args.output)
     settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
     freeze(tasks.load(args.task), settings, args.seed, output)
-    for name in [name for name in ("train", "eval") if settings[name]]:
+    for name in [name for name in ("train", "pool", "eval") if settings[name]]:
         shards.sync(output / "shards" / name, args.shards, output / f"{name}.parquet")
 
 

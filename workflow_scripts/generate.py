@@ -1,4 +1,4 @@
-"""A round's policy answers one shard of the prompts, in auto, trigger or eval mode.
+"""A round's policy answers one shard of the prompts, in auto, trigger or eval mode (or those of a pool).
 
 An answer is a conversation: where the policy stops for the environment (a program to run), the environment's text
 is appended, masked, and the policy goes on. Finished conversations are kept in the ledger. With the engine openai
@@ -137,7 +137,8 @@ def read_arguments():
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy")
-    parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval"), help="how it is asked")
+    parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval", "pool"), help="how it is asked")
+    parser.add_argument("--answered", help="a .csv whose ids need no answer")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
     parser.add_argument("--endpoint", default="{}", help="keys of generate.openai that no result depends on, as JSON")
     parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
@@ -161,7 +162,9 @@ def main() -> None:
     settings = Generate.model_validate(given).model_dump(mode="json")
     sampling, model, rejects = settings[args.version], model_folder(args.model), []
     shards, rank = map(int, args.shard.split("_"))
+    cached = {record["id"] for record in read_records(args.answered)} if args.answered else set()
     records = [record for record in read_records(args.prompts) if shard_of(record["id"], shards) == rank]
+    records = [record for record in records if record["id"] not in cached]
     common = {"sampling": sampling, "stop": task.STOP}
 
     with Sandbox(isolate=args.sandbox == "on") as sandbox:

@@ -83,6 +83,7 @@ class Split(Section):
 class Prompts(Section):
     eval: Split
     train: Split | None = None  # none where data.source holds the rows to train on
+    pool: Split | None = None  # in place of train: prompts that the train prompts are selected from (`selection`)
     question_key: str = "question"
     answer_key: str = "answer"
     ref_models: list[str] = ["gold"]  # task reference: whose outputs in a pool are references, ref_output_{model}
@@ -215,6 +216,15 @@ class ColdStart(Section):
         return self
 
 
+class Selection(Section):
+    """Which prompts of prompts.pool are trained on, by how well the model that round 0 starts from answers them."""
+
+    mode: Literal["hard", "easy", "medium", "random"] = "hard"  # lowest, highest or middle scores, or any
+    num_examples: PositiveInt = 5000
+    metric: Annotated[str, AfterValidator(_known_reward)] = "bleu"
+    inference: str | None = None  # answers that exist already: a .csv with id and response; missing ones are generated
+
+
 Engine = Literal["transformers", "vllm", "openai"]
 
 
@@ -264,6 +274,7 @@ class Generate(Section):
     auto: Sampling = Sampling()
     trigger: Sampling | None = Sampling(samples=2)  # null: auto mode alone
     eval: Sampling = Sampling(samples=1, temperature=0)
+    pool: Sampling = Sampling(samples=1, temperature=0.7, top_p=0.9, max_tokens=512, turns=1)  # see `selection`
     batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: PositiveInt = 1
@@ -369,6 +380,7 @@ class Config(Section):
     sandbox: OnOff = "on"
     reward: Annotated[str, AfterValidator(_known_reward)] | None = None  # task reference: how answers are rewarded
     prompts: Prompts
+    selection: Selection | None = None
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
@@ -381,11 +393,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def engines_can_answer(self):
-        if self.generate.engine_of("eval") == "openai":
-            raise ValueError(
-                "generate.eval.engine: evaluation is of the checkpoint, which the engine openai does not ask; "
-                "set it to transformers or vllm"
-            )
+        for version, what in (("eval", "evaluation"), ("pool", "selection")):
+            if self.generate.engine_of(version) == "openai" and (version == "eval" or self.selection):
+                raise ValueError(
+                    f"generate.{version}.engine: {what} is of the checkpoint, which the engine openai does not ask; "
+                    "set it to transformers or vllm"
+                )
         for version in ("auto", "trigger"):
             if self.generate.engine_of(version) == "openai" and getattr(self.generate, version):
                 if not self.generate.openai:
@@ -403,9 +416,21 @@ class Config(Section):
 
     @model_validator(mode="after")
     def consistent(self):
-        if bool(self.prompts.train) == bool(self.data.source):
-            found = "both are given" if self.data.source else "neither is given"
-            raise ValueError(f"give either `prompts.train`, for answers to learn from, or `data.source`; {found}")
+        kinds = {
+            "prompts.train": self.prompts.train,
+            "prompts.pool": self.prompts.pool,
+            "data.source": self.data.source,
+        }
+        if sum(map(bool, kinds.values())) != 1:
+            found = " and ".join(name for name, given in kinds.items() if given) or "none"
+            raise ValueError(
+                "give one of `prompts.train`, for answers to learn from, `prompts.pool`, to select them from, and "
+                f"`data.source`, for rows that exist; found {found}"
+            )
+        if bool(self.prompts.pool) != bool(self.selection):
+            raise ValueError(
+                "`prompts.pool` and `selection` belong together: the train prompts are selected from the pool"
+            )
         if self.data.source and self.results:
             raise ValueError("`results` stand in for a round's own answers, and with `data.source` there are none")
         preference = bool(self.data.source and self.data.source.format == "preference")

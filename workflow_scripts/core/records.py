@@ -124,6 +124,7 @@ def _streamed(path: Path) -> Iterator[dict]:
         case ".json":
             yield from _listed(path, read_json(path))
         case ".csv":
+            csv.field_size_limit(2**31 - 1)  # an answer may be longer than the module's 128 KiB
             with open(path, newline="", encoding="utf-8-sig") as file:
                 yield from csv.DictReader(file)
         case ".parquet":

@@ -1,0 +1,66 @@
+"""Score a model's answers to a pool of prompts against their references (BLEUBERI's create_training_data, part one).
+
+Answers that exist already come from a .csv with id and response, the others from generate. Written are all answers as
+INFERENCE.csv (id, source, prompt, response), and OUTPUT.json: {id: {score, metric}}, with a histogram beside it.
+"""
+
+import csv
+import json
+
+from workflow_scripts.core import rewards
+from workflow_scripts.core.bleu import answer_of
+from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.config import REWARDS
+from workflow_scripts.core.records import BadInput, read_records, replacing, write_json
+
+
+def histogram(scores: list[float], metric: str, path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    chart, axis = pyplot.subplots(figsize=(6, 4))
+    axis.hist(scores, bins=40)
+    axis.axvline(sum(scores) / len(scores), color="black", lw=1, label=f"mean {sum(scores) / len(scores):.3f}")
+    axis.set(xlabel=metric, ylabel="prompts")
+    axis.legend()
+    chart.tight_layout()
+    with replacing(path) as temporary:
+        chart.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
+    parser.add_argument("--results", nargs="*", default=[], help="generated answers, all shards (.pkl)")
+    parser.add_argument("--answered", help="answers that exist already (.csv with id and response)")
+    parser.add_argument("--metric", default="bleu", help=f"{', '.join(REWARDS)}, or FILE.py:FUNCTION")
+    parser.add_argument("--inference", required=True, help="the .csv of all answers to write")
+    parser.add_argument("--histogram", required=True, help="the .png to write")
+    parser.add_argument("--output", required=True, help="the .json of all scores to write")
+    args = parser.parse_args()
+    reward = rewards.load(args.metric)
+    texts = {record["id"]: record["response"] or "" for record in read_records(args.answered)} if args.answered else {}
+    texts |= {result["id"]: result["solution"] for path in args.results for result in read_records(path)}
+    pool = list(read_records(args.pool))
+    if missing := [record["id"] for record in pool if record["id"] not in texts]:
+        raise BadInput(f"{args.pool}: {len(missing)} prompts have no answer, the first is {missing[0]}")
+    scores = {}
+    with replacing(args.inference) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(["id", "source", "prompt", "response"])
+        for record in progress(pool, total=len(pool), desc="score_pool", unit="prompt"):
+            text = texts[record["id"]]
+            writer.writerow([record["id"], record["level"], record["question"], text])
+            judged = {"uid": record["id"], "solution": text} | record
+            score = rewards.rewarded(reward, answer_of(text), json.loads(record["answer"]), judged)
+            scores[record["id"]] = {"score": score, "metric": args.metric}
+    values = [one["score"] for one in scores.values()]
+    histogram(values, args.metric, args.histogram)
+    write_json(args.output, scores)
+    print(f"{len(scores)} prompts, mean {args.metric} {sum(values) / len(values):.4f}")
+
+
+if __name__ == "__main__":
+    run(main)

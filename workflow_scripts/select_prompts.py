@@ -1,0 +1,90 @@
+"""Select the prompts to train on from a scored pool (BLEUBERI's create_training_data, part two).
+
+hard takes the lowest scores, easy the highest, medium the middle of the sorted list, random any. They are written as
+the run's train prompts, and as two data sets in the original's format that `datasets.load_from_disk` loads: for GRPO
+one row per prompt, with all references; for SFT one row per reference, with the id {id}_{number}.
+"""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+from workflow_scripts.core import shards
+from workflow_scripts.core.cli import arguments, run
+from workflow_scripts.core.config import Selection, settings_help
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import BadInput, read_json, read_records, write_parquet
+
+
+def selected(scores: dict[str, float], mode: str, count: int, seed: int) -> list[str]:
+    """The ids of `count` prompts, from the highest score to the lowest; equal scores in the order of their ids."""
+    if count > len(scores):
+        raise BadInput(f"selection.num_examples: {count} prompts asked, the pool has {len(scores)} that can be used")
+    ordered = sorted(scores, key=lambda name: (-scores[name], name))
+    match mode:
+        case "hard":
+            return ordered[len(ordered) - count :]
+        case "easy":
+            return ordered[:count]
+        case "medium":
+            start = (len(ordered) - count) // 2
+            return ordered[start : start + count]
+        case "random":
+            chosen = set(random.Random(seed).sample(sorted(scores), count))
+            return [name for name in ordered if name in chosen]
+
+
+def grpo_row(record: dict, score: dict) -> dict:
+    references = json.loads(record["answer"])
+    row = {"id": record["id"], "source": record["level"], "prompt": record["question"]}
+    row |= {"messages": [{"role": "user", "content": record["question"]}], "ground_truth": references[0]}
+    return row | {"references": references, f"{score['metric']}_score": score["score"]}
+
+
+def sft_rows(record: dict) -> list[dict]:
+    asked = {"role": "user", "content": record["question"]}
+    return [
+        {"id": f"{record['id']}_{j}", "source": record["level"]}
+        | {"messages": [asked, {"role": "assistant", "content": text}]}
+        for j, text in enumerate(json.loads(record["answer"]))
+    ]
+
+
+def save(rows: list[dict], folder: str) -> None:
+    """A DatasetDict with the split train."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    shutil.rmtree(folder, ignore_errors=True)
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(folder)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
+    parser.add_argument("--scores", required=True, help="what score_pool wrote (.json)")
+    parser.add_argument("--settings", default="{}", help=settings_help("selection"))
+    parser.add_argument("--seed", type=int, default=0, help="of mode random")
+    parser.add_argument("--shards", type=int, default=1, help="number of digest files")
+    parser.add_argument("--grpo", required=True, help="folder of the data set for GRPO to write")
+    parser.add_argument("--sft", required=True, help="folder of the data set for SFT to write")
+    parser.add_argument("--output", required=True, help="the train prompts to write (.parquet)")
+    args = parser.parse_args()
+    settings = Selection.model_validate_json(args.settings)
+    scores, pool = read_json(args.scores), {record["id"]: record for record in read_records(args.pool)}
+    values = {name: score["score"] for name, score in scores.items()}
+    names = selected(values, settings.mode, settings.num_examples, args.seed)
+    save([grpo_row(pool[name], scores[name]) for name in names], args.grpo)
+    save([row for name in names for row in sft_rows(pool[name])], args.sft)
+    write_parquet(args.output, [pool[name] for name in names])
+    made_of = [args.pool, args.scores]
+    write_manifest(args.output, made_of, settings.model_dump(mode="json") | {"seed": args.seed}, rows=len(names))
+    folder = Path(args.output)
+    shards.sync(folder.parent / "shards" / folder.stem, args.shards, folder)
+    mean = sum(values[name] for name in names) / len(names)
+    print(f"{len(names)} of {len(pool)} prompts ({settings.mode}), mean {settings.metric} {mean:.4f}")
+
+
+if __name__ == "__main__":
+    run(main)
