@@ -114,6 +114,11 @@ def is_file(name):
     return Path(name).suffix in READABLE and not os.path.isdir(name)
 
 
+def is_on_hub(name):
+    """A data set on the hub: neither here, nor named as a file would be."""
+    return not os.path.exists(name) and not name.endswith(READABLE) and not name.startswith(("/", ".", "~"))
+
+
 def get_reward_file(name):
     """The file of a reward of the user's own, as an input."""
     return [name.rpartition(":")[0]] if name and ":" in name else []
@@ -326,7 +331,8 @@ GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 SPLITS = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
 FROZEN = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
 PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.selection else {})  # selected by a job
-SOURCES = [split.file for split in SPLITS.values() if split and split.file]
+FILES = [split.file for split in SPLITS.values() if split and split.file]
+SOURCES = [] if any(map(is_on_hub, FILES)) else FILES  # what a job must fetch cannot be frozen while this is read
 
 
 def get_shard_files(split):

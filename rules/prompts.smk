@@ -1,9 +1,11 @@
 # Prompts, frozen once: validated, with one digest file per shard.
 
-# Prompts that come from files are frozen while the rules are read: see common.smk.
+# Prompts that come from files here are frozen while the rules are read: see common.smk.
 if not SOURCES:
 
     rule freeze_prompts:
+        input:
+            [file for file in FILES if not is_on_hub(file)],
         output:
             list(FROZEN.values()),
             beside(FROZEN.values()),

@@ -15,7 +15,9 @@ SEED_NAMES = (
     "suffix expname version tag modelname modelpath datapath round ds fp mp logp_path memo lr isds "
     "construct_meta.sh construct_data.sh deepseek_logp.sh deepseek_train.sh train.py "
     "fp mp bsz gacc lr gpu kl ml proj rkey rspkey datafilter memo numepoch run_logp.sh run_train.sh uid "
-    "prompt_pretokenized MASTER_ADDR MASTER_PORT NUM_GPUS WORKER_NUM NODE_RANK"
+    "prompt_pretokenized MASTER_ADDR MASTER_PORT NUM_GPUS WORKER_NUM NODE_RANK "
+    "create_training_data.py grpo sft grpo.sh sft.sh hf_dataset_path ref_models selection_mode num_examples "
+    "metric model output_dir output_dataset_name input_data_path inference_max_new_tokens seed"
 ).split()
 
 

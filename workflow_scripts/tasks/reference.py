@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from workflow_scripts.core import rewards
 from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.bleu import answer_of, tokens_of
-from workflow_scripts.core.records import BadInput, read_records, record_id
+from workflow_scripts.core.formats import read_source
+from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.tasks import math
 
 MAKES_UP = True
@@ -88,7 +89,7 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
 def pool(split: dict, ref_models: list[str]) -> Iterator[dict]:
     """The instructions of a pool, with the chosen models' outputs as references; a row that lacks one is a reject."""
     wanted = [f"ref_output_{model}" for model in ref_models]
-    for number, record in enumerate(read_records(split["file"])):
+    for number, record in enumerate(read_source(split["file"], "train")):
         if split["limit"] and number == split["limit"]:
             return
         if number == 0 and (absent := [name for name in wanted if name not in record]):
