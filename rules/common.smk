@@ -52,7 +52,7 @@ if cfg.selection:
 SOURCE = re.sub(r"[^\w.-]", "_", Path(cfg.data.source.file).name) if cfg.data.source else None
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
-ENV = f"{workflow.basedir}/envs/roundhouse.yaml"
+ENV = f"{workflow.basedir}/envs/roundhouse.yaml".replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 path = (
     ""
     if workflow.deployment_settings.deployment_method
@@ -274,11 +274,12 @@ def get_code(*stages, task=False):
 
 
 def by_attempt(sizing, *section):
-    """Memory (MB) and time (minutes) of a job, at each further attempt half as much again."""
+    """Memory (MB) and time (minutes, at most a day) of a job, at each further attempt half as much again."""
 
     def get(name, attempt):
         try:
-            return (attempt + 1) * sizing(cfg, *section)[name] // 2
+            asked = (attempt + 1) * sizing(cfg, *section)[name] // 2
+            return min(asked, sizes.DAY) if name == "runtime" else asked
         except ValueError as error:
             raise WorkflowError(f"config: {error}")
 
@@ -290,7 +291,7 @@ def by_attempt(sizing, *section):
 
 def get_generate_resources(gpus, api):
     """Of a shard's answers: GPUs where a model here gives them, the endpoint's turn where an API does."""
-    return by_attempt(sizes.of_generation) | {"gpu": gpus, "api": api}
+    return by_attempt(sizes.of_generation) | {"gpu": gpus, "nodes": 1, "api": api}
 
 
 def get_data_resources():

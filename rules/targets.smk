@@ -39,9 +39,10 @@ for target in asked:
 # Beside the jobs of an earlier driver that was killed, nothing is submitted.
 onstart:
     remote = next((job for job in workflow.dag.needrun_jobs() if not job.is_local), None)
-    if remote and (run := getattr(workflow.scheduler.get_executor(remote), "run_uuid", None)):  # Slurm's
+    executor = workflow.scheduler.get_executor(remote) if remote else None
+    if type(executor).__module__.startswith("snakemake_executor_plugin_slurm"):
         try:
-            slurm.claim(Path(f"{RUN}/slurm_run.txt"), run)
+            slurm.claim(Path(f"{RUN}/slurm_run.txt"), executor.run_uuid)
         except BadInput as error:
             raise WorkflowError(str(error))
 

@@ -20,6 +20,7 @@ rule logp:
     resources:
         **by_attempt(sizes.of_scoring),
         gpu=cfg.logp.gpus,
+        nodes=1,
     params:
         *get_code("logp"),
         settings=flag("settings", get_settings(cfg.logp, "gpus")),

@@ -12,7 +12,11 @@ CONF=/etc/slurm/slurm.conf
 
 say() { printf '[slurm] %s\n' "$*"; }
 fail() { say "$*"; exit 1; }
-alive() { [[ -s $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
+alive() {  # the daemon of a pid file named after it, not a stranger who got its number
+  local name=${1##*/}
+  name=${name%.pid}
+  [[ -s $1 ]] && [[ $(cat "/proc/$(cat "$1")/comm" 2>/dev/null) == "${name%%-*}" ]]
+}
 retry() { local n=$1; shift; for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.25; done; return 1; }
 nodes_up() { sinfo -h -N -o '%N %t' | sort -u | awk '$2 ~ /^(idle|mix|alloc)$/' | wc -l; }
 all_up() { [[ $(nodes_up) -ge $NODES ]]; }
@@ -38,9 +42,11 @@ install() {
   # where there is an init system, packages would start daemons of their own
   local policy=/usr/sbin/policy-rc.d made=
   [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; made=1; }
-  apt-cache show ${missing[0]} >/dev/null 2>&1 || apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ${missing[*]} >/dev/null
-  [[ $made ]] && rm -f $policy
+  local failed=
+  { apt-cache show ${missing[0]} >/dev/null 2>&1 || apt-get update -qq; } &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ${missing[*]} >/dev/null || failed=1
+  if [[ $made ]]; then rm -f $policy; fi
+  if [[ $failed ]]; then fail "cannot install ${missing[*]}"; fi
 }
 
 configure() {

@@ -5,7 +5,10 @@ there. The finished model is put in place with one rename, its checkpoint.json i
 On several GPUs: `torchrun --nproc-per-node N -m workflow_scripts.train …`
 """
 
+import fcntl
+import os
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from workflow_scripts.core.checkpoint import model_folder, policy_digest, publish
-from workflow_scripts.core.cli import arguments, run
+from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import Train, settings_help
 from workflow_scripts.core.manifest import content_digest, file_digest, write_usage
@@ -59,6 +62,26 @@ def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, toke
     return publish(output, save, fields)
 
 
+def locked(folder: str):
+    """A lock on a round's saved states that ends with the process; BadInput if another one works on them."""
+    if int(os.environ.get("RANK", 0)):
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = open(Path(folder) / "lock", "a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise BadInput(
+            f"{folder}: another process trains this round still ({file.read().strip()}); end it, or await its end"
+        ) from None
+    except OSError as error:  # a file system without locks
+        say(f"{folder} cannot be locked ({error.strerror})")
+    file.truncate(0)
+    print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+    return file
+
+
 def read_arguments():
     parser = arguments(__doc__)
     parser.add_argument("--data", required=True, help="training data (.pkl)")
@@ -90,7 +113,7 @@ def main() -> None:
     where = [args.round, args.rounds if settings.schedule_over == "rounds" else 1]
     values = settings.model_dump(mode="json")
     work = digest([inputs, values, args.seed, where, code_digests("workflow_scripts.train")])
-    state = Path(args.state) / work
+    state, lock = Path(args.state) / work, locked(args.state)
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     place = {"round": args.round, "rounds": args.rounds} if settings.schedule_over == "rounds" else {}
@@ -113,6 +136,8 @@ def main() -> None:
         manifest = publish_round(args.output, trainer, weights, tokenizer, fields)
         write_usage(args.output, seconds=time.time() - started, processes=trainer.args.world_size)
         shutil.rmtree(args.state, ignore_errors=True)  # and those of other settings
+        if lock:
+            lock.close()
         print(f"round {args.round}: {manifest['updates']} updates on {len(rows)} rows, policy {manifest['digest']}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # leaves the process group

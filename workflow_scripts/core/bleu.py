@@ -38,19 +38,25 @@ class References:
     def __init__(self, texts: Sequence[str]):
         split = [tokens_of(text) for text in texts]
         self.shortest = min(map(len, split))
-        self.most: list[dict[tuple, int]] = []
-        for order in range(1, ORDERS + 1):
-            most: dict[tuple, int] = {}
-            for tokens in split:
-                for gram, count in Counter(grams(tokens, order)).items():
-                    if count > most.get(gram, 0):
-                        most[gram] = count
-            self.most.append(most)
+        self.most = [self._most([Counter(grams(tokens, order)) for tokens in split]) for order in range(1, ORDERS + 1)]
+
+    @staticmethod
+    def _most(counters: list[Counter]) -> dict[tuple, int]:
+        most: dict[tuple, int] = {}
+        for counts in counters:
+            shared = [(gram, max(counts[gram], most[gram])) for gram in counts.keys() & most.keys()]
+            most = {**most, **counts}
+            most.update(shared)
+        return most
 
     def matches(self, tokens: list[str]) -> list[int]:
-        """Clipped matches by order."""
-        found = [filter(most.__contains__, grams(tokens, order)) for order, most in enumerate(self.most, 1)]
-        return [sum(min(n, most[gram]) for gram, n in Counter(one).items()) for one, most in zip(found, self.most)]
+        """Clipped matches by order; an n-gram is looked for only where its beginning was found."""
+        found, places = [], range(len(tokens))
+        for order, most in enumerate(self.most, 1):
+            here = [(place, gram) for place in places if (gram := tuple(tokens[place : place + order])) in most]
+            places = [place for place, _ in here]
+            found.append(sum(min(count, most[gram]) for gram, count in Counter(gram for _, gram in here).items()))
+        return found
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from workflow_scripts.core.copies import NUMBER
+from workflow_scripts.core.copies import NUMBER, die_with_parent
 from workflow_scripts.core.deadline import STATUS, OutOfTime
 from workflow_scripts.core.records import BadInput
 
@@ -50,6 +50,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def run(main: Callable[[], int | None]) -> None:
     """Call main(); what a person can mend ends in one message, not in a traceback."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank, which torchrun leaves behind when it is killed itself
+        die_with_parent()
     try:
         sys.exit(main() or 0)
     except BadInput as error:

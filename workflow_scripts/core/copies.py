@@ -16,7 +16,8 @@ NUMBER = "ROUNDHOUSE_COPY"  # of another copy than the first, and how many there
 PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is gone, however that died."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -34,20 +35,26 @@ class Copies:
         for i in range(1, self.count):
             environment = os.environ | {NUMBER: f"{i}/{self.count}", "CUDA_VISIBLE_DEVICES": ",".join(shares[i])}
             command = [sys.executable, *sys.orig_argv[1:]]
-            self.others.append(subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent))
-        if self.count > 1:
+            self.others.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_parent))
+        if shares[0]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shares[0])
 
     def part(self, batches: list) -> list:
         """The batches that are this copy's."""
         return batches[self.number :: self.count]
 
+    def wait(self) -> list[int]:
+        """The others' exit statuses, once they have ended."""
+        return [other.wait() for other in self.others]
+
     def join(self) -> None:
         """Wait until the others are done; they end here."""
         if self.number:
             sys.exit(0)
-        statuses = [other.wait() for other in self.others]
-        if STATUS in statuses:
+        statuses = dict(enumerate(self.wait(), 1))
+        for number, status in statuses.items():
+            if status not in (0, STATUS):
+                how = f"was killed by signal {-status}" if status < 0 else "failed; its message stands above"
+                raise RuntimeError(f"copy {number} of {self.count} {how}")
+        if any(statuses.values()):
             raise OutOfTime("another copy ran out of time")
-        if failed := [number for number, status in enumerate(statuses, 1) if status]:
-            raise RuntimeError(f"copy {failed[0]} of {self.count} failed; its message stands above")

@@ -2,10 +2,10 @@
 
     python -m workflow_scripts.core.launch --gpus 2 --processes 2 -- workflow_scripts.train --data …
 
-A local job sees as many GPUs as it asks for, and no other local job sees them meanwhile: Snakemake leaves that open.
-Each job takes kernel locks on one file per GPU; they live in the file descriptors that the command inherits, so they
-are gone with its last process, however it dies. A scheduler's choice (Slurm, or CUDA_VISIBLE_DEVICES) is left as it is.
-On a machine without GPUs a stage runs on the CPU. Several processes are started by torchrun; on several nodes srun
+A job sees as many GPUs as it asks for, of this machine or of those that a scheduler or CUDA_VISIBLE_DEVICES names, and
+no other job of this user sees them meanwhile: Snakemake leaves that open. Each job takes kernel locks on one file per
+GPU; they live in the file descriptors that the command inherits, so they are gone when it dies, in whatever way. On a
+machine without GPUs a stage runs on the CPU. Several processes are started by torchrun; on several nodes srun
 starts one torchrun each, within a Slurm job of as many nodes.
 """
 
@@ -16,32 +16,43 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 
-def gpus() -> list[str]:
-    """The GPUs of this machine; LOCAL_GPUS="0,1" takes their place."""
-    if (given := os.environ.get("LOCAL_GPUS")) is not None:
-        return [gpu for gpu in given.split(",") if gpu]
+def gpus() -> list[str] | None:
+    """The GPUs that jobs share out: LOCAL_GPUS="0,1", or CUDA_VISIBLE_DEVICES, or all of this machine.
+
+    None where a scheduler gave some without saying which.
+    """
+    for name in ("LOCAL_GPUS", "CUDA_VISIBLE_DEVICES"):
+        if (given := os.environ.get(name)) is not None:
+            return list(dict.fromkeys(gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "NoDevFiles")))
+    if "SLURM_JOB_ID" in os.environ:
+        return None
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
     except FileNotFoundError:
         return []
     except subprocess.CalledProcessError as error:
-        sys.exit(f"error: nvidia-smi fails, so nobody knows which GPUs this machine has: {error.stderr or error}")
+        said = (error.stdout + error.stderr).strip() or error
+        sys.exit(f'error: nvidia-smi fails, so nobody knows which GPUs there are ({said}); LOCAL_GPUS="" takes none')
 
 
 def take(count: int, candidates: list[str], folder: Path) -> list[tuple[str, int]]:
     """(GPU, the descriptor of its lock) `count` times; waits until so many are free."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "all", "w") as everyone:
+    told = False
+    with open(folder / "lock", "w") as everyone:
         while True:
             fcntl.flock(everyone, fcntl.LOCK_EX)  # one picks at a time: two never hold half of what both need
             held = []
             for gpu in candidates:
-                lock = os.open(folder / gpu, os.O_RDWR | os.O_CREAT, 0o600)
+                path = folder / f"gpu-{quote(gpu, safe='')}"
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.utime(path)  # what cleans /tmp goes by age
                     held.append((gpu, lock))
                 except BlockingIOError:
                     os.close(lock)
@@ -50,6 +61,9 @@ def take(count: int, candidates: list[str], folder: Path) -> list[tuple[str, int
             for _, lock in held:
                 os.close(lock)
             fcntl.flock(everyone, fcntl.LOCK_UN)
+            if not told:
+                told = True
+                print(f"waiting for {count} of the GPUs {', '.join(candidates)}", file=sys.stderr, flush=True)
             time.sleep(0.5)
 
 
@@ -57,16 +71,16 @@ def see(count: int) -> None:
     """Set CUDA_VISIBLE_DEVICES to `count` GPUs that this process holds from now on."""
     if not count:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif not {"SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"} & set(os.environ):
-        candidates = gpus()
-        if candidates and count > len(candidates):
-            found = f"this machine has {len(candidates)}"
+    elif candidates := gpus():
+        if count > len(candidates):
+            found = f"there are {len(candidates)}"
             sys.exit(f"error: the rule asks for {count} GPUs, {found}: lower `gpus` or `processes`, or use a cluster")
-        if candidates:
-            held = take(count, candidates, Path(os.environ.get("GPU_LOCKS", f"/tmp/roundhouse-gpus-{os.getuid()}")))
-            for _, lock in held:
-                os.set_inheritable(lock, True)
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for gpu, _ in held)
+        # Slurm numbers each job's GPUs from 0 where it can hide the others: its jobs are no rivals
+        of_whom = f"{os.getuid()}-{os.environ.get('SLURM_JOB_ID', '')}".rstrip("-")
+        held = take(count, candidates, Path(os.environ.get("GPU_LOCKS", f"/tmp/roundhouse-gpus-{of_whom}")))
+        for _, lock in held:
+            os.set_inheritable(lock, True)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for gpu, _ in held)
 
 
 def rendezvous(nodes: int) -> list[str]:
@@ -121,7 +135,10 @@ def main() -> None:
     if args.nodes * args.processes > 1:
         torchrun(args.nodes, args.processes, command)
     else:
-        os.execvp(args.python, [args.python, "-m", *command])
+        try:
+            os.execvp(args.python, [args.python, "-m", *command])
+        except OSError as error:
+            sys.exit(f"error: cannot run {args.python}: {error.strerror}")
 
 
 if __name__ == "__main__":

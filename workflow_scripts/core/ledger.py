@@ -94,6 +94,8 @@ def map_records(
         bar.update(total - missing)
         for number, batch in enumerate(filter(None, todo)):
             if number and ledger and pace.is_over():  # the first one is always done, so that there is headway
+                if copies:
+                    copies.wait()  # they end by themselves, and are not to be cut off in a batch
                 raise OutOfTime(f"{desc}: time is nearly up; what is finished is in the ledger")
             values = compute([jobs[i] for i in batch])
             if len(values) != len(batch):

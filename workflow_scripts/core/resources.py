@@ -5,13 +5,14 @@ stages save before it is up and go on in the next attempt. Another opinion: `--s
 """
 
 import json
+import math
 from pathlib import Path
 
 from workflow_scripts.core.config import Config, Model, Train
 
 PROCESS = 4000  # MB that a process has before its first weight: Python, torch, the host's side of CUDA
 DAY = 1440  # minutes
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def parameters(model: Model) -> float:
@@ -21,14 +22,20 @@ def parameters(model: Model) -> float:
         return made.layers * block + made.vocabulary * made.width
     if model.parameters:
         return model.parameters
-    if not Path(model.path).is_dir():
+    stored = sorted(Path(model.path).glob("*.safetensors")) if Path(model.path).is_dir() else []
+    if not stored:
         raise ValueError(
-            f"model.parameters: {model.path} is no folder here. Of a model on the hub, say how many parameters it has, "
-            "such as `parameters: 7e9`: memory and time asked of a cluster follow from it"
+            f"model.parameters: {model.path} is no folder here with weights in .safetensors files. Say how many "
+            "parameters the model has, such as `parameters: 7e9`: memory and time asked of a cluster follow from it"
         )
-    config = json.loads((Path(model.path) / "config.json").read_text())
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return sum(file.stat().st_size for file in Path(model.path).glob("*.safetensors")) / BYTES.get(dtype, 4)
+    return sum(map(_stored, stored))
+
+
+def _stored(path: Path) -> int:
+    """Numbers in a .safetensors file, by its header."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def of_model(cfg: Config) -> dict[str, int]:
@@ -41,7 +48,9 @@ def of_generation(cfg: Config) -> dict[str, int]:
     """Of a shard's answers: the weights pass through memory on their way to the GPUs."""
     generate = cfg.generate
     tokens = max(one.max_tokens for one in (generate.auto, generate.trigger, generate.eval) if one)
-    memory = PROCESS * max(1, generate.gpus) + 1.2 * _weights(cfg) * BYTES[generate.dtype] / 4
+    gpus, split = max(1, generate.gpus), generate.tensor_parallel or generate.gpus or 1
+    copies = gpus // split if generate.engine == "vllm" else gpus
+    memory = PROCESS * gpus + 1.2 * copies * _weights(cfg) * BYTES[generate.dtype] / 4
     return _asked(memory, 60 + 30 * _billions(cfg) * tokens / 1024)
 
 
@@ -70,4 +79,4 @@ def _billions(cfg: Config) -> float:
 
 
 def _asked(memory: float, minutes: float) -> dict[str, int]:
-    return {"mem_mb": round(memory), "runtime": round(min(minutes, DAY))}
+    return {"mem_mb": round(memory), "runtime": round(minutes)}

@@ -21,7 +21,7 @@ import tenacity
 from openai.types.chat import ChatCompletion
 
 from workflow_scripts.core.cli import progress, say
-from workflow_scripts.core.deadline import OutOfTime, deadline
+from workflow_scripts.core.deadline import BEGAN, OutOfTime, deadline
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, digest
 from workflow_scripts.engines import Chat, Reply
@@ -140,10 +140,10 @@ class Engine:
     async def _attempt(self, key: str, chat: Chat) -> None:
         bound = self._bound(chat)
         async with self.slots:
+            self._going_on()
             await self.tokens.wait(_bytes(chat) // 3 + chat.max_tokens)  # as servers estimate it themselves
             await self.requests.wait(1)
-            if time.time() + self.settings["timeout"] > deadline():
-                raise OutOfTime("the job's time is nearly up")
+            self._going_on()
             await self._affordable(bound)
             attempt = uuid.uuid4().hex[:12]
             self._write(attempt, {"asked": key, "cost": bound})
@@ -159,6 +159,18 @@ class Engine:
                 self.pending -= 1
                 async with self.settled:
                     self.settled.notify_all()
+
+    def _going_on(self) -> None:
+        """Raises where nothing more is to be sent."""
+        if self.halt:
+            raise BadInput(str(self.halt))
+        timeout = self.settings["timeout"]
+        if timeout > deadline() - BEGAN:
+            raise BadInput(
+                f"generate.openai.timeout: {timeout:g} s is more than this job has; lower it, or ask for more"
+            )
+        if time.time() + timeout > deadline():
+            raise OutOfTime("the job's time is nearly up")
 
     async def _affordable(self, bound: float) -> None:
         """Wait while requests in flight may turn out cheaper than their bounds; BadInput if that is not enough."""

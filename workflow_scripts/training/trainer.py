@@ -155,12 +155,14 @@ class Watch(TrainerCallback):
     """A progress bar, a mark on each saved state that is whole, and the end where the ratios or the clock say so."""
 
     def __init__(self, trainer: RoundTrainer):
-        self.trainer, self.pace = trainer, Pace()
+        self.trainer = trainer
         self.saving = 0.0  # seconds that the slowest save took
 
     def on_train_begin(self, args, state, control, **_):
         self.bar = progress(total=state.max_steps, desc="train", unit="update", disable=not state.is_world_process_zero)
         self.bar.update(state.global_step)
+        known = torch.tensor([deadline()], dtype=torch.float64, device=args.device)
+        self.pace = Pace(self.trainer.accelerator.gather(known).min().item())  # one for all ranks, which end together
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(1)
@@ -179,7 +181,7 @@ class Watch(TrainerCallback):
 
     def is_time_up(self) -> bool:
         """Whether another update and a save may not end in time, for some rank."""
-        if deadline() == math.inf:
+        if self.pace.until == math.inf:
             return False
         return self.trainer.over_ranks([float(self.pace.is_over(2 * self.saving))])[0] > 0
 
