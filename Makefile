@@ -69,6 +69,7 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.edit_cost
 	$(BIN)/python -m benchmarks.edit_cost --times 20
 	$(BIN)/python -m benchmarks.dry_run
+	$(BIN)/python -m benchmarks.bleu
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench

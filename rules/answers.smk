@@ -21,10 +21,7 @@ rule generate:
         GENERATE_ENV
     threads: cfg.generate.threads
     resources:
-        **get_generate_resources(
-            gpus=lambda wildcards: 0 if is_api(wildcards.version) else cfg.generate.gpus,
-            api=lambda wildcards: is_api(wildcards.version),
-        ),
+        **get_generate_resources(),
     params:
         *get_code("generate", task=True),
         engine=lambda wildcards: get_engine_code(wildcards.version),

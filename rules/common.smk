@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
+from snakemake.persistence.file import FilePersistence
 
 sys.path.insert(0, workflow.basedir)
 from workflow_scripts import freeze_prompts, tasks
@@ -38,6 +39,11 @@ if wrong := [key for key, section in made_up.items() if section and section.coun
 
 if cfg.reward and "reward" not in inspect.signature(task.grade).parameters:
     raise WorkflowError(f"config: reward: the task {cfg.task!r} judges in its own way alone; remove the key")
+
+# A job on a cluster leaves its outputs marked as incomplete, until the driver has recorded what they were made with. What
+# a job finishes after its driver was killed has no such record, and must not count as made by the config of today.
+if workflow.remote_exec:
+    FilePersistence._unmark_incomplete = lambda persistence, key: None
 
 RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
@@ -116,7 +122,7 @@ def is_file(name):
 
 def is_on_hub(name):
     """A data set on the hub: neither here, nor named as a file would be."""
-    return not os.path.exists(name) and not name.endswith(READABLE) and not name.startswith(("/", ".", "~"))
+    return not (os.path.exists(name) or name.endswith(READABLE) or re.match(r"[/.~]", name))
 
 
 def get_reward_file(name):
@@ -281,6 +287,8 @@ def by_attempt(sizing, *section):
             asked = (attempt + 1) * sizing(cfg, *section)[name] // 2
             return min(asked, sizes.DAY) if name == "runtime" else asked
         except ValueError as error:
+            if workflow.local_exec:
+                return 0  # nobody is asked
             raise WorkflowError(f"config: {error}")
 
     return {
@@ -289,9 +297,22 @@ def by_attempt(sizing, *section):
     }
 
 
-def get_generate_resources(gpus, api):
-    """Of a shard's answers: GPUs where a model here gives them, the endpoint's turn where an API does."""
-    return by_attempt(sizes.of_generation) | {"gpu": gpus, "nodes": 1, "api": api}
+def get_generate_resources(version=None):
+    """Of a shard's answers in this version (by default the wildcard's): an API takes its turn, and no GPU."""
+    model = by_attempt(sizes.of_generation)
+
+    def choose(of_api, of_model):
+        return lambda wildcards, attempt: (
+            of_api if is_api(version or wildcards.version) else of_model(wildcards, attempt)
+        )
+
+    return {
+        "mem_mb": choose(sizes.PROCESS, model["mem_mb"]),
+        "runtime": choose(sizes.DAY, model["runtime"]),
+        "gpu": choose(0, lambda wildcards, attempt: cfg.generate.gpus),
+        "api": choose(1, lambda wildcards, attempt: 0),
+        "nodes": 1,
+    }
 
 
 def get_data_resources():
@@ -350,7 +371,8 @@ def freeze_sources():
     """Freeze prompts that come from files, if file, settings or code changed since. This cannot wait for a job,
     since the shards that an edited file changes must be known when the jobs are worked out."""
     if missing := [source for source in SOURCES if not os.path.exists(source)]:
-        raise WorkflowError(f"config: prompts: there is no file {missing[0]}")
+        recipe = f" (see the head of {workflow.overwrite_configfiles[0]})" if workflow.overwrite_configfiles else ""
+        raise WorkflowError(f"config: prompts: there is no file {' nor '.join(missing)}{recipe}")
     settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
     now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])

@@ -16,7 +16,7 @@ use rule generate as generate_eval with:
     wildcard_constraints:
         n=r"\d+",
     resources:
-        **get_generate_resources(gpus=cfg.generate.gpus, api=0),
+        **get_generate_resources("eval"),
     params:
         *get_code("generate", task=True),
         engine=get_engine_code("eval"),
@@ -98,6 +98,7 @@ rule report:
         ),
     log:
         f"{RUN}/logs/report.log",
+    retries: 0
     localrule: True
     conda:
         ENV
@@ -111,6 +112,7 @@ rule report:
 rule verify:
     log:
         f"{RUN}/logs/verify.log",
+    retries: 0
     localrule: True
     conda:
         ENV

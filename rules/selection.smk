@@ -20,7 +20,7 @@ if cfg.selection:
         wildcard_constraints:
             shard=r"\d+_\d+",
         resources:
-            **get_generate_resources(gpus=cfg.generate.gpus, api=0),
+            **get_generate_resources("pool"),
         params:
             *get_code("generate", task=True),
             engine=get_engine_code("pool"),

@@ -36,15 +36,18 @@ for target in asked:
         )
 
 
-# Beside the jobs of an earlier driver that was killed, nothing is submitted.
+# Beside the jobs that an earlier driver left in Slurm's queue, nothing is started.
+SLURM_RUN = Path(f"{RUN}/slurm_run.json")
+
+
 onstart:
     remote = next((job for job in workflow.dag.needrun_jobs() if not job.is_local), None)
     executor = workflow.scheduler.get_executor(remote) if remote else None
-    if type(executor).__module__.startswith("snakemake_executor_plugin_slurm"):
-        try:
-            slurm.claim(Path(f"{RUN}/slurm_run.txt"), executor.run_uuid)
-        except BadInput as error:
-            raise WorkflowError(str(error))
+    is_slurm = type(executor).__module__.startswith("snakemake_executor_plugin_slurm")
+    try:
+        slurm.claim(SLURM_RUN, executor.run_uuid if is_slurm else None)
+    except BadInput as error:
+        raise WorkflowError(str(error))
 
 
 onsuccess:

@@ -11,8 +11,9 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.test_ledger import run
 from tests.test_train_stage import SETTINGS, Workshop
+from workflow_scripts import train
 from workflow_scripts.core.deadline import STATUS, OutOfTime, deadline
-from workflow_scripts.core.records import read_json
+from workflow_scripts.core.records import BadInput, read_json
 
 
 @pytest.fixture
@@ -54,6 +55,34 @@ def test_training_is_worked_through_update_by_update(tmp_path, time_is_up):
     deadline.cache_clear()
     whole = shop.train("whole", *options, epochs=2, save_steps=100)
     assert piecewise["digest"] == whole["digest"] and piecewise["updates"] == 4
+
+
+def test_a_node_without_squeue_has_no_deadline(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    for name in ("JOB_DEADLINE", "SLURM_JOB_END_TIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    deadline.cache_clear()
+    assert deadline() == float("inf")
+    deadline.cache_clear()
+
+
+def test_two_processes_never_train_one_round(tmp_path):
+    shop = Workshop(tmp_path)
+    logp = shop.logp()
+    held = train.locked(str(tmp_path / "run/state/r1"))
+    with pytest.raises(BadInput, match=f"another process trains this round still .process {os.getpid()} on "):
+        shop.train("second", "--logp", logp, "--round", 1)
+    held.close()
+    assert shop.train("second", "--logp", logp, "--round", 1)["updates"] == 2
+
+
+def test_what_was_trained_is_recognised_though_its_end_was_not_recorded(tmp_path, capsys):
+    shop = Workshop(tmp_path)
+    first = shop.train("one", objective="sft")
+    (tmp_path / "one/checkpoint.json").unlink()
+    assert shop.train("one", objective="sft") == first and "is trained already" in capsys.readouterr().err
+    assert shop.train("one", objective="sft", lr=2e-3)["digest"] != first["digest"]
 
 
 def test_all_ranks_end_together_with_the_documented_status(tmp_path):

@@ -32,8 +32,9 @@ def start(tmp_path):
         module = f"job{len(list(tmp_path.glob('job*.py')))}"
         (tmp_path / f"{module}.py").write_text(code)
         command = ["workflow_scripts.core.launch", "--gpus", str(count), *options, "--", module]
+        environment = {name: value for name, value in (kept | changes).items() if value is not None}
         return subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=tmp_path, env=kept | changes, text=True,
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -62,9 +63,18 @@ def test_a_killed_job_frees_its_device(start, tmp_path):
 SHOW = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
 
 
-def test_devices_that_are_given_out_already_are_left_alone(start):
-    assert start(2, SHOW, CUDA_VISIBLE_DEVICES="7").communicate()[0] == "7\n"
+def test_of_devices_that_are_given_out_a_job_sees_what_it_asks_for(start):
+    assert start(1, SHOW, LOCAL_GPUS=None, CUDA_VISIBLE_DEVICES="7").communicate()[0] == "7\n"
+    assert start(1, SHOW, LOCAL_GPUS=None, CUDA_VISIBLE_DEVICES="5,GPU-ab/1").communicate()[0] == "5\n"
+    slurms = {"SLURM_JOB_ID": "1", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert start(2, SHOW, **slurms).communicate()[0] == "0,1\n"  # LOCAL_GPUS is the login node's
     assert start(2, SHOW, SLURM_JOB_ID="1").communicate()[0] == "None\n"
+    assert "asks for 2 GPUs, there are 1" in start(2, SHOW, LOCAL_GPUS=None, CUDA_VISIBLE_DEVICES="7").communicate()[1]
+
+
+def test_odd_lists_of_devices(start):
+    assert start(2, SHOW, LOCAL_GPUS=" 3, 3,all,").communicate()[0] == "3,all\n"
+    assert start(1, SHOW, LOCAL_GPUS="NoDevFiles").communicate()[0] == "None\n"
 
 
 def test_a_job_that_asks_for_no_gpu_sees_none(start):
@@ -77,7 +87,7 @@ def test_without_gpus_jobs_run_on_the_cpu(start):
 
 
 def test_more_than_there_are_is_an_error(start):
-    assert "asks for 4 GPUs, this machine has 3: lower `gpus`" in start(4).communicate()[1]
+    assert "asks for 4 GPUs, there are 3: lower `gpus`" in start(4).communicate()[1]
 
 
 def test_several_processes_are_ranks_and_one_that_fails_gives_its_status(start):
@@ -87,6 +97,26 @@ def test_several_processes_are_ranks_and_one_that_fails_gives_its_status(start):
     job = start(0, "import os, sys; sys.exit(75 if os.environ['RANK'] == '1' else 0)", ["--processes", "2"])
     job.communicate()
     assert job.returncode == 75
+
+
+def test_ranks_die_with_their_launcher(start, tmp_path):
+    ranks = "import os, time\nfrom workflow_scripts.core.cli import run\n"
+    ranks += "def main():\n    print(os.getpid(), file=open('pid' + os.environ['RANK'], 'w'), flush=True)\n"
+    job = start(2, ranks + "    time.sleep(600)\nrun(main)\n", ["--processes", "2"])
+    files = [tmp_path / "pid0", tmp_path / "pid1"]
+    while not all(file.exists() and file.read_text() for file in files):
+        time.sleep(0.1)
+        assert job.poll() is None, job.communicate()
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    end = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{file.read_text().strip()}") for file in files):
+        assert time.monotonic() < end, "ranks live on"
+        time.sleep(0.1)
+
+
+def test_a_python_that_is_not_there_is_named(start):
+    assert "cannot run /no/python: No such file" in start(0, SHOW, ["--python", "/no/python"]).communicate()[1]
 
 
 def test_several_nodes_need_slurm(start):

@@ -28,6 +28,7 @@ def asked(copy: Copy, *options: str) -> dict[str, dict[str, str]]:
 
 def test_gpus_and_nodes_follow_from_the_config(tmp_path):
     rules = asked(Copy(tmp_path, large_config()))
+    assert rules["generate"]["nodes"] == rules["logp"]["nodes"] == "1"
     assert rules["generate"]["gpu"] == "4" and rules["generate_eval"]["gpu"] == "4" and rules["logp"]["gpu"] == "1"
     assert rules["train"]["gpu"] == "8" and rules["train"]["nodes"] == "1" and "mpi" not in rules["train"]
     for rule in ("grade", "construct_meta", "construct_data", "evaluate", "init_model", "freeze_prompts"):
@@ -50,8 +51,15 @@ def test_snakemakes_own_option_overrides(tmp_path):
 def test_a_model_of_unknown_size_is_asked_for(tmp_path):
     config = large_config()
     del config["model"]["parameters"]
-    output = Copy(tmp_path, config).snakemake("-n", "round1_checkpoint", fails=True)
-    assert "model.parameters: some-lab/some-model-7b is no folder here" in output and "7e9" in output
+    assert "train" in Copy(tmp_path, config).snakemake("-n", "round1_checkpoint")  # a local job asks nobody
+    with pytest.raises(ValueError, match="some-lab/some-model-7b is no folder here with weights"):
+        resources.parameters(load(config).model)
+
+
+def test_time_is_capped_at_a_day(tmp_path):
+    config = large_config()
+    config["model"]["parameters"] = 70e9
+    assert asked(Copy(tmp_path, config))["train"]["runtime"] == "1440"
 
 
 def test_a_login_node_needs_no_torch(tmp_path):

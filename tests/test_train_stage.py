@@ -278,7 +278,7 @@ def test_curves_are_kept_offline(workshop, monkeypatch):
     assert len(kept) == 1 and b"grad_norm" in kept[0].read_bytes()
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(BadInput, match="WANDB_API_KEY"):
-        workshop.train("curves", objective="sft")
+        workshop.train("more", objective="sft")
 
 
 def test_without_wandb_training_goes_on(workshop, monkeypatch, capsys):

@@ -7,7 +7,6 @@ On several GPUs: `torchrun --nproc-per-node N -m workflow_scripts.train …`
 
 import fcntl
 import os
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from workflow_scripts.core.checkpoint import model_folder, policy_digest, publish
+from workflow_scripts.core.checkpoint import describe, model_folder, policy_digest, publish, remove
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import Train, settings_help
@@ -60,6 +59,15 @@ def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, toke
         torch.save(trainer.optimizer.state_dict()["state"], path)
         fields |= {"moments": file_digest(path)}
     return publish(output, save, fields)
+
+
+def is_published(record: Path, output: str) -> bool:
+    """Whether the model beside `output` is what this very work made, though its checkpoint.json is gone."""
+    if not record.exists() or not Path(output).with_name("model").is_dir():
+        return False
+    manifest, moments = read_json(record), Path(output).with_name(MOMENTS)
+    whole = "moments" not in manifest or (moments.exists() and file_digest(moments) == manifest["moments"])
+    return whole and describe(Path(output).with_name("model"))["files"] == manifest["files"]
 
 
 def locked(folder: str):
@@ -114,6 +122,12 @@ def main() -> None:
     values = settings.model_dump(mode="json")
     work = digest([inputs, values, args.seed, where, code_digests("workflow_scripts.train")])
     state, lock = Path(args.state) / work, locked(args.state)
+    published = Path(args.state) / f"{work}.json"
+    if is_published(published, args.output):
+        say(f"round {args.round}: is trained already, by a run whose end was not recorded")
+        if lock:
+            write_json(args.output, read_json(published))
+        return
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     place = {"round": args.round, "rounds": args.rounds} if settings.schedule_over == "rounds" else {}
@@ -135,9 +149,9 @@ def main() -> None:
         }
         manifest = publish_round(args.output, trainer, weights, tokenizer, fields)
         write_usage(args.output, seconds=time.time() - started, processes=trainer.args.world_size)
-        shutil.rmtree(args.state, ignore_errors=True)  # and those of other settings
-        if lock:
-            lock.close()
+        write_json(published, manifest)
+        for other in set(Path(args.state).iterdir()) - {published, Path(args.state) / "lock"}:
+            remove(other)  # this work's states, and those of other settings
         print(f"round {args.round}: {manifest['updates']} updates on {len(rows)} rows, policy {manifest['digest']}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # leaves the process group

@@ -24,7 +24,7 @@ def publish(output: str | Path, save: Callable[[Path], None], fields: dict) -> d
 
 
 def remove(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)

@@ -127,7 +127,7 @@ class Model(Section):
 class DeepSpeed(Section):
     """ZeRO, for models that one process cannot hold."""
 
-    stage: Literal[0, 1, 2, 3] = 2
+    stage: Annotated[int, Field(ge=0, le=3)] = 2
     offload: bool = False  # optimizer (and, in stage 3, weights) in the CPU's memory
 
 
@@ -476,11 +476,19 @@ def settings_help(section: str) -> str:
 
 def load(config: dict) -> Config:
     """Validate a whole config; all faults at once."""
+    config = _with_nulls(config)
     try:
         return Config.model_validate(config)
     except ValidationError as error:
         lines = [_line(fault, config) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(f"config: {line}" for line in lines)) from None
+
+
+def _with_nulls(value):
+    """Snakemake's `--config` leaves the leaves of a mapping as text; a text "null" is meant as none."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(one) for key, one in value.items()}
+    return None if value == "null" else value
 
 
 def _line(fault: dict, config: dict) -> str:

@@ -24,10 +24,11 @@ def gpus() -> list[str] | None:
 
     None where a scheduler gave some without saying which.
     """
-    for name in ("LOCAL_GPUS", "CUDA_VISIBLE_DEVICES"):
+    in_slurm = "SLURM_JOB_ID" in os.environ
+    for name in ("CUDA_VISIBLE_DEVICES",) if in_slurm else ("LOCAL_GPUS", "CUDA_VISIBLE_DEVICES"):
         if (given := os.environ.get(name)) is not None:
             return list(dict.fromkeys(gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "NoDevFiles")))
-    if "SLURM_JOB_ID" in os.environ:
+    if in_slurm:
         return None
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from workflow_scripts.core.cli import say
 from workflow_scripts.core.config import Train
+from workflow_scripts.core.deadline import OutOfTime
 from workflow_scripts.core.records import BadInput
 
 
@@ -37,4 +38,10 @@ def tracked(args, settings: Train, work: str) -> Iterator[bool]:
         config=settings.model_dump(mode="json") | {"round": args.round, "seed": args.seed},
         settings=wandb.Settings(console="off", silent=True),
     ):  # fmt: skip
-        yield True
+        ended = None
+        try:
+            yield True
+        except OutOfTime as error:  # no failure, of which wandb would print a traceback
+            ended = error
+    if ended:
+        raise ended
