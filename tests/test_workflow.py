@@ -118,6 +118,21 @@ def test_nothing_is_to_be_done_after_touches_and_comments(fork):
     assert NOTHING in fork.snakemake("-n", "round1_checkpoint")
 
 
+def test_two_copies_of_the_model_answer_as_one(fork, finished, monkeypatch):
+    """Each on a (pretended) GPU of its own; GPUs are no params, so that nothing reruns for their number alone."""
+    config = tiny_config()
+    config["generate"]["gpus"] = 2
+    fork.configure(config)
+    assert "Nothing to be done" in fork.snakemake("-n", "round1_checkpoint")
+    shutil.rmtree(fork.path("ledger/generate"))
+    name = "results/r1/auto/2_0.pkl"
+    fork.path(name).unlink()
+    monkeypatch.setenv("LOCAL_GPUS", "0,1")
+    fork.snakemake(f"runs/arithmetic/{name}")
+    assert fork.path(name).read_bytes() == finished.path(name).read_bytes()
+    assert len(list(fork.path("ledger/generate/r1/auto").glob("2_0.*.jsonl"))) == 2
+
+
 def test_an_edited_prompt_reruns_its_shard_and_in_it_one_record(fork):
     target = pd.read_parquet(fork.path("prompts/train.parquet"))["id"][3]
     shard = shard_of(target, 2)

@@ -30,14 +30,15 @@ class Copies:
             self.number, self.count = map(int, given.split("/"))
             return
         visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        self.number, self.count = 0, max(1, len(visible) // gpus if gpus else 1)
-        shares = [visible[i * (gpus or 0) : (i + 1) * (gpus or 0)] for i in range(self.count)]
+        each = gpus or max(1, len(visible))
+        self.number, self.count = 0, max(1, len(visible) // each)
+        shares = [",".join(visible[i * each : (i + 1) * each]) for i in range(self.count)]
         for i in range(1, self.count):
-            environment = os.environ | {NUMBER: f"{i}/{self.count}", "CUDA_VISIBLE_DEVICES": ",".join(shares[i])}
+            environment = os.environ | {NUMBER: f"{i}/{self.count}", "CUDA_VISIBLE_DEVICES": shares[i]}
             command = [sys.executable, *sys.orig_argv[1:]]
             self.others.append(subprocess.Popen(command, env=environment, preexec_fn=die_with_parent))
-        if shares[0]:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shares[0])
+        if visible:
+            os.environ["CUDA_VISIBLE_DEVICES"] = shares[0]
 
     def part(self, batches: list) -> list:
         """The batches that are this copy's."""
