@@ -5,6 +5,7 @@ python -m workflow_scripts.report --task arithmetic --run runs/arithmetic
 
 import csv
 import re
+from itertools import islice
 from pathlib import Path
 
 from workflow_scripts import tasks
@@ -41,11 +42,12 @@ def levels_of(rows: list[dict], first: str) -> list[str]:
 
 
 def show(rows: list[dict], figures: dict, title: str) -> None:
-    """The rounds on the terminal: in a cell, the figures of a level."""
+    """The rounds on the terminal: in a cell, the first two figures of a level."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    figures = dict(islice(figures.items(), 2))
     levels, labels = levels_of(rows, next(iter(figures))), " / ".join(label for label, _ in figures.values())
     table = Table(title=f"{title}: {labels}", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("round", *(level.strip() or "all" for level in levels), "n", "seconds"):
