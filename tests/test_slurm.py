@@ -65,12 +65,13 @@ def copied(source: Copy, folder: Path) -> OnSlurm:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory) -> Copy:
-    """Round 0 on this machine, of an experiment whose round 1 trains for a while."""
+def begun(tmp_path_factory, request) -> Copy:
+    """Round 0 on this machine, of an experiment whose round 1 trains for a while: for the time limit, a minute."""
+    updates = 6000 if "or not slow" in request.config.option.markexpr else 2000
     config = tiny_config()
     config["shards"] = 1
     config["generate"]["trigger"] = None
-    config["train"] |= {"epochs": 3000, "save_steps": 50}
+    config["train"] |= {"epochs": updates, "save_steps": 10}
     copy = Copy(tmp_path_factory.mktemp("begun") / "here", config)
     copy.snakemake("runs/arithmetic/checkpoints/r0/checkpoint.json", "runs/arithmetic/prompts/train.parquet")
     return copy
