@@ -549,7 +549,7 @@ def test_rows_come_either_from_answers_or_from_a_file():
     source = {"source": {"file": "a.jsonl", "format": "sft"}}
     for given in (tiny_config(data=source), eval_only()):
         with pytest.raises(
-            config.ConfigError, match=r"give either `prompts\.train`, .* or `data\.source`; (both|neither)"
+            config.ConfigError, match=r"give one of `prompts\.train`.*found (none|prompts\.train and data\.source)"
         ):
             config.load(given)
 
