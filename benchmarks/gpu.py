@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, set_seed
 
 from benchmarks.common import OUT, Clock, now
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import write_json
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops, peak_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps

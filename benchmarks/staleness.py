@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.common import OUT
+from workflow_scripts.core.plots import plotted
 from workflow_scripts.core.records import BadInput, read_json, write_json
 
 UPDATES = (1, 4, 16, 64)
@@ -44,20 +45,14 @@ def run(updates: int, rounds: int, start: Path) -> list[dict]:
 
 
 def plot(runs: dict[str, list[dict]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for updates, rounds in runs.items():
-        left.plot([one["round"] for one in rounds], [100 * one["accuracy"] for one in rounds], "o-", label=updates)
-        later = rounds[1:]
-        right.plot([one["round"] for one in later], [100 * one["ess"] for one in later], "o-", label=updates)
-    left.set(xlabel="round", ylabel="accuracy, %", title="reward on held-out questions")
-    right.set(xlabel="round", ylabel="effective sample size, %", title="at a round's last updates")
-    left.legend(title="updates per round")
-    plt.savefig(OUT / "staleness.svg")
+    with plotted(OUT / "staleness.svg", 2, width=4.5) as [left, right]:
+        for updates, rounds in runs.items():
+            left.plot([one["round"] for one in rounds], [100 * one["accuracy"] for one in rounds], "o-", label=updates)
+            later = rounds[1:]
+            right.plot([one["round"] for one in later], [100 * one["ess"] for one in later], "o-", label=updates)
+        left.set(xlabel="round", ylabel="accuracy, %", title="reward on held-out questions")
+        right.set(xlabel="round", ylabel="effective sample size, %", title="at a round's last updates")
+        left.legend(title="updates per round")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
 
 from benchmarks.common import Clock, gemm_flops, interleaved, publish, row
-from workflow_scripts.core.config import Train
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps

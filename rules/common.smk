@@ -21,10 +21,11 @@ from workflow_scripts.core import resources as sizes
 from workflow_scripts.core import shards as prompt_shards
 from workflow_scripts.core import slurm
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import ENDPOINT, ConfigError, load as load_config
+from workflow_scripts.core.config import ConfigError, load as load_config
 from workflow_scripts.core.formats import READABLE
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json
+from workflow_scripts.core.sections import ENDPOINT
 
 try:
     cfg = load_config(config)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = (
@@ -58,6 +59,13 @@ class Copy:
         if config is not None:
             self.configure(config)
 
+    @classmethod
+    def at(cls, folder: Path):
+        """A copy that exists already."""
+        copy = cls.__new__(cls)
+        copy.folder = folder
+        return copy
+
     def configure(self, config: dict) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
@@ -89,17 +97,17 @@ class Copy:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Copy:
     """A finished round 1 of the tiny experiment. Tests that change something work on `fork` instead."""
-    lock = tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else None
-    folder = (lock or tmp_path_factory.getbasetemp()) / f"finished-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    copy = Copy(folder, tiny_config())
-    copy.output = copy.snakemake("round1_checkpoint")
-    return copy
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder) / "finished"
+    with FileLock(f"{folder}.lock"):  # the first of pytest's processes makes it, and the others wait
+        if not (folder / "output.txt").exists():
+            output = Copy(folder, tiny_config()).snakemake("round1_checkpoint")
+            (folder / "output.txt").write_text(output)
+    return Copy.at(folder)
 
 
 @pytest.fixture
 def fork(finished, tmp_path) -> Copy:
     """The finished run, to be changed at will, with Snakemake's own records."""
-    copy = Copy.__new__(Copy)
-    copy.folder = tmp_path / "fork"
-    shutil.copytree(finished.folder, copy.folder, symlinks=True)
-    return copy
+    shutil.copytree(finished.folder, tmp_path / "fork", symlinks=True)
+    return Copy.at(tmp_path / "fork")

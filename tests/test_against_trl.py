@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("trl", reason="needs TRL's environment: make test-trl")
 
 from benchmarks.training import BATCH, make_model, make_rows, trl_trainer
-from workflow_scripts.core.config import Train
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.logps import load_policy, sampled_logps
 from workflow_scripts.training.objectives import OBJECTIVES, Tokens

@@ -4,9 +4,9 @@ import time
 import pytest
 
 from workflow_scripts import freeze_prompts
-from workflow_scripts.core.config import Data, Prompts
 from workflow_scripts.core.records import BadInput, read_records
 from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.sections import Data, Prompts
 from workflow_scripts.tasks import code, load
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", 'assert add("a", "b") == "ab", "{text}"']

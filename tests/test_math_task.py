@@ -4,9 +4,9 @@ import pytest
 from conftest import REPOSITORY
 
 from workflow_scripts.core import answers
-from workflow_scripts.core.config import Data
 from workflow_scripts.core.records import BadInput, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.sections import Data
 from workflow_scripts.tasks import arithmetic, math
 
 DIRECT = "There are 3 + 4 = 7 eggs.\nThe answer is $\\boxed{7}$."

@@ -15,9 +15,9 @@ import pytest
 from conftest import REPOSITORY, tiny_config
 from faulty_proxy import FaultyProxy
 
-from workflow_scripts.core.config import OpenAI
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records
+from workflow_scripts.core.sections import OpenAI
 from workflow_scripts.engines import Chat, load
 from workflow_scripts.engines.openai import _seconds, is_transient
 from workflow_scripts.init_model import make_model, train_tokenizer

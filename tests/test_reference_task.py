@@ -11,8 +11,8 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of, sentence_bleu
-from workflow_scripts.core.config import Prompts
 from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.sections import Prompts
 from workflow_scripts.tasks import reference
 
 WORDS = [f"w{i}" for i in range(200)] + list("?!.,") + ["don't", "3.14", "1,000", "&amp;", "naïve", "日本"]

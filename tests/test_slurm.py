@@ -56,9 +56,8 @@ class OnSlurm(Copy):
 
 def copied(source: Copy, folder: Path) -> OnSlurm:
     """A copy of all that there is, to be run on Slurm."""
-    copy = OnSlurm.__new__(OnSlurm)
-    copy.folder = folder
     shutil.copytree(source.folder, folder, symlinks=True)
+    copy = OnSlurm.at(folder)
     (folder / "sitecustomize.py").write_text(PROBE)
     (folder / "starts.txt").unlink(missing_ok=True)
     return copy
@@ -80,9 +79,9 @@ def begun(tmp_path_factory, request) -> Copy:
 @pytest.fixture(scope="module")
 def trained(begun, tmp_path_factory) -> Copy:
     """The same after round 1 without disturbance."""
-    copy = Copy.__new__(Copy)
-    copy.folder = tmp_path_factory.mktemp("trained") / "here"
-    shutil.copytree(begun.folder, copy.folder, symlinks=True)
+    folder = tmp_path_factory.mktemp("trained") / "here"
+    shutil.copytree(begun.folder, folder, symlinks=True)
+    copy = Copy.at(folder)
     copy.snakemake(CHECKPOINT)
     return copy
 

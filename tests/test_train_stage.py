@@ -272,6 +272,8 @@ def test_dpo_refuses_rows_without_a_partner(workshop, plain):
 
 def test_curves_are_kept_offline(workshop, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SERVICE", "")  # wandb sets it, and what later tests start would share its process
+    monkeypatch.delenv("WANDB_SERVICE")
     monkeypatch.setenv("WANDB_MODE", "offline")
     workshop.train("curves", objective="sft")
     kept = list((workshop.folder / "run/wandb").rglob("*.wandb"))

@@ -21,8 +21,8 @@ from transformers import (
     set_seed,
 )
 
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training import bins, logps, trainer
 from workflow_scripts.training.flops import forward_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps

@@ -50,7 +50,8 @@ def wait_for(condition, process, seconds=120):
 
 
 def test_a_round_leaves_the_designs_files(finished):
-    assert "round" in finished.output and "accuracy" in finished.output  # the table at the end
+    output = (finished.folder / "output.txt").read_text()
+    assert "round" in output and "accuracy" in output  # the table at the end
     for name in (
         "prompts/train.parquet", "results/r1/auto/2_0.pkl", "results/r1/trigger/2_1_matchlog.pkl",
         "meta/r1_auto_q2responses_arithmetic.pkl", "meta/r1_trigger_q2responses_arithmetic.pkl",

@@ -8,7 +8,8 @@ left out.
 import numpy as np
 
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.records import BadInput, read_pickle, read_records, replacing, write_json
+from workflow_scripts.core.plots import plotted
+from workflow_scripts.core.records import BadInput, read_pickle, read_records, write_json
 
 
 def pairs(results: list[str], logps: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -26,17 +27,9 @@ def pairs(results: list[str], logps: list[str]) -> tuple[np.ndarray, np.ndarray]
 
 
 def plot(differences: np.ndarray, path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 4))
-    axis.hist(np.log10(np.maximum(np.abs(differences), 1e-10)), bins=60)
-    axis.set(xlabel="log10 |sampled − scored|, 1e-10 and below at the left", ylabel="tokens", yscale="log")
-    figure.tight_layout()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    with plotted(path) as [axis]:
+        axis.hist(np.log10(np.maximum(np.abs(differences), 1e-10)), bins=60)
+        axis.set(xlabel="log10 |sampled − scored|, 1e-10 and below at the left", ylabel="tokens", yscale="log")
 
 
 def main() -> None:

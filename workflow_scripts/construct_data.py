@@ -6,9 +6,10 @@ from workflow_scripts import tasks
 from workflow_scripts.core.advantages import filtered
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import Data, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_pickle, write_pickle
+from workflow_scripts.core.sections import Data
 
 
 def encoder(checkpoint: str):

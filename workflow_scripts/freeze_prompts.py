@@ -11,9 +11,10 @@ from pathlib import Path
 from workflow_scripts import tasks
 from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import Prompts, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, conserve, normalise, read_records, replacing, write_parquet
+from workflow_scripts.core.sections import Prompts
 
 
 def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> str | None:

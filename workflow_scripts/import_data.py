@@ -17,11 +17,12 @@ from workflow_scripts import tasks
 from workflow_scripts.core.advantages import advantages, filtered
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import Data, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.formats import left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.prompts import TEMPLATES
 from workflow_scripts.core.records import BadInput, conserve, write_pickle, write_rejects
+from workflow_scripts.core.sections import Data
 
 
 def with_advantages(rows: list[dict], settings: dict, dropped: Counter) -> list[dict]:

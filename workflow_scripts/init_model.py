@@ -12,10 +12,11 @@ from workflow_scripts import tasks
 from workflow_scripts.core import prompts
 from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import ColdStart, Model, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.formats import has_solutions, sft_texts
 from workflow_scripts.core.prompts import TEMPLATES
 from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.sections import ColdStart, Model
 
 TOKENIZER_TEXTS = 20_000
 

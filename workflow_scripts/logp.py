@@ -12,11 +12,12 @@ import torch
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import Logp, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import file_digest, write_manifest, write_usage
 from workflow_scripts.core.records import conserve, read_json, read_records, shard_of, write_pickle
+from workflow_scripts.core.sections import Logp
 from workflow_scripts.training import bins
 from workflow_scripts.training.logps import load_policy, sampled_logps
 

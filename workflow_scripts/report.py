@@ -10,6 +10,7 @@ from pathlib import Path
 
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run
+from workflow_scripts.core.plots import plotted
 from workflow_scripts.core.records import BadInput, read_json, replacing
 
 
@@ -61,26 +62,18 @@ def show(rows: list[dict], figures: dict, title: str) -> None:
 
 
 def plot(rows: list[dict], figures: dict, path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    chart, axes = pyplot.subplots(1, len(figures), figsize=(5 * len(figures), 4), sharex=True, squeeze=False)
     rounds = [row["round"] for row in rows]
-    for axis, (name, (label, form)) in zip(axes[0], figures.items()):
-        for level in levels_of(rows, next(iter(figures))):
-            values = [row.get(f"{name}{level}") for row in rows]
-            shown = level.strip().replace("_", " ") or "all"
-            axis.plot(rounds, values, marker="o", lw=1.2 if level else 2.5, label=shown)
-        axis.set(title=label, xlabel="round", xticks=rounds)
-        if form.endswith("%"):
-            axis.set(ylim=(-0.03, 1.03))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    chart.tight_layout()
-    with replacing(path) as temporary:
-        chart.savefig(temporary, format="svg", metadata={"Date": None})
+    with plotted(path, len(figures), width=5) as axes:
+        for axis, (name, (label, form)) in zip(axes, figures.items()):
+            for level in levels_of(rows, next(iter(figures))):
+                values = [row.get(f"{name}{level}") for row in rows]
+                shown = level.strip().replace("_", " ") or "all"
+                axis.plot(rounds, values, marker="o", lw=1.2 if level else 2.5, label=shown)
+            axis.set(title=label, xlabel="round", xticks=rounds)
+            if form.endswith("%"):
+                axis.set(ylim=(-0.03, 1.03))
+            axis.grid(alpha=0.3)
+            axis.legend()
 
 
 def main() -> None:

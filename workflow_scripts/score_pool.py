@@ -10,24 +10,16 @@ import json
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of
 from workflow_scripts.core.cli import arguments, progress, run
-from workflow_scripts.core.config import REWARDS
+from workflow_scripts.core.plots import plotted
 from workflow_scripts.core.records import BadInput, read_records, replacing, write_json
 
 
 def histogram(scores: list[float], metric: str, path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    chart, axis = pyplot.subplots(figsize=(6, 4))
-    axis.hist(scores, bins=40)
-    axis.axvline(sum(scores) / len(scores), color="black", lw=1, label=f"mean {sum(scores) / len(scores):.3f}")
-    axis.set(xlabel=metric, ylabel="prompts")
-    axis.legend()
-    chart.tight_layout()
-    with replacing(path) as temporary:
-        chart.savefig(temporary, format="png", metadata={"Software": None})
+    with plotted(path) as [axis]:
+        axis.hist(scores, bins=40)
+        axis.axvline(sum(scores) / len(scores), color="black", lw=1, label=f"mean {sum(scores) / len(scores):.3f}")
+        axis.set(xlabel=metric, ylabel="prompts")
+        axis.legend()
 
 
 def main() -> None:
@@ -35,7 +27,7 @@ def main() -> None:
     parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
     parser.add_argument("--results", nargs="*", default=[], help="generated answers, all shards (.pkl)")
     parser.add_argument("--answered", help="answers that exist already (.csv with id and response)")
-    parser.add_argument("--metric", default="bleu", help=f"{', '.join(REWARDS)}, or FILE.py:FUNCTION")
+    parser.add_argument("--metric", default="bleu", help=f"{', '.join(rewards.REWARDS)}, or FILE.py:FUNCTION")
     parser.add_argument("--inference", required=True, help="the .csv of all answers to write")
     parser.add_argument("--histogram", required=True, help="the .png to write")
     parser.add_argument("--output", required=True, help="the .json of all scores to write")

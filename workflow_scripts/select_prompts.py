@@ -12,9 +12,10 @@ from pathlib import Path
 
 from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run
-from workflow_scripts.core.config import Selection, settings_help
+from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_json, read_records, write_parquet
+from workflow_scripts.core.sections import Selection
 
 
 def selected(scores: dict[str, float], mode: str, count: int, seed: int) -> list[str]:

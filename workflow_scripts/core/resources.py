@@ -8,7 +8,8 @@ import json
 import math
 from pathlib import Path
 
-from workflow_scripts.core.config import Config, Model, Train
+from workflow_scripts.core.config import Config
+from workflow_scripts.core.sections import Model, Train
 
 PROCESS = 4000  # MB that a process has before its first weight: Python, torch, the host's side of CUDA
 DAY = 1440  # minutes

@@ -31,7 +31,6 @@ def bleu_rouge_f1(answer: str, references: Sequence[str], record: dict) -> float
     return 2 * both[0] * both[1] / sum(both) if sum(both) else 0.0
 
 
-# to be named in core/config.py too
 REWARDS: dict[str, Reward] = {"bleu": bleu, "rouge": rouge, "bleu_rouge_f1": bleu_rouge_f1}
 
 

@@ -12,12 +12,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 
-from workflow_scripts.core.records import BadInput
 from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  meta, selection and the rest are the math task's
 
+# after math's, which they replace
+from workflow_scripts.core.single_turn import STOP, reply, requests, segments  # noqa: F401  isort: skip
+
 FIGURES = math.FIGURES | {"passed": ("tests passed", ".1%")}
-STOP = ()  # the environment has nothing to say before an answer is complete
 TRIGGERS: dict[str, str] = {}
 # The program is a module of its own, so that what it defines does not meet what runs the tests; its prints go nowhere.
 HARNESS = """import io, sys, types
@@ -39,21 +40,6 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
         tests = prompt["answer"]
         good = isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests)
         yield prompt | {"answer": json.dumps(tests, ensure_ascii=False) if good else None}
-
-
-def requests(question: str, version: str) -> dict[str, str]:
-    if version == "trigger":
-        raise BadInput("the code task asks in one way alone: set generate.trigger to null")
-    return {"auto": question}
-
-
-def reply(text: str, run: Callable[[str], dict]) -> None:
-    """The environment says nothing."""
-
-
-def segments(text: str) -> list[tuple[str, bool]]:
-    """All of an answer is the policy's."""
-    return [(text, True)]
 
 
 def passed(program: str, tests: list[str], run: Callable[[str], dict]) -> int:

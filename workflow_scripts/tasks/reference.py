@@ -17,6 +17,7 @@ from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.bleu import answer_of, tokens_of
 from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.records import BadInput, record_id
+from workflow_scripts.core.single_turn import STOP, reply, requests, segments  # noqa: F401
 from workflow_scripts.tasks import math
 
 MAKES_UP = True
@@ -27,7 +28,6 @@ FIGURES = {
     "length": ("tokens per answer", ".0f"),
 }
 GRADED = "reward"
-STOP = ()  # the environment has nothing to say
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Klara", "Leo")
 THINGS = ("book", "lamp", "cake", "chair", "ticket", "map", "coat", "bag", "ring", "bike", "clock", "plant")
 PLACES = ("park", "house", "school", "garden", "market", "bridge", "station", "river", "museum", "harbour")
@@ -124,24 +124,6 @@ def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
         words = rng.choice(places[level])
         text = rng.choice(good if rng.random() < GOOD_SHARE else weak).format(**words)
         yield {"question": question.format(**words), "pieces": [(f" {text}", True)], "trigger": "auto"}
-
-
-# ---------------------------------------------------------------- conversation
-
-
-def requests(question: str, version: str) -> dict[str, str]:
-    if version == "trigger":
-        raise BadInput("the reference task asks in one way alone: set generate.trigger to null")
-    return {"auto": question}
-
-
-def reply(text: str, run: Callable[[str], dict]) -> None:
-    """The environment says nothing."""
-
-
-def segments(text: str) -> list[tuple[str, bool]]:
-    """All of an answer is the policy's."""
-    return [(text, True)]
 
 
 # ---------------------------------------------------------------- grading

@@ -3,7 +3,7 @@
 import torch
 from transformers import TrainingArguments
 
-from workflow_scripts.core.config import Train
+from workflow_scripts.core.sections import Train
 
 
 def training_arguments(

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.sections import Train
 
 
 @dataclass

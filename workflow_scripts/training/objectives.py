@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from workflow_scripts.core.config import Train
+from workflow_scripts.core.sections import Train
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections import Counter
 
 from workflow_scripts.core.checkpoint import policy_digest
 from workflow_scripts.core.cli import say
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training.bins import units_of
 
 

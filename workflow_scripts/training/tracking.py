@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from workflow_scripts.core.cli import say
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.deadline import OutOfTime
 from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.sections import Train
 
 
 @contextlib.contextmanager

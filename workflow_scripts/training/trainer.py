@@ -13,8 +13,8 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, get_scheduler
 
 from workflow_scripts.core.cli import progress, say
-from workflow_scripts.core.config import Train
 from workflow_scripts.core.deadline import OutOfTime, Pace, deadline
+from workflow_scripts.core.sections import Train
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
 from workflow_scripts.training.flops import forward_flops, peak_flops
