@@ -81,13 +81,14 @@ rule grade:
     conda:
         ENV
     resources:
-        **get_data_resources(),
+        **get_judging_resources(cfg.reward),
     params:
         *get_code("grade", task=True),
         task=flag("task", cfg.task),
         sandbox=flag("sandbox", cfg.sandbox),
-        reward=flag("reward", cfg.reward) if cfg.reward else "",
+        reward=get_reward_flags("reward", cfg.reward),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/grade/{wildcards.place}"),
     shell:
-        "python -m workflow_scripts.grade {params.task} {params.sandbox} {params.reward} --results {input.data} --shard {wildcards.shard} "
+        f"{get_judging_command(cfg.reward)} workflow_scripts.grade "
+        "{params.task} {params.sandbox} {params.reward} --results {input.data} --shard {wildcards.shard} "
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"

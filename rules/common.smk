@@ -25,6 +25,7 @@ from workflow_scripts.core.config import ConfigError, load as load_config
 from workflow_scripts.core.formats import READABLE
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json
+from workflow_scripts.core.rewards import needs_model
 from workflow_scripts.core.sections import ENDPOINT
 
 try:
@@ -264,6 +265,13 @@ def get_generate_settings(version):
     return json.dumps(settings, sort_keys=True)
 
 
+def get_reward_flags(name, reward):
+    """A reward, by the option of that name, and the model that gives it."""
+    if not reward:
+        return ""
+    return flag(name, reward) + (f" {flag('reward-model', cfg.reward_model)}" if needs_model(reward) else "")
+
+
 def get_engine_code(version):
     """The code behind the engine of one version; a list, as a param of its own."""
     return get_code(f"engines.{cfg.generate.engine_of(version)}")
@@ -320,6 +328,16 @@ def get_data_resources():
     """Of a stage that holds its inputs in memory as Python objects, and needs no GPU."""
     memory = lambda wildcards, input, attempt: (attempt + 1) * (1000 + 10 * int(input.size_mb))
     return {"mem_mb": memory, "runtime": lambda wildcards, attempt: (attempt + 1) * 30}
+
+
+def get_judging_resources(reward):
+    """Of a stage that rewards answers; where a model gives them a GPU, and memory for one of 8 billion parameters."""
+    judged = {"gpu": 1, "mem_mb": lambda wildcards, attempt: (attempt + 1) * 20_000}
+    return get_data_resources() | (judged if needs_model(reward) else {})
+
+
+def get_judging_command(reward):
+    return "launch --gpus 1 --" if needs_model(reward) else "python -m"
 
 
 def get_train_resources(train):

@@ -55,13 +55,14 @@ if cfg.selection:
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **get_judging_resources(cfg.selection.metric),
         params:
             *get_code("score_pool"),
-            metric=flag("metric", cfg.selection.metric),
+            metric=get_reward_flags("metric", cfg.selection.metric),
             answered=flag("answered", ANSWERED[0]) if ANSWERED else "",
         shell:
-            "python -m workflow_scripts.score_pool {params.metric} {params.answered} --pool {input.pool} "
+            f"{get_judging_command(cfg.selection.metric)} workflow_scripts.score_pool "
+            "{params.metric} {params.answered} --pool {input.pool} "
             "--results {input.results} --inference {output.inference} --histogram {output.histogram} "
             "--output {output.scores} 2>&1 | tee {log}"
 

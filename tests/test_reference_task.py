@@ -5,14 +5,17 @@ import math
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from conftest import Copy
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceClassification
 
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of, sentence_bleu
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.sections import Prompts
+from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.tasks import reference
 
 WORDS = [f"w{i}" for i in range(200)] + list("?!.,") + ["don't", "3.14", "1,000", "&amp;", "naïve", "日本"]
@@ -63,7 +66,7 @@ ODD = ["", " ", "\n\n", "<answer></answer>", "\x00\ud800", "🙂" * 50, "a" * 10
 
 @pytest.mark.parametrize("text", ODD)
 def test_odd_texts_have_a_figure(text):
-    for reward in rewards.REWARDS.values():
+    for reward in rewards.FORMULAS.values():
         assert 0 <= reward(answer_of(text), ["a reference", "&"], {}) <= 1
         assert 0 <= reward("an answer", [text], {}) <= 1
     assert sentence_bleu("", ["a reference"]) == 0
@@ -83,13 +86,65 @@ def test_a_reward_of_ones_own(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def short(answer, references, record):\n    return 1 / len(answer)\n\nLIMIT = 3\n")
     record = {"uid": "q.auto.0", "solution": "four", "correct": json.dumps(["a reference"])}
-    assert reference.grade(record, None, reward=f"{file}:short")["reward"] == 0.25
+    assert reference.grade(record, None, reward=f"{file}:short")["parts"] == {f"{file}:short": 0.25}
     with pytest.raises(BadInput, match=r"record q\.auto\.0: ZeroDivisionError"):
         reference.grade(record | {"solution": ""}, None, reward=f"{file}:short")
     with pytest.raises(BadInput, match="has no function 'LIMIT'"):
         rewards.load(f"{file}:LIMIT")
     with pytest.raises(BadInput, match="there is no reward 'blue'"):
         rewards.load("blue")
+
+
+def test_a_combined_reward_is_in_units_of_each_parts_spread_within_the_prompt():
+    parts = [{"bleu": 0.1, "rm": 30.0}, {"bleu": 0.3, "rm": -10.0}, {"bleu": 0.2, "rm": -20.0}]
+    z = np.array([list(one.values()) for one in parts])
+    assert rewards.combined(parts) == pytest.approx(list(((z - z.mean(0)) / z.std(0)).mean(1)))
+    assert rewards.combined([{"bleu": 0.1, "rm": 1.0}, {"bleu": 0.1, "rm": 2.0}]) == [-0.5, 0.5]  # no spread, no say
+    assert rewards.combined([{"bleu": 0.1}, {"bleu": 0.4}]) == [0.1, 0.4]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = train_tokenizer(["What is this? A cat sat on the mat, and that was that."] * 3, 300)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    return tokenizer
+
+
+def test_a_reward_model_scores_the_answer_to_its_question(tokenizer, tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=0, **shape)
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ids = tokenizer("<user>What is this?<assistant>A cat.", return_tensors="pt")
+    record = {"uid": "u", "solution": "A cat.", "correct": '["no"]', "question": "What is this?"}
+    parts = reference.grade(record, None, "bleu_rm", str(tmp_path))["parts"]
+    assert parts["rm"] == pytest.approx(model(**ids).logits.item(), abs=1e-5) and parts["bleu"] == sentence_bleu(
+        "A cat.", ["no"]
+    )
+    LlamaForSequenceClassification(LlamaConfig(vocab_size=9, num_labels=2, **shape)).save_pretrained(tmp_path / "two")
+    tokenizer.save_pretrained(tmp_path / "two")
+    with pytest.raises(BadInput, match="has 2 outputs; a reward model has one"):
+        rewards.load("rm", str(tmp_path / "two"))
+    with pytest.raises(BadInput, match="reward rm: needs a model"):
+        rewards.load("rm")
+
+
+def test_bertscore_matches_tokens_greedily(tokenizer, tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reward = rewards.load("bertscore", str(tmp_path))
+    a, b = "A cat sat.", "That was a mat."
+    x, y = (
+        model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[5][0].detach().numpy()
+        for text in (a, b)
+    )
+    cosines = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
+    precision, recall = cosines.max(1).mean(), cosines.max(0).mean()
+    assert reward(a, [b], {}) == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
+    assert reward(a, [b, a], {}) == pytest.approx(1, abs=1e-5) and reward("", [b], {}) == 0
 
 
 def test_a_pool_gives_references_of_the_chosen_models(tmp_path):
@@ -116,7 +171,7 @@ def test_a_pool_gives_references_of_the_chosen_models(tmp_path):
 def test_rewards_become_advantages_within_a_prompt():
     def answer(uid, question, reward):
         shared = {"id": "q", "req": question, "task": "s", "correct": "[]", "solution": uid, "question": question}
-        return shared | {"uid": uid, "reward": reward, "prompt_tokens": [1], "tokens": [2], "mask": [1]} | {
+        return shared | {"uid": uid, "parts": {"bleu": reward}, "prompt_tokens": [1], "tokens": [2], "mask": [1]} | {
             "policy": "p", "finish": "eos"
         }  # fmt: skip
 

@@ -199,32 +199,37 @@ def test_two_nodes_train_as_one_process(finished, tmp_path):
 # ---------------------------------------------------------------- faults
 
 
-def test_a_round_with_a_cancelled_job(begun, trained, tmp_path):
-    """Round 1 by sbatch, its training job cancelled in the middle."""
+def test_a_round_with_a_cancelled_job_and_a_killed_driver(begun, tmp_path):
+    """Round 1 by sbatch. Its training job is cancelled in the middle, and goes on in the next attempt. Then the driver
+    is killed, and the job goes on: a restart refuses to submit beside it, says what to type, and finds it finished
+    later. The weights are those of a round that runs on this machine meanwhile."""
+    here = copied(begun, tmp_path / "here")
+    command = [sys.executable, "-m", "snakemake", "--profile", "local", CHECKPOINT]
+    undisturbed = subprocess.Popen(command, cwd=here.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     copy = copied(begun, tmp_path / "slurm")
-    strike(copy, trained, "scancel", lambda job: subprocess.run(["scancel", job], check=True))
-    for stage in ("generate", "logp", "train"):
-        assert {len(gpus.split(",")) for gpus, *_ in copy.starts(stage)} == {1}
-
-
-def test_a_killed_driver(untrained, trained):
-    """Its job goes on. A restart refuses to submit beside it, says what to type, and finds it finished later."""
-    process, job = in_training(untrained)
-    saved, struck = marks(untrained)[-1].stat().st_mtime, time.time()
+    process, cancelled = in_training(copy)
+    LOST["scancel"] = time.time() - marks(copy)[-1].stat().st_mtime
+    subprocess.run(["scancel", cancelled], check=True)
+    job = wait_for(lambda: [one for one in queue("%A", "-t", "R") if one != cancelled], process)[0]
+    log = copy.path("logs/train/r1.log")
+    wait_for(lambda: "train: going on from update" in log.read_text(), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert "--unlock" in untrained.snakemake(CHECKPOINT, fails=True)
-    untrained.snakemake("--unlock")
-    refused = untrained.snakemake(CHECKPOINT, fails=True)
+    LOST["kill -9 of the driver, awaited"] = 0.0
+    assert "--unlock" in copy.snakemake(CHECKPOINT, fails=True)
+    copy.snakemake("--unlock")
+    refused = copy.snakemake(CHECKPOINT, fails=True)
     name = queue("%j", "-j", job)[0]
     assert f"{job} RUNNING rule_train" in refused and f"scancel --name={name}" in refused
     wait_for(lambda: not queue("%A"))
-    untrained.snakemake(CHECKPOINT)  # recorded now, and not trained again
-    assert "is trained already" in untrained.path("logs/train/r1.log").read_text()
-    assert untrained.digest() == read_json(trained.folder / CHECKPOINT)["digest"]
-    assert "Nothing to be done" in untrained.snakemake("-n", CHECKPOINT)
-    LOST["kill -9 of the driver, awaited"] = 0.0
-    assert saved < struck
+    copy.snakemake(CHECKPOINT)  # recorded now, and not trained again
+    assert "is trained already" in log.read_text()
+    assert undisturbed.wait() == 0 and copy.digest() == here.digest()
+    assert "Nothing to be done" in copy.snakemake("-n", CHECKPOINT)
+    starts = Counter(line.split("|")[0] for line in (copy.folder / "starts.txt").read_text().splitlines())
+    assert all(count == 1 for stage, count in starts.items() if stage not in ("launch", "train")), starts
+    for stage in ("generate", "logp", "train"):
+        assert {len(gpus.split(",")) for gpus, *_ in copy.starts(stage)} == {1}
 
 
 @pytest.mark.slow

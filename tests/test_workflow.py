@@ -1,5 +1,6 @@
 """The workflow as its users run it: real Snakemake, real stages, a model that takes seconds."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY, Copy, tiny_config
 
-from workflow_scripts.core.records import read_json, read_pickle, record_id, shard_of, write_pickle
+from workflow_scripts.core.records import BadInput, read_json, read_pickle, record_id, shard_of, write_pickle
+from workflow_scripts.freeze_prompts import check_edited
 
 NOTHING = "Nothing to be done"
+CHECKPOINT = "runs/arithmetic/checkpoints/r1/checkpoint.json"
 
 
 def jobs(output: str) -> set[str]:
@@ -154,11 +157,10 @@ def test_an_edited_prompt_reruns_its_shard_and_in_it_one_record(fork):
     assert "round 1: stale" in verdict and f"shards/train/2_{shard}.txt changed since" in verdict
     assert "round 0: sound" in verdict
 
-    fork.snakemake("round1_checkpoint")
+    fork.snakemake(f"runs/arithmetic/results/r1/auto/2_{shard}.pkl")
     log = fork.path(f"logs/generate/r1_auto_2_{shard}.log").read_text()
     done, total = map(int, re.search(r"(\d+) of (\d+) records are in the ledger", log).groups())
     assert total - done == 4  # one prompt, four samples
-    assert "round 1: sound" in fork.snakemake("verify")
 
 
 def test_deleted_and_added_prompts_touch_only_their_shards(fork):
@@ -240,20 +242,21 @@ def test_a_changed_grading_stage_grades_again_without_generating_for_it(fork):
         ({"question": "What is 1 + 1?"}, None),
         ({"answer": None}, "no answer"),
         ({"id": None}, "no id"),
-        ({"id": "twice"}, "the id twice occurs before"),
-        ({"question": "twice"}, "the question occurs before"),
+        ({"id": "q2"}, "the id q2 occurs before"),
+        ({"question": "Question 2"}, "the question occurs before"),
     ],
 )
-def test_prompts_edited_by_hand_are_validated(fork, change, reason):
-    def edit(frame):
-        for row in (2, 3) if "twice" in change.values() else (3,):
-            for column, value in change.items():
-                frame.loc[row, column] = value
-        return frame
+def test_prompts_edited_by_hand_are_validated(change, reason):
+    records = [{"id": f"q{i}", "question": f"Question {i}", "answer": "1", "level": "a"} for i in range(4)]
+    records[3] |= change
+    with pytest.raises(BadInput, match=rf"train.parquet, row 3 .*{reason}") if reason else contextlib.nullcontext():
+        check_edited("train.parquet", "train", "nowhere.parquet", records)
 
-    edit_prompts(fork, edit)
-    output = fork.snakemake("-n", "round1_checkpoint", fails=reason is not None)
-    assert reason is None or ("train.parquet, row 3" in output and reason in output)
+
+def test_a_fault_made_by_hand_stops_the_dry_run(fork):
+    edit_prompts(fork, lambda frame: frame.assign(answer=[None, *frame["answer"][1:]]))
+    output = fork.snakemake("-n", "round1_checkpoint", fails=True)
+    assert "train.parquet, row 0" in output and "no answer" in output
 
 
 def test_how_an_engine_is_started_reruns_nothing(fork):
@@ -290,26 +293,27 @@ def test_kill_9_in_generate_goes_on_from_the_ledger_to_the_same_digest(finished,
         source, place = finished.path(name), copy.path(name)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, place) if source.is_dir() else shutil.copy2(source, place)
-    process = copy.start("round1_checkpoint")
+    targets = ["runs/arithmetic/results/r1/auto/2_0.pkl", "runs/arithmetic/results/r1/trigger/2_1.pkl"]
+    process = copy.start(*targets)
     entered = lambda: list(copy.path("ledger/generate/r1").glob("*/*.jsonl"))  # noqa: E731
     wait_for(lambda: any(path.read_text().count("\n") >= 2 for path in entered()), process)
     kill(process)
     copy.snakemake("--unlock")
-    output = copy.snakemake("round1_checkpoint")
+    output = copy.snakemake(*targets)
     assert re.search(r"\d+ of \d+ records are in the ledger, going on at record \w+", output)
-    for name in ("results/r1/auto/2_0.pkl", "results/r1/trigger/2_1.pkl", "checkpoints/r1/model/model.safetensors"):
-        assert copy.path(name).read_bytes() == finished.path(name).read_bytes(), name
+    for name in targets:
+        assert (copy.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
 
 
 def test_kill_9_in_training_goes_on_from_its_state_to_the_same_digest(finished, fork):
     before = read_json(fork.path("checkpoints/r1/checkpoint.json"))
     shutil.rmtree(fork.path("checkpoints/r1"))
-    process = fork.start("round1_checkpoint")
+    process = fork.start(CHECKPOINT)
     wait_for(lambda: len(list(fork.path("state/r1").glob("*/checkpoint-*/complete"))) >= 1, process)
     kill(process)
     assert not fork.path("checkpoints/r1/checkpoint.json").exists()
     fork.snakemake("--unlock")
-    output = fork.snakemake("round1_checkpoint")
+    output = fork.snakemake(CHECKPOINT)
     assert re.search(r"train: going on from update \d+ of \d+", output)
     assert read_json(fork.path("checkpoints/r1/checkpoint.json")) == before
     assert not list(fork.path("state/r1").glob("*/"))  # no saved states are left
@@ -355,7 +359,7 @@ def imported(tmp_path):
 def test_a_round_can_start_from_the_originals_pickles(finished, fork, imported):
     config = tiny_config(results={1: {"auto": [str(imported)]}})
     fork.configure(config)
-    output = fork.snakemake("runs/arithmetic/checkpoints/r1/checkpoint.json")
+    output = fork.snakemake(CHECKPOINT)
     assert "no trigger meta: the selection rests on auto answers alone" in output
     assert "rows were not sampled by this policy: their ratio is 1" in output
     checkpoint = read_json(fork.path("checkpoints/r1/checkpoint.json"))
@@ -368,7 +372,7 @@ def test_an_empty_selection_says_what_to_do(fork, imported):
     records = [record | {"correct": "-1"} for record in read_pickle(imported)]
     write_pickle(imported, records)
     fork.configure(tiny_config(results={1: {"auto": [str(imported)]}}))
-    output = fork.snakemake("runs/arithmetic/checkpoints/r1/checkpoint.json", fails=True)
+    output = fork.snakemake(CHECKPOINT, fails=True)
     assert "error: nothing is left to train on: 30 questions" in output and "ask easier questions" in output
 
 
@@ -384,7 +388,7 @@ def test_a_pickle_with_code_in_it_is_refused(fork, imported):
 
 def scored(output: str) -> set[str]:
     """The log-prob folders that a dry run would fill, below data/."""
-    return set(re.findall(r"output: \S+/data/(\S+)/2_0\.pkl", output))
+    return set(re.findall(r"output: \S+/data/(\S+)/[12]_0\.pkl", output))
 
 
 def test_objectives_ask_for_the_log_probs_they_need_and_no_others(tmp_path):
@@ -414,7 +418,7 @@ def test_preference_pairs_train_rounds_of_dpo(finished, tmp_path):
         for a in range(2, 8) for b in range(3, 6)
     ]  # fmt: skip
     config = tiny_config(name="pairs", data={"tag": "x", "source": {"file": "pairs.jsonl", "format": "preference"}})
-    config["prompts"] = {"eval": {"count": {"one_digit": 4}}}
+    config["prompts"], config["shards"] = {"eval": {"count": {"one_digit": 4}}}, 1
     config["model"] = {"path": str(finished.path("checkpoints/r0/model"))}
     config["train"] = {"objective": "dpo", "lr": 1e-4, "batch_size": 6, "threads": 1}
     copy = Copy(tmp_path / "pairs", {key: value for key, value in config.items() if key != "cold_start"})

@@ -17,8 +17,7 @@ def encoder(checkpoint: str):
     loaded = []
 
     def encode(pieces):
-        from transformers import AutoTokenizer
-
+        from workflow_scripts.core.pretrained import AutoTokenizer
         from workflow_scripts.core.tokens import encode_pieces
 
         if not loaded:

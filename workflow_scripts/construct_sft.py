@@ -7,14 +7,13 @@ prompt and response in the formats of core/formats.py.
 from collections import Counter
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, progress, run, say
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.formats import has_solutions, left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, render
 from workflow_scripts.core.records import BadInput, write_pickle, write_rejects
 from workflow_scripts.core.sections import ColdStart

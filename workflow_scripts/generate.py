@@ -13,8 +13,6 @@ import json
 import time
 from collections import Counter
 
-from transformers import AutoTokenizer
-
 from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say, shard
@@ -23,6 +21,7 @@ from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest, write_usage
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, render
 from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox

@@ -37,13 +37,15 @@ def main() -> None:
     parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--reward", help="name, or FILE.py:FUNCTION, where the task lets you choose")
+    parser.add_argument("--reward-model", help="of rewards that a model gives: a folder, or a name on the hub")
     parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
     parser.add_argument("--shard", type=shard, default="1_0", help="{shards}_{this one's rank}, for the ledger")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
     started, task = time.time(), tasks.load(args.task)
-    judge = partial(task.grade, reward=args.reward) if args.reward else task.grade
+    judge = partial(task.grade, reward=args.reward, model=args.reward_model) if args.reward else task.grade
     own = [file_digest(args.reward.rpartition(":")[0])] if args.reward and ":" in args.reward else []
+    judging = [args.sandbox, args.reward, args.reward_model, own]
     records = list(read_records(args.results))
     for number, record in enumerate(records):
         check(f"{args.results}, record {number}", record)
@@ -52,7 +54,7 @@ def main() -> None:
         code = code_digests("workflow_scripts.grade", task.__name__)
         verdicts = map_records(
             [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
-            lambda job: [code, args.sandbox, args.reward, own, job["uid"], job["solution"], job["correct"]],
+            lambda job: [code, *judging, job["uid"], job["solution"], job["correct"]],
             lambda batch: [judge(job, sandbox) for job in batch],
             Ledger(args.ledger, args.shard) if args.ledger else None,
             [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],

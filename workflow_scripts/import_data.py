@@ -11,8 +11,6 @@ is masked. Records that cannot be used go to <output>.rejects.jsonl with a reaso
 from collections import Counter
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from workflow_scripts import tasks
 from workflow_scripts.core.advantages import advantages, filtered
 from workflow_scripts.core.checkpoint import model_folder
@@ -20,6 +18,7 @@ from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.formats import left_out, read_rows
 from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES
 from workflow_scripts.core.records import BadInput, conserve, write_pickle, write_rejects
 from workflow_scripts.core.sections import Data

@@ -6,12 +6,11 @@ question. The text is tokenised once, here; nobody knows the policy that sampled
 
 from collections import Counter
 
-from transformers import AutoTokenizer
-
 from workflow_scripts import tasks
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.cli import arguments, progress, run, shard
 from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.records import BadInput, read_records, record_id, shard_of, write_pickle
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 

@@ -45,10 +45,13 @@ def train_tokenizer(texts, vocabulary: int):
 
 def make_model(scratch: dict, tokenizer, seed: int):
     """LlamaForCausalLM with random weights; the vocabulary is the tokenizer's."""
-    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+    import torch
 
-    set_seed(seed)
-    config = LlamaConfig(
+    from workflow_scripts.core.pretrained import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        "llama",
         vocab_size=len(tokenizer),
         hidden_size=scratch["width"],
         intermediate_size=scratch["mlp_width"],
@@ -62,7 +65,7 @@ def make_model(scratch: dict, tokenizer, seed: int):
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def cold_start_texts(task, cold_start: dict, seed: int, template: str) -> Iterator[str]:

@@ -28,17 +28,17 @@ def main() -> None:
     parser.add_argument("--results", nargs="*", default=[], help="generated answers, all shards (.pkl)")
     parser.add_argument("--answered", help="answers that exist already (.csv with id and response)")
     parser.add_argument("--metric", default="bleu", help=f"{', '.join(rewards.REWARDS)}, or FILE.py:FUNCTION")
+    parser.add_argument("--reward-model", help="of metrics that a model gives: a folder, or a name on the hub")
     parser.add_argument("--inference", required=True, help="the .csv of all answers to write")
     parser.add_argument("--histogram", required=True, help="the .png to write")
     parser.add_argument("--output", required=True, help="the .json of all scores to write")
     args = parser.parse_args()
-    reward = rewards.load(args.metric)
     texts = {record["id"]: record["response"] or "" for record in read_records(args.answered)} if args.answered else {}
     texts |= {result["id"]: result["solution"] for path in args.results for result in read_records(path)}
     pool = list(read_records(args.pool))
     if missing := [record["id"] for record in pool if record["id"] not in texts]:
         raise BadInput(f"{args.pool}: {len(missing)} prompts have no answer, the first is {missing[0]}")
-    scores = {}
+    parts = []
     with replacing(args.inference) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(["id", "source", "prompt", "response"])
@@ -46,12 +46,13 @@ def main() -> None:
             text = texts[record["id"]]
             writer.writerow([record["id"], record["level"], record["question"], text])
             judged = {"uid": record["id"], "solution": text} | record
-            score = rewards.rewarded(reward, answer_of(text), json.loads(record["answer"]), judged)
-            scores[record["id"]] = {"score": score, "metric": args.metric}
-    values = [one["score"] for one in scores.values()]
+            references = json.loads(record["answer"])
+            parts.append(rewards.parts(args.metric, args.reward_model, answer_of(text), references, judged))
+    values = rewards.combined(parts)
     histogram(values, args.metric, args.histogram)
-    write_json(args.output, scores)
-    print(f"{len(scores)} prompts, mean {args.metric} {sum(values) / len(values):.4f}")
+    write_json(args.output, {one["id"]: {"score": v, "metric": args.metric} for one, v in zip(pool, values)})
+    means = (f"mean {name} {sum(one[name] for one in parts) / len(parts):.4f}" for name in parts[0])
+    print(f"{len(pool)} prompts, {', '.join(means)}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from workflow_scripts.core.checkpoint import describe, model_folder, policy_digest, publish, remove
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import content_digest, file_digest, write_usage
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.records import BadInput, digest, read_json, write_json
 from workflow_scripts.core.sections import Train
 from workflow_scripts.training.rows import read_rows, say_ratios

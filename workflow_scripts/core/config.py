@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from workflow_scripts.core.rewards import needs_model
 from workflow_scripts.core.sections import (
     ColdStart,
     Data,
@@ -59,6 +60,7 @@ class Config(Section):
     template: Literal["deepseek", "alpaca", "chat"] = "deepseek"
     sandbox: OnOff = "on"
     reward: Reward | None = None  # task reference: how answers are rewarded
+    reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
     prompts: Prompts
     selection: Selection | None = None
     model: Model
@@ -86,6 +88,13 @@ class Config(Section):
                     raise ValueError("generate.openai: the engine openai needs `base_url` and `model`")
                 if getattr(self.generate, version).top_k:
                     raise ValueError(f"generate.{version}.top_k: the OpenAI protocol has none; set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def rewards_have_models(self):
+        for key, name in (("reward", self.reward), ("selection.metric", self.selection and self.selection.metric)):
+            if needs_model(name) and not self.reward_model:
+                raise ValueError(f"reward_model: {key} {name} is given by a model; name its folder, or it on the hub")
         return self
 
     @model_validator(mode="after")

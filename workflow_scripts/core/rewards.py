@@ -1,7 +1,8 @@
-"""Rewards that compare an answer with references: by name, or a function of the user's own in a file.
+"""Rewards of answers that have references: by name, or a function of the user's own in a file.
 
 A reward is a function (answer, references, record) → number, where `record` is the answer's whole record; the larger,
-the better. `my_rewards.py:length_penalty` names one in a file.
+the better. `my_rewards.py:length_penalty` names one in a file. Some rewards are judged by a model (`core/judges.py`),
+and some are made of several, which are then compared in units of their spread.
 """
 
 import importlib.util
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean, pstdev
 
 from workflow_scripts.core.bleu import sentence_bleu, tokens_of
 from workflow_scripts.core.records import BadInput
@@ -31,14 +33,32 @@ def bleu_rouge_f1(answer: str, references: Sequence[str], record: dict) -> float
     return 2 * both[0] * both[1] / sum(both) if sum(both) else 0.0
 
 
-REWARDS: dict[str, Reward] = {"bleu": bleu, "rouge": rouge, "bleu_rouge_f1": bleu_rouge_f1}
+FORMULAS: dict[str, Reward] = {"bleu": bleu, "rouge": rouge, "bleu_rouge_f1": bleu_rouge_f1}
+JUDGED = ("rm", "bertscore")  # functions of core/judges.py: need a model
+COMBINED = {"bleu_rm": ("bleu", "rm")}
+REWARDS = (*FORMULAS, *JUDGED, *COMBINED)
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The rewards that one is made of: in general itself."""
+    return COMBINED.get(name, (name,))
+
+
+def needs_model(name: str | None) -> bool:
+    return name is not None and any(part in JUDGED for part in parts_of(name))
 
 
 @cache
-def load(name: str) -> Reward:
-    """A reward by its name, or `FILE.py:FUNCTION`. BadInput says what is wrong."""
-    if name in REWARDS:
-        return REWARDS[name]
+def load(name: str, model: str | None = None) -> Reward:
+    """A reward that is no combination, by its name, or `FILE.py:FUNCTION`. BadInput says what is wrong."""
+    if name in FORMULAS:
+        return FORMULAS[name]
+    if name in JUDGED:
+        if not model:
+            raise BadInput(f"reward {name}: needs a model (config key reward_model)")
+        from workflow_scripts.core import judges  # here: it needs torch
+
+        return getattr(judges, name)(model)
     file, _, function = name.rpartition(":")
     if not file.endswith(".py"):
         raise BadInput(f"there is no reward {name!r}; rewards are {', '.join(REWARDS)}, or FILE.py:FUNCTION")
@@ -50,6 +70,23 @@ def load(name: str) -> Reward:
     if not callable(getattr(module, function, None)):
         raise BadInput(f"reward {name}: {file} has no function {function!r}")
     return getattr(module, function)
+
+
+def combined(parts: Sequence[dict[str, float]]) -> list[float]:
+    """One reward for each of the answers that are compared: the mean of its parts' z-scores among them, or its only
+    part as it is. BLEUBERI's bleu_rm, which took the spread of a micro-batch; here it is that of a prompt's answers."""
+    names = list(parts[0]) if parts else []
+    if len(names) == 1:
+        return [one[names[0]] for one in parts]
+    columns = [[one[name] for one in parts] for name in names]
+    means = [fmean(column) for column in columns]
+    spreads = [pstdev(column) or 1.0 for column in columns]
+    return [fmean((one[n] - mean) / spread for n, mean, spread in zip(names, means, spreads)) for one in parts]
+
+
+def parts(name: str, model: str | None, answer: str, references: Sequence[str], record: dict) -> dict[str, float]:
+    """The rewards of an answer that one is made of, by name."""
+    return {part: rewarded(load(part, model), answer, references, record) for part in parts_of(name)}
 
 
 def rewarded(reward: Reward, answer: str, references: Sequence[str], record: dict) -> float:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
+from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
 disable_progress_bar()  # of loading: the stage's own bar is enough

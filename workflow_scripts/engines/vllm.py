@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoTokenizer
 
+from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
 ENVIRONMENT = {

@@ -27,7 +27,7 @@ FIGURES = {
     "distinct_2": ("distinct 2-grams", ".1%"),
     "length": ("tokens per answer", ".0f"),
 }
-GRADED = "reward"
+GRADED = "parts"
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Klara", "Leo")
 THINGS = ("book", "lamp", "cake", "chair", "ticket", "map", "coat", "bag", "ring", "bike", "clock", "plant")
 PLACES = ("park", "house", "school", "garden", "market", "bridge", "station", "river", "museum", "harbour")
@@ -129,30 +129,38 @@ def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
 # ---------------------------------------------------------------- grading
 
 
-def grade(record: dict, run: Callable[[str], dict], reward: str = "bleu") -> dict:
-    """`reward`, by the function of that name; and, for the figures, BLEU and ROUGE-L."""
+def grade(record: dict, run: Callable[[str], dict], reward: str = "bleu", model: str | None = None) -> dict:
+    """`parts`, what the reward of that name is made of; and, for the figures, BLEU and ROUGE-L."""
     answer, references = answer_of(record["solution"]), json.loads(record["correct"])
     return {
-        "reward": rewards.rewarded(rewards.load(reward), answer, references, record),
+        "parts": rewards.parts(reward, model, answer, references, record),
         "bleu": rewards.bleu(answer, references, record),
         "rouge_l": rewards.rouge(answer, references, record),
     }
 
 
 def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
-    return figures(records) | {"reward": sum(r["reward"] for r in records) / len(records)}
+    """The figures, and the mean of each of the reward's parts."""
+    return figures(records) | {
+        f"reward {name}": sum(record["parts"][name] for record in records) / len(records)
+        for name in records[0]["parts"]
+    }
 
 
 def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
-    """{question: {id, req, task, correct, resps: [{uid, reward, text, …}]}}"""
+    """{question: {id, req, task, correct, resps: [{uid, reward, text, …}]}}; a reward of several parts is in units of
+    their spread among the question's answers."""
     meta: dict[str, dict] = {}
     for record in records:
         shared = {name: record[name] for name in ("id", "req", "task", "correct")}
         answers = meta.setdefault(record["question"], shared | {"resps": []})["resps"]
         if dedup and any(record["solution"] == answer["text"] for answer in answers):
             continue
-        kept = ("uid", "reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
+        kept = ("uid", "parts", "prompt_tokens", "tokens", "mask", "policy", "finish")
         answers.append({"text": record["solution"]} | {name: record[name] for name in kept})
+    for entry in meta.values():
+        values = rewards.combined([answer["parts"] for answer in entry["resps"]])
+        entry["resps"] = [answer | {"reward": value} for answer, value in zip(entry["resps"], values)]
     return meta
 
 

@@ -8,10 +8,10 @@ from itertools import accumulate
 from types import MethodType
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
+from workflow_scripts.core.pretrained import AutoModelForCausalLM, PreTrainedModel
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.training import attention  # noqa: F401  registers "segments"
 from workflow_scripts.training.bins import collate

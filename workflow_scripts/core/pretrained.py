@@ -1,0 +1,11 @@
+"""transformers' loaders, imported in a third less time.
+
+Where scikit-learn and SciPy are installed, transformers imports them with its models, for assisted generation and for
+losses of object detection. Nothing here uses either, and every job would wait seconds for them.
+"""
+
+from unittest.mock import patch
+
+with patch("transformers.utils.is_sklearn_available", bool), patch("transformers.utils.is_scipy_available", bool):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from transformers.modeling_utils import PreTrainedModel  # noqa: F401
