@@ -70,6 +70,8 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.edit_cost --times 20
 	$(BIN)/python -m benchmarks.dry_run
 	$(BIN)/python -m benchmarks.bleu
+	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/reference-tiny.yaml
+	$(BIN)/python -m benchmarks.reference
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench

@@ -225,6 +225,13 @@ def get_answers(n):
     return [f"{RUN}/results/r{n}/{version}/{rank}.pkl" for version in asked for rank in RANKS]
 
 
+def get_answers_before(wildcards):
+    """The graded eval answers of the round before, for tasks that compare them."""
+    if int(wildcards.n) == 0 or "win_rate" not in task.FIGURES:
+        return []
+    return [f"{RUN}/evaluation/r{int(wildcards.n) - 1}/{rank}_matchlog.pkl" for rank in RANKS]
+
+
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]

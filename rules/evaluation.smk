@@ -33,6 +33,7 @@ rule evaluate:
     input:
         data=ancient([f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.pkl" for rank in RANKS]),
         manifests=[f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.json" for rank in RANKS],
+        before=get_answers_before,
     output:
         f"{RUN}/evaluation/r{{n}}.json",
     log:
@@ -47,8 +48,8 @@ rule evaluate:
         *get_code("evaluate", task=True),
         task=flag("task", cfg.task),
     shell:
-        "python -m workflow_scripts.evaluate {params.task} --results {input.data} --round {wildcards.n} "
-        "--output {output} 2>&1 | tee {log}"
+        "python -m workflow_scripts.evaluate {params.task} --results {input.data} --before {input.before} "
+        "--round {wildcards.n} --output {output} 2>&1 | tee {log}"
 
 
 rule compare_logps:

@@ -183,6 +183,17 @@ def test_rewards_become_advantages_within_a_prompt():
     assert dropped == {"answer in a group without variance": 2} and reference.counts(meta) == {"answers": 4}
 
 
+def test_win_rates_are_against_the_round_before():
+    def answer(bleu, rouge, rm, before=None):
+        return {"solution": "a b", "bleu": bleu, "rouge_l": rouge, "parts": {"rm": rm}, "level": "s", "before": before}
+
+    first = [answer(0.1, 0.5, 1.0), answer(0.2, 0.5, 1.0)]
+    assert "win_rate" not in reference.summarise(first)
+    found = reference.summarise([answer(0.3, 0.5, 0.0, first[0]), answer(0.1, 0.6, 0.5, first[1])])
+    assert [found[f"win_rate{name}"] for name in ("", " rouge_l", " rm")] == [0.5, 0.75, 0.0]
+    assert found["by_level"]["s"]["win_rate"] == 0.5
+
+
 def test_made_up_instructions_are_disjoint_and_seeded():
     settings = Prompts(train={"count": {"greet": 20}}, eval={"count": {"greet": 20}}, references=2)
     settings = settings.model_dump(mode="json")

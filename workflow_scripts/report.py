@@ -30,9 +30,9 @@ def rounds_of(folder: Path, names: list[str]) -> list[dict]:
     rows = []
     for path in sorted(folder.glob("evaluation/r*.json"), key=lambda p: int(p.stem[1:])):
         found = read_json(path)
-        row = {"round": found["round"]} | {name: found[name] for name in names}
+        row = {"round": found["round"]} | {name: found.get(name) for name in names}
         for level, values in found["by_level"].items():
-            row |= {f"{name} {level}": values[name] for name in names}
+            row |= {f"{name} {level}": values.get(name) for name in names}
         rows.append(row | {"n": found["n"], "seconds": round(seconds_of(folder, found["round"]), 1)})
     return rows
 

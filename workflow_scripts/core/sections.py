@@ -71,7 +71,7 @@ class Prompts(Section):
     question_key: str = "question"
     answer_key: str = "answer"
     ref_models: list[str] = ["gold"]  # task reference: whose outputs in a pool are references, ref_output_{model}
-    references: PositiveInt = 3  # task reference: how many each instruction has that it makes up
+    references: PositiveInt = 3  # task reference: how many its made-up instructions have; for eval it is always 3
 
 
 class Scratch(Section):

@@ -16,7 +16,8 @@ A task is a module with these names (tasks/math.py has them all, documented):
     construct_meta(records, dedup)      graded answers by question
     counts(meta)                        what the meta's manifest says of it
     select(metas, settings, seed, encode)   the training rows of a round
-    summarise(records)                  the evaluation's figures
+    summarise(records)                  the evaluation's figures; `before` in a record is the round before's answer, for
+                                        tasks with the figure win_rate
 
 A task's module is imported by name and belongs to the code digests of the stages that use it, so a change in one
 task leaves the other recipes' results alone.
