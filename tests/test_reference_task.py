@@ -12,7 +12,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceClassification
 
 from workflow_scripts.core import rewards
-from workflow_scripts.core.bleu import answer_of, sentence_bleu
+from workflow_scripts.core.bleu import answer_of, sentence_bleu, tokens_of
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.sections import Prompts
 from workflow_scripts.init_model import train_tokenizer
@@ -51,6 +51,14 @@ def test_bleu_is_the_formula_on_ten_thousand_pairs():
         if rng.random() < 0.5:  # something in common
             texts[0] = " ".join(texts[1].split()[: rng.randint(1, 25)] + rng.choices(WORDS, k=rng.randint(0, 5)))
         assert sentence_bleu(texts[0], texts[1:]) == pytest.approx(nmt_bleu(texts[0], texts[1:]), abs=1e-9)
+
+
+def test_words_have_the_tokens_of_their_text():
+    rng, whole = random.Random(0), Tokenizer13a()
+    for _ in range(5_000):
+        text = "".join(rng.choices("ab19 .,-'\"&;:<>_/()\n\t\u00a0é中", k=rng.randint(0, 30)))
+        text += rng.choice(("", "&amp;lt;", "<skipped>", "-\n", "1.5, .5,5. 3-4"))
+        assert tokens_of(text) == whole(text).split(), repr(text)
 
 
 def test_bleu_by_hand():
