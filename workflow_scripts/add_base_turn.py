@@ -1,4 +1,4 @@
-"""Give each of a teacher's dialogues its `base_turn`: the interactions that the teacher needed for a hit, 0 without one.
+"""Give each of a teacher's dialogues its `base_turn`: the interactions that the teacher needed for a hit, else 0.
 
 Rollouts with recommend.tgi or new_tgi start within them. By hand:
 

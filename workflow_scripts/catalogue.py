@@ -10,9 +10,10 @@ prompts name. Training never sees it: it belongs to the environment. By hand:
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, progress, run
 from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Grounding
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_records, write_pickle
-from workflow_scripts.core.sections import Grounding, Prompts
+from workflow_scripts.core.sections import Prompts
 from workflow_scripts.dialogues.catalogue import Encoder
 
 BATCH = 64

@@ -15,11 +15,12 @@ from itertools import islice
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import as_messages
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_jsonl, write_rejects
-from workflow_scripts.core.sections import ENDPOINT, Generate, Recommend
+from workflow_scripts.core.sections import ENDPOINT, Generate
 from workflow_scripts.dialogues import players
 from workflow_scripts.engines.conversation import converse_in_text
 
@@ -51,7 +52,9 @@ def read_arguments():
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--catalogue", required=True, help="what the stage catalogue wrote (.pkl)")
     parser.add_argument("--environment", required=True, help=settings_help("recommend"))
-    parser.add_argument("--settings", default="{}", help="the config's `generate` section: `pool` is the teacher's sampling")
+    parser.add_argument(
+        "--settings", default="{}", help="the config's `generate` section: `pool` is the teacher's sampling"
+    )
     parser.add_argument("--seed", default="0", help="of what is drawn")
     parser.add_argument("--teacher", default="{}", help="keys of the teacher's `openai` that no result depends on")
     parser.add_argument("--seeker", default="{}", help="keys of the seeker's `openai` that no result depends on")

@@ -22,12 +22,13 @@ from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.copies import Copies
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.prompts import TEMPLATES, as_messages, render
 from workflow_scripts.core.records import conserve, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.core.sections import ENDPOINT, Generate, Recommend
+from workflow_scripts.core.sections import ENDPOINT, Generate
 from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.engines.conversation import converse_in_text, foreign, well_formed
 

@@ -16,11 +16,11 @@ from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import content_digest, file_digest, write_manifest, write_usage
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.core.sections import Recommend
 
 BATCH = 64
 

@@ -17,9 +17,9 @@ from workflow_scripts import tasks
 from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_jsonl, write_parquet
-from workflow_scripts.core.sections import Recommend
 
 
 def sft_row(line: dict, prompt: list[dict], only_interaction: bool) -> dict:
@@ -29,8 +29,8 @@ def sft_row(line: dict, prompt: list[dict], only_interaction: bool) -> dict:
 
 
 def taught(line: dict, settings: dict, turns: int, seed: int) -> list[dict]:
-    """The teacher's first messages, with which a rollout starts: what leaves `turns` interactions up to its hit, or with
-    new_tgi a random part of that; each dialogue draws from its own seed."""
+    """The teacher's first messages, with which a rollout starts: what leaves `turns` interactions up to its hit, or
+    with new_tgi a random part of that; each dialogue draws from its own seed."""
     most = max(0, line["base_turn"] - turns)
     if settings["new_tgi"]:
         most = random.Random(f"{seed}.{line['id']}").randint(0, most)
@@ -71,7 +71,9 @@ def main() -> None:
     kept = [line for line in lines if line["rec_success"] or not explore["only_success"]]
     if not kept:
         raise BadInput(f"{args.explored}: none of {len(lines)} dialogues was successful: nothing to learn from")
-    conserve("make_sft_data", len(lines), len(kept), sum(not line["rec_success"] for line in lines) * explore["only_success"])
+    conserve(
+        "make_sft_data", len(lines), len(kept), sum(not line["rec_success"] for line in lines) * explore["only_success"]
+    )
     asked = {line["id"]: task.requests(pool[line["id"]]["question"], "auto")["auto"] for line in kept}
     write_jsonl(args.sft, [sft_row(line, asked[line["id"]], explore["train_only_interaction"]) for line in kept])
     used = settings | {"seed": args.seed, "turns": args.turns}

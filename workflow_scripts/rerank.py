@@ -8,9 +8,9 @@ Nobody said these lists, so they are learnt by likelihood alone, as everything o
 
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import conserve, read_records, write_jsonl
-from workflow_scripts.core.sections import Recommend
 from workflow_scripts.dialogues.environment import Environment
 
 

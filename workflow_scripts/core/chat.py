@@ -122,8 +122,8 @@ def _unclear(template: str, i: int) -> str:
 
 
 def continuation(tokenizer, template: str, said: str) -> str:
-    """What stands between the token that ends an assistant's turn and its next turn: what the user says, as the template
-    writes it. BadInput if the template cannot tell."""
+    """What stands between the token that ends an assistant's turn and its next turn: what the user says, as the
+    template writes it. BadInput if the template cannot tell."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "."}]
     before = _render(template, turns, tokenizer, ask=False)
     whole = _render(template, [*turns, {"role": "user", "content": said}], tokenizer)

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.sections import (
     ColdStart,
     Data,
@@ -25,7 +26,6 @@ from workflow_scripts.core.sections import (
     Model,
     Name,
     Prompts,
-    Recommend,
     Results,
     Reward,
     Section,

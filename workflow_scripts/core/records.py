@@ -132,7 +132,9 @@ def _streamed(path: Path) -> Iterator[dict]:
         case ".pkl":
             yield from _listed(path, read_pickle(path))
         case other:
-            raise BadInput(f"{path}: records are read from .jsonl, .json, .csv, .tsv, .parquet and .pkl files, not {other!r}")
+            raise BadInput(
+                f"{path}: records are read from .jsonl, .json, .csv, .tsv, .parquet and .pkl files, not {other!r}"
+            )
 
 
 def _parquet(path: Path) -> Iterator[dict]:

@@ -112,21 +112,23 @@ class Catalogue:
     def named(self, text: str) -> list[int]:
         """Items whose titles stand in the text, in its order; a title within a longer one does not count."""
         text = normalise(text).casefold()
-        found = [(text.find(title), -len(title), number) for number, title in enumerate(self.folded) if title in text]
-        items, end = [], -1
+        near = [number for number, title in enumerate(self.folded) if title in text]
+        found = [(place, -len(self.folded[n]), n) for n in near for place in _places(self.folded[n], text)]
+        items, end = {}, 0
         for start, length, number in sorted(found):
-            if start - length > end and _alone(text, start, start - length):
-                items.append(number)
-                end = start - length
-        return items
+            if start >= end:
+                items[number], end = None, start - length
+        return list(items)
 
     def ranking(self, text: str) -> list[int]:
-        """At most DEPTH items that the utterance means, the likeliest first; items that are as likely in their order."""
+        """At most DEPTH items that the utterance means, the likeliest first; of equals, the first of the catalogue."""
         items = self.named(text) if self.settings["literal"] else []
         if self.settings["embedder"]:
             likeness = self.embedder.likeness(text)
             known = set(items)
-            items += [number for number in np.argsort(-likeness, kind="stable")[: 2 * DEPTH].tolist() if number not in known]
+            items += [
+                number for number in np.argsort(-likeness, kind="stable")[: 2 * DEPTH].tolist() if number not in known
+            ]
         return items[:DEPTH]
 
     def recommends(self, text: str) -> bool:
@@ -134,9 +136,9 @@ class Catalogue:
         return "1" in NUMBERED.findall(text) or bool(self.named(text))
 
 
-def _alone(text: str, start: int, end: int) -> bool:
-    """Whether no word goes on at either end."""
-    return not (text[:start][-1:].isalnum() or text[end : end + 1].isalnum())
+def _places(title: str, text: str) -> list[int]:
+    """Where a title stands in a text, with no word going on at either end."""
+    return [found.start() for found in re.finditer(rf"(?<!\w){re.escape(title)}(?!\w)", text)]
 
 
 def numbered(text: str) -> list[int]:

@@ -13,7 +13,7 @@ from workflow_scripts.core.records import BadInput
 from workflow_scripts.dialogues.catalogue import item
 
 GENRES = ("western", "comedy", "thriller", "romance", "mystery")
-DECADES = (1960, 1970, 1980, 1990)
+DECADES = ("sixties", "seventies", "eighties", "nineties")
 MOODS = ("calm", "dark", "funny")
 FIRST = ("Silver", "Crimson", "Quiet", "Broken", "Golden", "Hidden", "Frozen", "Burning", "Distant", "Velvet")
 SECOND = ("Harbor", "Canyon", "Letter", "Mirror", "Garden", "Station")
@@ -25,26 +25,25 @@ LEVELS = {
         "Please find me a {genre}.", "Which {genre} should I see?", "It should be a {genre}.", "I love a good {genre}.",
     ),
     "genre_and_decade": (
-        "I am looking for a {genre} from {decade}.", "Can you recommend a {genre} from {decade}?",
-        "I feel like a {genre} from {decade}.", "Do you know a {genre} made in {decade}?",
-        "A {genre} from {decade} would be nice.", "I want to see a {genre} made in {decade}.",
-        "Please find me a {genre} from {decade}.", "Which {genre} from {decade} should I see?",
-        "It should be a {genre} made in {decade}.", "I love a {genre} from {decade}.",
+        "I am looking for a {genre} from the {decade}.", "Can you recommend a {genre} from the {decade}?",
+        "I feel like a {genre} from the {decade}.", "Do you know a {genre} made in the {decade}?",
+        "A {genre} from the {decade} would be nice.", "I want to see a {genre} made in the {decade}.",
+        "Please find me a {genre} from the {decade}.", "Which {genre} from the {decade} should I see?",
+        "It should be a {genre} made in the {decade}.", "I love a {genre} from the {decade}.",
     ),
 }  # fmt: skip
 GREETINGS = ("", "Hi! ", "Hello. ", "Good evening. ", "Hey, ")
 
 
 def items() -> list[dict]:
-    """The films, one per genre, decade and mood; titles and years are drawn once and for all."""
-    rng = random.Random("films")
+    """The films, one per genre, decade and mood; titles are drawn once and for all."""
     titles = [" ".join(words) for words in itertools.product(FIRST, SECOND)]
-    rng.shuffle(titles)
-    found = []
-    for title, (genre, decade, mood) in zip(titles, itertools.product(GENRES, DECADES, MOODS)):
-        attributes = {"genre": genre, "decade": f"the {decade}s", "mood": mood}
-        found.append(item(f"{title} ({decade + rng.randrange(10)})", None, attributes))
-    return found
+    random.Random("films").shuffle(titles)
+    kinds = itertools.product(GENRES, DECADES, MOODS)
+    return [
+        item(title, None, {"genre": genre, "decade": decade, "mood": mood})
+        for title, (genre, decade, mood) in zip(titles, kinds)
+    ]
 
 
 def dialogues(level: str, split: str, count: int, seed: int) -> Iterator[dict]:

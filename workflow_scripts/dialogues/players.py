@@ -41,7 +41,7 @@ class ScriptedSeeker:
         if self.catalogue.recommends(heard):
             return "No, not these. Something else, please."
         attributes = self.catalogue.items[self.catalogue.place(targets[0])]["attributes"]
-        asked = [f"{name}: {value}" for name, value in attributes.items() if _word(name, heard)]
+        asked = [f"{value} ({name})" for name, value in attributes.items() if _word(name, heard)]
         return f"I like {', '.join(asked)}." if asked else "I do not mind."
 
 

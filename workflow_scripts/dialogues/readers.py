@@ -1,13 +1,13 @@
 """Published data sets of recommendation dialogues, read into {id, dialog, target_items, level, mentioned, fault}.
 
-INSPIRED   a .tsv of utterances (Hayati et al. 2020, github.com/sweetpeach/Inspired): the target is what the recommender
-           names last, where the seeker accepted it; the dialogue ends before the target is first named.
-ReDial     JSON lines of dialogues (Li et al. 2018, redialdata.github.io): targets are films that the recommender suggested
-           and the seeker says it likes; the dialogue ends before one of them is first named.
+INSPIRED   a .tsv of utterances (Hayati et al. 2020, github.com/sweetpeach/Inspired): the target is what the
+           recommender names last, where the seeker accepted it; the dialogue ends before the target is first named.
+ReDial     JSON lines of dialogues (Li et al. 2018, redialdata.github.io): targets are films that the recommender
+           suggested and the seeker says it likes; the dialogue ends before one of them is first named.
 processed  `dialog` and `target_items`, as the original's own files have them, .json or .jsonl.
 
-`dialog` is messages by `user` (the seeker) and `assistant` (the recommender) in turn; utterances of one speaker in a row
-are one message. `mentioned` are all titles named, in order. `fault` says why a dialogue cannot be used, or None.
+`dialog` is messages by `user` (the seeker) and `assistant` (the recommender) in turn; what one speaker says in a row
+is one message. `mentioned` are all titles named, in order. `fault` says why a dialogue cannot be used, or None.
 """
 
 import ast
@@ -20,7 +20,14 @@ from workflow_scripts.dialogues.catalogue import item
 
 ROLES = {"SEEKER": "user", "RECOMMENDER": "assistant"}
 INSPIRED = ("dialog_id", "speaker", "text", "movies", "movie_dict", "fine_label")
-REDIAL = ("conversationId", "messages", "movieMentions", "initiatorWorkerId", "respondentQuestions", "initiatorQuestions")
+REDIAL = (
+    "conversationId",
+    "messages",
+    "movieMentions",
+    "initiatorWorkerId",
+    "respondentQuestions",
+    "initiatorQuestions",
+)
 
 
 def read_dialogues(file: str) -> Iterator[dict]:
@@ -91,7 +98,9 @@ def inspired(name: str, rows: list[dict]) -> dict:
 def _inspired_fault(rows: list[dict]) -> str | None:
     for row in rows:
         if row["speaker"] not in ROLES:
-            return f"utterance {row.get('utt_id')}: speaker should be SEEKER or RECOMMENDER, found {row['speaker']!r:.40}"
+            return (
+                f"utterance {row.get('utt_id')}: speaker should be SEEKER or RECOMMENDER, found {row['speaker']!r:.40}"
+            )
         if not (row["text"] or "").strip() or row["movies"] is None:
             return f"utterance {row.get('utt_id')}: no text, or columns are missing"
     try:

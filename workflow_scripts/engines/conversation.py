@@ -1,7 +1,7 @@
 """How an engine and an environment take turns, whoever they are, from a prompt to the end of an answer.
 
-The environment is a sandbox, which answers stop strings within an answer (`task.reply`), or another speaker, who answers
-each turn that ends (a task with `environment`, whose `replies` and `fault` are asked).
+The environment is a sandbox, which answers stop strings within an answer (`task.reply`), or another speaker, who
+answers each turn that ends (a task with `environment`, whose `replies` and `fault` are asked).
 """
 
 from workflow_scripts import engines
@@ -96,7 +96,9 @@ def answers_to(task, run, spoken: list[tuple[dict, dict]], texts: list[str], las
         said = [task.reply(text, run) for text in texts]
         return [(i, text) for i, text in enumerate(said) if text is not None]
     going_on = []
-    said = run.replies([job["record"] for job, _ in spoken], [state["turns"] for _, state in spoken]) if not last else []
+    said = (
+        run.replies([job["record"] for job, _ in spoken], [state["turns"] for _, state in spoken]) if not last else []
+    )
     for i, (text, rejected) in enumerate(said):
         state = spoken[i][1]
         if rejected:
@@ -108,8 +110,8 @@ def answers_to(task, run, spoken: list[tuple[dict, dict]], texts: list[str], las
 
 
 def well_formed(jobs: list[dict], engine, task, run, sampling: dict, seed: str, template: str) -> list[dict]:
-    """converse(), where a rollout whose form is wrong is drawn again, a bounded number of times and each time from a seed
-    of its own. `drawn` says how often; the last one is kept, with its `fault`."""
+    """converse(), where a rollout whose form is wrong is drawn again, a bounded number of times and each time from a
+    seed of its own. `drawn` says how often; the last one is kept, with its `fault`."""
     states = converse(jobs, engine, task, run, sampling, seed, template)
     for attempt in range(1, getattr(run, "resamples", 0) + 1):
         again = [i for i, state in enumerate(states) if not state.get("rejected") and run.fault(state["turns"])]

@@ -5,8 +5,8 @@ beginnings with other targets are other prompts, and a group of rollouts is of o
 """
 
 import json
-from collections.abc import Callable, Iterator
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, digest
