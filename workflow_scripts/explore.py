@@ -10,6 +10,7 @@ rec_names (the targets), topk_names. Dialogues that an endpoint spoilt are in OU
 """
 
 import json
+from contextlib import closing
 from itertools import islice
 
 from workflow_scripts import tasks
@@ -46,6 +47,17 @@ def transcripts(jobs: list[dict], states: list[dict], environment) -> tuple[list
     return found, rejects
 
 
+def asked(prompts: str, task, start: int, end: int | None) -> list[dict]:
+    """The dialogues from `start` to `end`, as the teacher gets them; BadInput if there are none."""
+    jobs = []
+    for record in islice(read_records(prompts), start, end):
+        messages = as_messages(task.requests(record["question"], "auto")["auto"])
+        jobs.append({"uid": record["id"], "record": record, "messages": messages})
+    if not jobs:
+        raise BadInput(f"{prompts}: recommend.explore.start {start} leaves no dialogue")
+    return jobs
+
+
 def read_arguments():
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
@@ -78,19 +90,20 @@ def main() -> None:
         if player["openai"]:
             player["openai"] |= json.loads(limits)
             ledgers[name] = Ledger(folder or f"{args.output}.{name}_requests", "1_0")
-    environment = task.environment(given, args.catalogue, "explore", ledgers.get("seeker"))
     drawn = sampling | {key: explore["teacher"][key] for key in ("temperature", "top_p")}
-    engine = players.teacher(
-        explore["teacher"], drawn, environment.catalogue, given["list_length"], ledgers.get("teacher"), "teacher"
-    )
-    jobs = []
-    for record in islice(read_records(args.prompts), explore["start"], explore["end"]):
-        messages = as_messages(task.requests(record["question"], "auto")["auto"])
-        jobs.append({"uid": record["id"], "record": record, "messages": messages})
-    if not jobs:
-        raise BadInput(f"{args.prompts}: recommend.explore.start {explore['start']} leaves no dialogue")
-    states = converse_in_text(jobs, engine, task, environment, sampling, args.seed)
-    found, rejects = transcripts(jobs, states, environment)
+    with closing(task.environment(given, args.catalogue, "explore", ledgers.get("seeker"))) as environment:
+        hired = (
+            explore["teacher"],
+            drawn,
+            environment.catalogue,
+            given["list_length"],
+            ledgers.get("teacher"),
+            "teacher",
+        )
+        with closing(players.teacher(*hired)) as engine:
+            jobs = asked(args.prompts, task, explore["start"], explore["end"])
+            states = converse_in_text(jobs, engine, task, environment, sampling, args.seed)
+        found, rejects = transcripts(jobs, states, environment)
     conserve("explore", len(jobs), len(found), len(rejects))
     publish(args, given, engine, found, rejects)
 

@@ -12,7 +12,7 @@ is kept in a ledger of its own, and answers that cannot be used are listed in OU
 import json
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import closing
 
 from transformers import AutoTokenizer
 
@@ -148,7 +148,7 @@ def environment(args, task):
     if given["seeker"]["openai"]:
         given["seeker"]["openai"] |= json.loads(args.seeker)
         paid = Ledger(args.seeker_requests or f"{args.output}.seeker_requests", args.shard)
-    return nullcontext(task.environment(given, args.catalogue, args.version, paid))
+    return closing(task.environment(given, args.catalogue, args.version, paid))
 
 
 def publish(args, settings, engine, policy, records, results, rejects, seconds: float) -> None:

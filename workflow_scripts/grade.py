@@ -9,7 +9,7 @@ answers with code, agreement compares accuracy_any with the verdicts already sto
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import closing
 from functools import partial
 
 from workflow_scripts import tasks
@@ -55,7 +55,7 @@ def main() -> None:
 
     if args.environment:
         settings = Recommend.model_validate_json(args.environment).model_dump(mode="json")
-        environment = nullcontext(task.environment(settings, args.catalogue))
+        environment = closing(task.environment(settings, args.catalogue))
         own += [args.environment, content_digest(args.catalogue)]
     else:
         environment = Sandbox(isolate=args.sandbox == "on")

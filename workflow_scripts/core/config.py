@@ -98,6 +98,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def dialogues(self):
+        if (self.task == "recommend") != bool(self.recommend):
+            raise ValueError("the task recommend and the section `recommend` belong together")
+        if not self.recommend:
+            return self
+        if self.selection or self.generate.trigger:
+            raise ValueError("the task recommend has no `selection` and no triggers: set generate.trigger to null")
+        if self.cold_start and self.cold_start.explored and not self.recommend.explore:
+            raise ValueError("cold_start.explored needs `recommend.explore`: the teacher's dialogues")
+        return self
+
+    @model_validator(mode="after")
     def consistent(self):
         kinds = {
             "prompts.train": self.prompts.train,
@@ -131,18 +143,6 @@ class Config(Section):
             )
         if self.model.scratch and not self.cold_start:
             raise ValueError("a model from `scratch` knows nothing: it needs a `cold_start` section")
-        return self
-
-    @model_validator(mode="after")
-    def dialogues(self):
-        if (self.task == "recommend") != bool(self.recommend):
-            raise ValueError("the task recommend and the section `recommend` belong together")
-        if not self.recommend:
-            return self
-        if self.selection or self.generate.trigger:
-            raise ValueError("the task recommend has no `selection` and no triggers: set generate.trigger to null")
-        if self.cold_start and self.cold_start.explored and not self.recommend.explore:
-            raise ValueError("cold_start.explored needs `recommend.explore`: the teacher's dialogues")
         return self
 
     @model_validator(mode="after")

@@ -41,6 +41,10 @@ class Environment:
                 said[i] = (None, f"the seeker: {reply.rejected}") if reply.rejected else (reply.text, None)
         return said
 
+    def close(self) -> None:
+        if self.seeker:
+            self.seeker.close()
+
     def ranks(self, text: str, targets: list[str]) -> list[int | None]:
         """The rank of each target, from 1, in an utterance's ranking; None beyond its depth."""
         ranking = self.catalogue.ranking(text)

@@ -37,6 +37,9 @@ class ScriptedSeeker:
         """The seeker's next utterance in each dialogue (targets, messages); `rejected` says why one cannot be used."""
         return [Reply(self.line(targets, messages[-1]["content"]), "eos", None, 0) for targets, messages in dialogues]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def line(self, targets: list[str], heard: str) -> str:
         if self.catalogue.recommends(heard):
             return "No, not these. Something else, please."
@@ -64,6 +67,10 @@ class ModelSeeker:
             if not reply.rejected and any(title.casefold() in reply.text.casefold() for title in targets):
                 reply.rejected = "gave a target's title away"
         return replies
+
+    def close(self) -> None:
+        """Let another process work on the ledger."""
+        self.engine.close()
 
 
 def seeker(player: dict, catalogue: Catalogue, ledger: Ledger | None, purpose: str):
@@ -102,6 +109,9 @@ class ScriptedTeacher:
 
     def generate(self, chats: Sequence[Chat]) -> list[Reply]:
         return [Reply(self.line(chat.messages, random.Random(chat.seed)), "eos", None, 0) for chat in chats]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def line(self, messages: list[dict], rng: random.Random) -> str:
         heard = " ".join(message["content"] for message in messages if message["role"] == "user")

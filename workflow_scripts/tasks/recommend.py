@@ -5,6 +5,7 @@ beginnings with other targets are other prompts, and a group of rollouts is of o
 """
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -34,11 +35,14 @@ STOP = ()
 
 
 def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[dict]:
-    """Made-up dialogues of each level; or those of a file: INSPIRED's, ReDial's, or dialog and target_items."""
+    """Made-up dialogues, levels mixed; or those of a file: INSPIRED's, ReDial's, or dialog and target_items."""
     if not split["file"]:
-        for level, count in split["count"].items():
-            for one in invented.dialogues(level, name, count, seed):
-                yield prompt(one["dialog"], one["target_items"], prompts, level)
+        made = [
+            prompt(one["dialog"], one["target_items"], prompts, level)
+            for level, count in split["count"].items()
+            for one in invented.dialogues(level, name, count, seed)
+        ]
+        yield from random.Random(f"{seed}.{name}").sample(made, len(made))
         return
     known = {one["title"] for one in read_items(prompts["catalogue"])} if prompts["catalogue"] else None
     for number, found in enumerate(readers.read_dialogues(split["file"])):
