@@ -77,4 +77,5 @@ bench: demo .venv-trl/ready
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
+	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml
 	$(BIN)/snakemake --profile local verify

@@ -29,6 +29,7 @@ rule all:
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
 include: "rules/prompts.smk"
+include: "rules/recommend.smk"
 include: "rules/cold_start.smk"
 include: "rules/answers.smk"
 include: "rules/selection.smk"

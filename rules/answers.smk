@@ -8,6 +8,7 @@ rule generate:
         prompts=ancient(PROMPTS.get("train", [])),  # changes count through the shard's own digest
         shard=f"{RUN}/prompts/shards/train/{{shard}}.txt",
         model=get_policy,
+        catalogue=CATALOGUE,
     output:
         data=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.pkl",
         manifest=f"{RUN}/results/r{{n}}/{{version}}/{{shard}}.json",
@@ -31,10 +32,11 @@ rule generate:
         template=flag("template", cfg.template),
         seed=lambda wildcards: flag("seed", f"{cfg.seed}.r{wildcards.n}"),
         sandbox=flag("sandbox", cfg.sandbox),
+        environment=get_dialogue_flags("auto"),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate/r{wildcards.n}/{wildcards.version}"),
     shell:
         "generate {resources.gpu} {params.task} {params.version} {params.settings} {params.template} {params.seed} "
-        "{params.sandbox} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
+        "{params.sandbox} {params.environment} --prompts {input.prompts} --model {input.model} --shard {wildcards.shard} "
         "--shard-file {input.shard} {params.ledger} "
         "--output {output.data} 2>&1 | tee {log}"
 
@@ -69,6 +71,7 @@ rule grade:
         data=ancient(f"{RUN}/{{place}}/{{shard}}.pkl"),
         manifest=f"{RUN}/{{place}}/{{shard}}.json",
         reward=get_reward_file(cfg.reward),
+        catalogue=CATALOGUE,
     output:
         data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",
         manifest=f"{RUN}/{{place}}/{{shard}}_matchlog.json",
@@ -87,8 +90,10 @@ rule grade:
         task=flag("task", cfg.task),
         sandbox=flag("sandbox", cfg.sandbox),
         reward=get_reward_flags("reward", cfg.reward),
+        environment=get_dialogue_flags(),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/grade/{wildcards.place}"),
     shell:
         f"{get_judging_command(cfg.reward)} workflow_scripts.grade "
-        "{params.task} {params.sandbox} {params.reward} --results {input.data} --shard {wildcards.shard} "
+        "{params.task} {params.sandbox} {params.reward} {params.environment} "
+        "--results {input.data} --shard {wildcards.shard} "
         "{params.ledger} --output {output.data} 2>&1 | tee {log}"

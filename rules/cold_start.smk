@@ -4,6 +4,8 @@
 rule init_model:
     input:
         get_model_files(),  # of a model in a local folder, so that another one is noticed
+        # whose texts the tokenizer of a model from scratch learns
+        get_local(cfg.cold_start.file) if cfg.model.scratch and cfg.cold_start.file else [],
     output:
         f"{RUN}/checkpoints/init/checkpoint.json",
     log:

@@ -49,6 +49,11 @@ if workflow.remote_exec:
 
 RUN = f"runs/{cfg.name}"
 EXP = cfg.expname or cfg.name
+CATALOGUE = [f"{RUN}/catalogue/items.pkl"] if cfg.recommend else []
+EXPLORED = f"{RUN}/explore/{EXP}"
+if cfg.cold_start and cfg.cold_start.explored:  # the teacher's dialogues are the cold start's file
+    learnt = cfg.cold_start.model_copy(update={"file": f"{EXPLORED}_sft.jsonl", "explored": None})
+    cfg = cfg.model_copy(update={"cold_start": learnt})
 RANKS = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
 VERSIONS = ["auto", "trigger"]
 # Of BLEUBERI's files: the pool's and the model's name, references, mode and number of prompts.
@@ -284,6 +289,31 @@ def get_engine_code(version):
     return get_code(f"engines.{cfg.generate.engine_of(version)}")
 
 
+# What of the section `recommend` a dialogue depends on: in any version, in rollouts, and where it is judged.
+PLAYED = ("seeker", "grounding", "list_length")
+IN_ROLLOUTS = ("hardcore", "off_formatcheck", "rec_format_check", "resamples")
+JUDGED = ("grounding", "list_length", "rerank", "reward")
+
+
+def get_environment_flag(*keys):
+    """The keys of the section `recommend` that a stage uses, less how endpoints are asked; nothing for other tasks."""
+    if not cfg.recommend:
+        return ""
+    settings = cfg.recommend.model_dump(mode="json", include=set(keys))
+    for player in (settings.get("seeker"), (settings.get("explore") or {}).get("teacher")):
+        for name in ENDPOINT if player and player["openai"] else ():
+            del player["openai"][name]
+    return flag("environment", json.dumps(settings, sort_keys=True))
+
+
+def get_dialogue_flags(version=None):
+    """Of the environment that a dialogue is played in (by version) or judged by: what it does, and its catalogue."""
+    if not cfg.recommend:
+        return ""
+    keys = {"auto": PLAYED + IN_ROLLOUTS, "eval": PLAYED, None: JUDGED}[version]
+    return f"{get_environment_flag(*keys)} {flag('catalogue', CATALOGUE[0])}"
+
+
 def get_code(*stages, task=False):
     """The code behind a stage, a param per file: a changed function reruns the stage, a comment does not."""
     modules = [f"workflow_scripts.{stage}" for stage in stages]
@@ -326,7 +356,7 @@ def get_generate_resources(version=None):
         "mem_mb": choose(sizes.PROCESS, model["mem_mb"]),
         "runtime": choose(sizes.DAY, model["runtime"]),
         "gpu": choose(0, lambda wildcards, attempt: cfg.generate.gpus),
-        "api": choose(1, lambda wildcards, attempt: 0),
+        "api": choose(1, lambda wildcards, attempt: int(bool(cfg.recommend and cfg.recommend.seeker.openai))),
         "nodes": 1,
     }
 
@@ -355,6 +385,21 @@ def get_train_resources(train):
     return asked | {"gpu": 0, "mpi": "srun", "tasks": train.nodes, "slurm_extra": f"--gpus-per-node={train.processes}"}
 
 
+def get_player_flags():
+    """How the seeker's and the teacher's endpoints are asked, for generate and for explore, and what they cost so far."""
+    players = {"seeker": cfg.recommend.seeker} if cfg.recommend else {}
+    if cfg.recommend and cfg.recommend.explore:
+        players["teacher"] = cfg.recommend.explore.teacher
+    limits = {
+        name: flag(name, json.dumps(player.openai.model_dump(mode="json", include=ENDPOINT)))
+        for name, player in players.items()
+        if player.openai
+    }
+    ledgers = {"seeker": flag("seeker-requests", f"{RUN}/ledger/seeker_requests")}
+    ledgers["teacher"] = flag("requests", f"{RUN}/ledger/teacher_requests")
+    return {name: f" {limits[name]} {ledgers[name]}" if name in limits else "" for name in ledgers}
+
+
 def get_generate_command():
     """`generate GPUS …`, under the Python of its engine's environment, with the endpoint's limits and the account."""
     python = flag("python", cfg.python["vllm"]) if is_vllm() and "vllm" in cfg.python else ""
@@ -364,12 +409,13 @@ def get_generate_command():
     if cfg.generate.openai:
         limits = cfg.generate.openai.model_dump(mode="json", include=ENDPOINT)
         command += f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/requests')}"
-    return f'{command} "${{@:2}}"'
+    return f'{command}{get_player_flags()["seeker"]} "${{@:2}}"'
 
 
 prefix = f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(str(workflow.basedir))} {exported}; "
 prefix += 'launch() { python -m workflow_scripts.core.launch "$@"; }; '
 prefix += f"generate() {{ {get_generate_command()}; }}; "
+prefix += f'explore() {{ python -m workflow_scripts.explore{"".join(get_player_flags().values())} "$@"; }}; '
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 
@@ -378,7 +424,7 @@ GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV
 
 SPLITS = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
 FROZEN = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
-PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.selection else {})  # selected by a job
+PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.prompts.pool else {})  # made by a job
 FILES = [split.file for split in SPLITS.values() if split and split.file]
 SOURCES = [] if any(map(is_on_hub, FILES)) else FILES  # what a job must fetch cannot be frozen while this is read
 

@@ -6,6 +6,7 @@ use rule generate as generate_eval with:
         prompts=ancient(PROMPTS["eval"]),
         shard=f"{RUN}/prompts/shards/eval/{{shard}}.txt",
         model=lambda wildcards: get_checkpoint(wildcards.n),
+        catalogue=CATALOGUE,
     output:
         data=f"{RUN}/evaluation/r{{n}}/{{shard}}.pkl",
         manifest=f"{RUN}/evaluation/r{{n}}/{{shard}}.json",
@@ -26,6 +27,7 @@ use rule generate as generate_eval with:
         template=flag("template", cfg.template),
         seed=flag("seed", f"{cfg.seed}.eval"),
         sandbox=flag("sandbox", cfg.sandbox),
+        environment=get_dialogue_flags("eval"),
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate_eval/r{wildcards.n}"),
 
 

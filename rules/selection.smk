@@ -10,6 +10,7 @@ if cfg.selection:
             shard=f"{RUN}/prompts/shards/pool/{{shard}}.txt",
             model=get_checkpoint(0),
             answered=ANSWERED,
+            catalogue=[],
         output:
             data=f"{RUN}/inference/{{shard}}.pkl",
             manifest=f"{RUN}/inference/{{shard}}.json",
@@ -30,6 +31,7 @@ if cfg.selection:
             template=flag("template", cfg.template),
             seed=flag("seed", f"{cfg.seed}.pool"),
             sandbox=flag("sandbox", cfg.sandbox),
+            environment="",
             ledger=flag("ledger", f"{RUN}/ledger/generate_pool"),
 
     rule score_pool:

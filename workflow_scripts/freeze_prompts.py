@@ -18,7 +18,9 @@ from workflow_scripts.core.sections import Prompts
 
 
 def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> str | None:
-    """Why a record cannot be used, or None."""
+    """Why a record cannot be used, or None; a task may have found out already."""
+    if record.get("fault"):
+        return record["fault"]
     for key in ("question", "answer", "id", "level"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             return f"no {key}"

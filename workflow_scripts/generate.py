@@ -12,6 +12,7 @@ is kept in a ledger of its own, and answers that cannot be used are listed in OU
 import json
 import time
 from collections import Counter
+from contextlib import closing
 
 from workflow_scripts import engines, tasks
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
@@ -19,14 +20,16 @@ from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.copies import Copies
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.ledger import Ledger, map_records
-from workflow_scripts.core.manifest import write_manifest, write_usage
+from workflow_scripts.core.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.pretrained import AutoTokenizer
-from workflow_scripts.core.prompts import TEMPLATES, render
-from workflow_scripts.core.records import conserve, digest, read_records, shard_of, write_pickle, write_rejects
+from workflow_scripts.core.prompts import TEMPLATES, as_messages, render
+from workflow_scripts.core.records import conserve, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.core.sections import ENDPOINT, Generate
-from workflow_scripts.core.tokens import encode_pieces, encode_prompt
+from workflow_scripts.core.tokens import encode_prompt
+from workflow_scripts.engines.conversation import converse_in_text, foreign, well_formed
 
 
 def asked(record: dict, version: str, task, template: str, samples: int, tokenizer) -> list[dict]:
@@ -34,13 +37,15 @@ def asked(record: dict, version: str, task, template: str, samples: int, tokeniz
     jobs = []
     for trigger, question in task.requests(record["question"], version).items():
         req = render(template, question, tokenizer)
+        text = question if isinstance(question, str) else record["question"]
         prompt = encode_prompt(tokenizer, req)
         for sample in range(samples):
             jobs.append(
                 {
                     "uid": f"{record['id']}.{trigger}.{sample}",
                     "trigger": trigger,
-                    "question": question,
+                    "question": text,
+                    "messages": as_messages(question),
                     "req": req,
                     "prompt_tokens": prompt,
                     "record": record,
@@ -49,82 +54,19 @@ def asked(record: dict, version: str, task, template: str, samples: int, tokeniz
     return jobs
 
 
-def converse(jobs: list[dict], engine, task, sandbox, sampling: dict, seed: str) -> list[dict]:
-    """Play a batch of conversations to their ends: tokens, mask (1 = sampled), finish reason, sampled log-probs."""
-    states = [{"tokens": [], "mask": [], "logps": [], "finish": "turns"} for _ in jobs]
-    active = list(range(len(jobs)))
-    for turn in range(sampling["turns"]):
-        wanted = []
-        for i in active:
-            context = jobs[i]["prompt_tokens"] + states[i]["tokens"]
-            own = int(digest([seed, jobs[i]["uid"], turn]), 16)
-            wanted.append(engines.Request(context, own, sampling["max_tokens"] - sum(states[i]["mask"])))
-        going_on = []
-        for i, answer in zip(active, engine.generate(wanted)):
-            state = states[i]
-            state["tokens"] += answer.tokens
-            state["mask"] += [1] * len(answer.tokens)
-            state["logps"] += answer.logps
-            state["finish"] = answer.finish
-            if answer.finish != "stop" or sum(state["mask"]) >= sampling["max_tokens"]:
-                continue
-            text = engine.tokenizer.decode(state["tokens"])
-            if (said := task.reply(text, sandbox)) is not None:
-                ids = engine.tokenizer.encode(said, add_special_tokens=False)
-                state["tokens"] += ids
-                state["mask"] += [0] * len(ids)
-                state["finish"] = "turns"
-                going_on.append(i)
-        active = going_on
-        if not active:
-            break
-    return states
-
-
-def converse_in_text(jobs: list[dict], engine, task, sandbox, sampling: dict, seed: str) -> list[dict]:
-    """The same with an engine that speaks text: {text, finish, rejected (the reason, or None)}."""
-    states = [{"text": "", "finish": "turns", "rejected": None} for _ in jobs]
-    talks = [[{"role": "user", "content": job["question"]}] for job in jobs]
-    left, active = [sampling["max_tokens"]] * len(jobs), list(range(len(jobs)))
-    for turn in range(sampling["turns"]):
-        own = {i: int(digest([seed, jobs[i]["uid"], turn]), 16) % 2**31 for i in active}  # what servers take
-        replies = engine.generate([engines.Chat(list(talks[i]), own[i], left[i]) for i in active])
-        going_on = []
-        for i, reply in zip(active, replies):
-            state = states[i]
-            state["text"] += reply.text
-            state |= {"finish": reply.finish, "rejected": reply.rejected}
-            left[i] -= reply.tokens
-            if reply.rejected or reply.finish != "stop" or left[i] <= 0:
-                continue
-            if (said := task.reply(state["text"], sandbox)) is not None:
-                state["text"] += said
-                state["finish"] = "turns"
-                talks[i] += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": said}]
-                going_on.append(i)
-        active = going_on
-        if not active:
-            break
-    return states
-
-
-def foreign(state: dict, task, tokenizer) -> dict:
-    """A conversation in text as one in tokens: nobody knows the policy's log-probs of it."""
-    tokens, mask = encode_pieces(tokenizer, task.segments(state["text"]), end=state["finish"] == "eos")
-    return {"tokens": tokens, "mask": mask, "logps": [], "finish": state["finish"]}
-
-
-def sampled(jobs: list[dict], engine, task, sandbox, args, settings: dict, copies: Copies) -> list[dict]:
+def sampled(jobs: list[dict], engine, task, run, args, settings: dict, copies: Copies) -> list[dict]:
     """All conversations with the policy, batch by batch through the ledger."""
     sampling, size = settings[args.version], settings["batch_size"]
     drawn = {key: value for key, value in sampling.items() if key not in ("samples", "engine")}
     code = code_digests("workflow_scripts.generate", engine.__module__, task.__name__)
     common = [policy_digest(args.model), drawn, args.seed, args.sandbox, engine.version, code]
+    if args.environment:
+        common += [args.environment, content_digest(args.catalogue)]
     order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i]["prompt_tokens"]), jobs[i]["uid"]))
     return map_records(
         jobs,
         lambda job: [common, job["uid"], job["prompt_tokens"]],
-        lambda batch: converse(batch, engine, task, sandbox, sampling, args.seed),
+        lambda batch: well_formed(batch, engine, task, run, sampling, args.seed, args.template),
         Ledger(args.ledger or f"{args.output}.ledger", args.shard),
         [order[i : i + size] for i in range(0, len(order), size)],
         f"generate {args.version} {args.shard}",
@@ -147,6 +89,10 @@ def read_arguments():
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
     parser.add_argument("--tensor-parallel", type=int, help="GPUs of one copy of the model; all visible ones if unset")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
+    parser.add_argument("--environment", help=settings_help("recommend"))
+    parser.add_argument("--seeker", default="{}", help="keys of recommend.seeker.openai that no result depends on")
+    parser.add_argument("--seeker-requests", help="folder of the seeker's paid requests; beside the output by default")
+    parser.add_argument("--catalogue", help="what the stage catalogue wrote (.pkl), with --environment")
     parser.add_argument("--ledger", help="folder of finished conversations; beside the output by default")
     parser.add_argument("--requests", help="folder of paid requests and what they cost; beside the output by default")
     parser.add_argument("--output", required=True, help="the .pkl to write")
@@ -167,7 +113,7 @@ def main() -> None:
     records = [record for record in records if record["id"] not in cached]
     common = {"sampling": sampling, "stop": task.STOP}
 
-    with Sandbox(isolate=args.sandbox == "on") as sandbox:
+    with environment(args, task) as run:
         if settings["engine"] == "openai":
             paid = Ledger(args.requests or f"{args.output}.requests", args.shard)
             purpose = f"generate {args.version} (seed {args.seed})"
@@ -181,41 +127,59 @@ def main() -> None:
         for record in records:
             jobs += asked(record, args.version, task, args.template, sampling["samples"], tokenizer)
         if policy == "foreign":
-            states = converse_in_text(jobs, engine, task, sandbox, sampling, args.seed)
-            rejects = [job | state for job, state in zip(jobs, states) if state["rejected"]]
-            good = [(job, state) for job, state in zip(jobs, states) if not state["rejected"]]
-            answers = [(job, foreign(state, task, tokenizer)) for job, state in good]
+            states = converse_in_text(jobs, engine, task, run, sampling, args.seed)
         else:
-            answers = list(zip(jobs, sampled(jobs, engine, task, sandbox, args, settings, copies)))
+            states = sampled(jobs, engine, task, run, args, settings, copies)
+        rejects = [job | state for job, state in zip(jobs, states) if state.get("rejected")]
+        answers = [(job, state) for job, state in zip(jobs, states) if not state.get("rejected")]
+        if policy == "foreign":
+            answers = [(job, foreign(state, task, tokenizer, args.template)) for job, state in answers]
     results = [answered(job, state, policy, tokenizer) for job, state in answers]
     conserve("generate", len(jobs), len(results), len(rejects))
     publish(args, settings, engine, policy, records, results, rejects, time.time() - started)
 
 
+def environment(args, task):
+    """What answers the policy: the sandbox, or the task's own environment."""
+    if not args.environment:
+        return Sandbox(isolate=args.sandbox == "on")
+    given, paid = Recommend.model_validate_json(args.environment).model_dump(mode="json"), None
+    if given["seeker"]["openai"]:
+        given["seeker"]["openai"] |= json.loads(args.seeker)
+        paid = Ledger(args.seeker_requests or f"{args.output}.seeker_requests", args.shard)
+    return closing(task.environment(given, args.catalogue, args.version, paid))
+
+
 def publish(args, settings, engine, policy, records, results, rejects, seconds: float) -> None:
     """The results, their manifest, what they cost, and the rejects with their reasons."""
     write_pickle(args.output, results)
-    if policy == "foreign":
-        listed = [
-            {key: job[key] for key in ("uid", "question", "text")} | {"reason": job["rejected"]} for job in rejects
-        ]
+    if policy == "foreign" or args.environment:
+        kept = ("uid", "question", "text", "turns")
+        listed = [{k: job[k] for k in kept if k in job} | {"reason": job["rejected"]} for job in rejects]
         write_rejects(args.output, listed)
     for name in ENDPOINT:  # no result depends on them
         (settings["openai"] or {}).pop(name, None)
     write_manifest(
         args.output,
-        [args.model, *([args.shard_file] if args.shard_file else [])],
+        [args.model, *filter(None, (args.shard_file, args.catalogue))],
         settings | {"version": args.version, "template": args.template, "seed": args.seed},
         prompts=len(records),
         rows=len(results),
         rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),
         policy=policy,
         engine=engine.version,
+        **({"form": form(results)} if args.environment else {}),
     )
     count = sum(sum(result["mask"]) for result in results)
     write_usage(args.output, seconds=seconds, sampled_tokens=count, **getattr(engine, "usage", {}))
     bad = f", {len(rejects)} rejects" if rejects else ""
     say(f"{args.output}: {len(results)} answers to {len(records)} prompts{bad}, {count} sampled tokens")
+
+
+def form(results: list[dict]) -> dict[str, int]:
+    """How many answers were drawn again for their form, how often in all, and how many are wrong at the end."""
+    again = [result["drawn"] - 1 for result in results if "drawn" in result]
+    return {"answers": len(again), "draws": sum(again), "wrong": sum(bool(result.get("fault")) for result in results)}
 
 
 def answered(job: dict, state: dict, policy: str, tokenizer) -> dict:
@@ -237,7 +201,7 @@ def answered(job: dict, state: dict, policy: str, tokenizer) -> dict:
         "finish": state["finish"],
         "sampled_logps": state["logps"],
         "policy": policy,
-    }
+    } | {name: state[name] for name in ("turns", "fault", "drawn") if name in state}
 
 
 if __name__ == "__main__":

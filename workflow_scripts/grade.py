@@ -9,13 +9,16 @@ answers with code, agreement compares accuracy_any with the verdicts already sto
 """
 
 import time
+from contextlib import closing
 from functools import partial
 
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run, say, shard
 from workflow_scripts.core.code import code_digests
+from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.ledger import Ledger, map_records
-from workflow_scripts.core.manifest import file_digest, write_manifest, write_usage
+from workflow_scripts.core.manifest import content_digest, file_digest, write_manifest, write_usage
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_pickle
 from workflow_scripts.core.sandbox import Sandbox
 
@@ -38,6 +41,8 @@ def main() -> None:
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--reward", help="name, or FILE.py:FUNCTION, where the task lets you choose")
     parser.add_argument("--reward-model", help="of rewards that a model gives: a folder, or a name on the hub")
+    parser.add_argument("--environment", help=settings_help("recommend"))
+    parser.add_argument("--catalogue", help="what the stage catalogue wrote (.pkl), with --environment")
     parser.add_argument("--ledger", help="folder of finished verdicts; none are kept by default")
     parser.add_argument("--shard", type=shard, default="1_0", help="{shards}_{this one's rank}, for the ledger")
     parser.add_argument("--output", required=True, help="the .pkl to write")
@@ -50,12 +55,19 @@ def main() -> None:
     for number, record in enumerate(records):
         check(f"{args.results}, record {number}", record)
 
-    with Sandbox(isolate=args.sandbox == "on") as sandbox:
+    if args.environment:
+        settings = Recommend.model_validate_json(args.environment).model_dump(mode="json")
+        environment = closing(task.environment(settings, args.catalogue))
+        own += [args.environment, content_digest(args.catalogue)]
+    else:
+        environment = Sandbox(isolate=args.sandbox == "on")
+
+    with environment as run:
         code = code_digests("workflow_scripts.grade", task.__name__)
         verdicts = map_records(
             [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
             lambda job: [code, *judging, job["uid"], job["solution"], job["correct"]],
-            lambda batch: [judge(job, sandbox) for job in batch],
+            lambda batch: [judge(job, run) for job in batch],
             Ledger(args.ledger, args.shard) if args.ledger else None,
             [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],
             f"grade {args.shard}",
@@ -63,7 +75,7 @@ def main() -> None:
     results = [record | verdict for record, verdict in zip(records, verdicts)]
     conserve("grade", len(records), len(results), 0)
     write_pickle(args.output, results)
-    write_manifest(args.output, [args.results], {}, rows=len(results))
+    write_manifest(args.output, [args.results, *filter(None, [args.catalogue])], {}, rows=len(results))
     write_usage(args.output, seconds=time.time() - started)
     if not results:
         say("no answers to grade in this shard")

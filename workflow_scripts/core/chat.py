@@ -121,6 +121,18 @@ def _unclear(template: str, i: int) -> str:
     )
 
 
+def continuation(tokenizer, template: str, said: str) -> str:
+    """What stands between the token that ends an assistant's turn and its next turn: what the user says, as the
+    template writes it. BadInput if the template cannot tell."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "."}]
+    before = _render(template, turns, tokenizer, ask=False)
+    whole = _render(template, [*turns, {"role": "user", "content": said}], tokenizer)
+    end = _closed(tokenizer, before, 0, len(before))
+    if not whole.startswith(before[:end]):
+        raise BadInput(_unclear(template, 1))
+    return whole[end:]
+
+
 def _closed(tokenizer, text: str, begin: int, end: int) -> int:
     """Where the assistant's part of a turn ends: after the token that closes it. White space behind that is the
     template's, as it is at the end of a turn that no token closes."""

@@ -1,8 +1,8 @@
 """Which code a result depends on, as digests of syntax trees.
 
 A comment or a docstring costs nothing; a changed function reruns the stages that import it. Settings schemas
-(`core/config.py` and `core/sections.py`) are left out: what they say reaches a stage as values, which Snakemake
-compares anyway.
+(`core/config.py`, `core/sections.py` and the like) are left out: what they say reaches a stage as values, which
+Snakemake compares anyway.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
-VALUES_ONLY = {PACKAGE / "core/config.py", PACKAGE / "core/sections.py"}
+VALUES_ONLY = {PACKAGE / f"core/{name}.py" for name in ("config", "sections", "dialogue_sections")}
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from workflow_scripts.core.dialogue_sections import Recommend
 from workflow_scripts.core.rewards import needs_model
 from workflow_scripts.core.sections import (
     ColdStart,
@@ -63,6 +64,7 @@ class Config(Section):
     reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
     prompts: Prompts
     selection: Selection | None = None
+    recommend: Recommend | None = None  # task recommend: its dialogues
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
@@ -105,6 +107,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def dialogues(self):
+        if (self.task == "recommend") != bool(self.recommend):
+            raise ValueError("the task recommend and the section `recommend` belong together")
+        if not self.recommend:
+            return self
+        if self.selection or self.generate.trigger:
+            raise ValueError("the task recommend has no `selection` and no triggers: set generate.trigger to null")
+        if self.cold_start and self.cold_start.explored and not self.recommend.explore:
+            raise ValueError("cold_start.explored needs `recommend.explore`: the teacher's dialogues")
+        return self
+
+    @model_validator(mode="after")
     def consistent(self):
         kinds = {
             "prompts.train": self.prompts.train,
@@ -117,9 +131,11 @@ class Config(Section):
                 "give one of `prompts.train`, for answers to learn from, `prompts.pool`, to select them from, and "
                 f"`data.source`, for rows that exist; found {found}"
             )
-        if bool(self.prompts.pool) != bool(self.selection):
+        explore = self.recommend and self.recommend.explore
+        if bool(self.prompts.pool) != bool(self.selection or explore):
             raise ValueError(
-                "`prompts.pool` and `selection` belong together: the train prompts are selected from the pool"
+                "`prompts.pool` and `selection` belong together: the train prompts are selected from the pool "
+                "(with the task recommend, `prompts.pool` and `recommend.explore`: the teacher explores it)"
             )
         if self.data.source and self.results:
             raise ValueError("`results` stand in for a round's own answers, and with `data.source` there are none")

@@ -26,7 +26,7 @@ from workflow_scripts.core.records import BadInput, conserve, digest, read_recor
 
 PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "response"), ("instruction", "output"))
 ID_COLUMNS = (("uid",), ("qid", "sample_id"), ("id",))  # the first that a file has
-READABLE = (".jsonl", ".json", ".csv", ".parquet", ".pkl")
+READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".pkl")
 
 
 # ---------------------------------------------------------------- reading

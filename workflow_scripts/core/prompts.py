@@ -11,9 +11,14 @@ TEMPLATES = {
 }
 
 
-def render(template: str, question: str, tokenizer=None) -> str:
+def as_messages(asked: str | list[dict]) -> list[dict]:
+    """What is asked as a conversation: a text is its only message."""
+    return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+
+
+def render(template: str, asked: str | list[dict], tokenizer=None) -> str:
     """The full prompt: a named template, or the tokenizer's own for `chat`."""
-    return render_messages(template, [{"role": "user", "content": question}], tokenizer)
+    return render_messages(template, as_messages(asked), tokenizer)
 
 
 def render_messages(template: str, messages: list[dict], tokenizer=None, ask: bool = True) -> str:

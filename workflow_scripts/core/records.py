@@ -106,7 +106,7 @@ def read_pickle(path: str | Path):
 
 
 def read_records(path: str | Path) -> Iterator[dict]:
-    """Stream records from .jsonl, .json (a list), .csv, .parquet or .pkl (a list); errors name the line."""
+    """Stream records from .jsonl, .json (a list), .csv, .tsv, .parquet or .pkl (a list); errors name the line."""
     path = Path(path)
     try:
         yield from _streamed(path)
@@ -123,16 +123,18 @@ def _streamed(path: Path) -> Iterator[dict]:
                         yield _parsed(path, number, line)
         case ".json":
             yield from _listed(path, read_json(path))
-        case ".csv":
+        case ".csv" | ".tsv":
             csv.field_size_limit(2**31 - 1)  # an answer may be longer than the module's 128 KiB
             with open(path, newline="", encoding="utf-8-sig") as file:
-                yield from csv.DictReader(file)
+                yield from csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
         case ".parquet":
             yield from _parquet(path)
         case ".pkl":
             yield from _listed(path, read_pickle(path))
         case other:
-            raise BadInput(f"{path}: records are read from .jsonl, .json, .csv, .parquet and .pkl files, not {other!r}")
+            raise BadInput(
+                f"{path}: records are read from .jsonl, .json, .csv, .tsv, .parquet and .pkl files, not {other!r}"
+            )
 
 
 def _parquet(path: Path) -> Iterator[dict]:
@@ -172,10 +174,14 @@ def write_parquet(path: str | Path, records: Iterable[dict]) -> None:
         pq.write_table(pa.Table.from_pylist(list(records)), temporary)
 
 
+def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
+    with replacing(path) as temporary, open(temporary, "w") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
 def write_rejects(output: str | Path, rejects: list[dict]) -> None:
     """Beside X.pkl, as X.rejects.jsonl."""
-    lines = [json.dumps(reject, ensure_ascii=False) + "\n" for reject in rejects]
-    write_text(Path(output).with_suffix(".rejects.jsonl"), "".join(lines))
+    write_jsonl(Path(output).with_suffix(".rejects.jsonl"), rejects)
 
 
 def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:

@@ -72,6 +72,9 @@ class Prompts(Section):
     answer_key: str = "answer"
     ref_models: list[str] = ["gold"]  # task reference: whose outputs in a pool are references, ref_output_{model}
     references: PositiveInt = 3  # task reference: how many its made-up instructions have; for eval it is always 3
+    instruction: str | None = None  # task recommend: what the recommender is told before the dialogue
+    history: PositiveInt = 5  # task recommend: utterances of a given dialogue that it sees, the last ones
+    catalogue: str | None = None  # task recommend: a file of items with `title`; else those that the dialogues name
 
 
 class Scratch(Section):
@@ -192,11 +195,12 @@ class ColdStart(Section):
 
     file: str | None = None  # rows with question and solution, or of format sft (`core/formats.py`)
     count: dict[str, Worked | NonNegativeInt] | None = None  # level → worked examples that the task makes up
+    explored: Literal[True] | None = None  # task recommend: what the teacher's dialogues give (`recommend.explore`)
     train: ColdStartTrain = ColdStartTrain()
 
     @model_validator(mode="after")
     def one_source(self):
-        _either(file=self.file, count=self.count)
+        _either(file=self.file, count=self.count, explored=self.explored)
         return self
 
 

@@ -10,6 +10,8 @@ A task is a module with these names (tasks/math.py has them all, documented):
     worked_examples(cold_start, seed)   the cold start's texts (tasks that make them up, or read a file)
     requests(question, version)         what is asked, by trigger
     reply(text, run)                    the environment's turn, or None when the answer is complete
+    environment(settings, catalogue, version, ledger)   where another speaker answers each turn: takes the place of the
+                                        sandbox as `run`, with `replies` in place of `reply` (tasks/recommend.py)
     segments(text)                      an imported answer as (text, sampled by a policy?) pieces
     grade(record, run)                  verdicts; `run` runs a program in the sandbox
     tally(records, earlier)             figures of graded answers, and of the verdicts that they had before
