@@ -4,6 +4,7 @@
 rule init_model:
     input:
         get_model_files(),  # of a model in a local folder, so that another one is noticed
+        get_local(cfg.cold_start.file) if cfg.tabular and cfg.cold_start else [],  # texts, made of tables by a job
     output:
         f"{RUN}/checkpoints/init/checkpoint.json",
     log:
