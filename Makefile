@@ -70,9 +70,11 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.edit_cost --times 20
 	$(BIN)/python -m benchmarks.dry_run
 	$(BIN)/python -m benchmarks.bleu
+	$(BIN)/python -m benchmarks.anchors
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
+	$(BIN)/snakemake --profile local round2_checkpoint --configfile recipes/tabular-tiny.yaml
 	$(BIN)/snakemake --profile local verify

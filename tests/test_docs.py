@@ -17,7 +17,14 @@ SEED_NAMES = (
     "fp mp bsz gacc lr gpu kl ml proj rkey rspkey datafilter memo numepoch run_logp.sh run_train.sh uid "
     "prompt_pretokenized MASTER_ADDR MASTER_PORT NUM_GPUS WORKER_NUM NODE_RANK "
     "create_training_data.py grpo sft grpo.sh sft.sh hf_dataset_path ref_models selection_mode num_examples "
-    "metric model output_dir output_dataset_name input_data_path inference_max_new_tokens seed"
+    "metric model output_dir output_dataset_name input_data_path inference_max_new_tokens seed "
+    "r0_s1_gen_synsft.sh src.data.sft_generator syn_datasets/ openrlhf_train_scripts/train_sft_all.sh "
+    "r0_s2_gen_sftfed_all.sh src.data.sft_federated syned_datasets/original_0_sft_fed/ r0_s3_gen_scoreanchors.sh "
+    "src.data.synscore_anchors ./score_anchors/ r1_s1_syn_addprompt.sh syn_addprompt.py syn extract addprompt "
+    "src.data.schema ds0 ds1 r1_s2_raw_to_csv.sh convert_raw_to_csv.py r1_s3_gen_sftfed_train.sh r1_s4_addreward.sh "
+    "syn_addscore.py r1_s5_gen_dpo_train.sh convert_score_to_prefer.py score openrlhf_train_scripts/train_dpo.sh "
+    "./src/data/synscore_anchors.yaml num_clusters ./syn_addprompt.yaml num_repeat top_p syn_model client_config "
+    "syn_config.sampling_params.temperature scalebio"
 ).split()
 
 

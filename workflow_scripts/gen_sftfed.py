@@ -68,7 +68,8 @@ def main() -> None:
             write_lines(folder / f"{schema.name}_client_{client}.{split}.jsonl", records)
     written = {}
     for fold, rows in folds.items():
-        path, count = folder / f"{schema.name}_fold_{fold}.jsonl", settings.task_rows or len(rows)
+        path = folder / f"{schema.name}_fold_{fold}.jsonl"
+        count = len(rows) if args.synthetic else settings.task_rows or len(rows)
         written[fold] = write_lines(
             path, asked(schema, choices, rows, real, settings.shots, count, f"{args.seed}.{fold}")
         )

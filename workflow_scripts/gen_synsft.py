@@ -90,9 +90,7 @@ def main() -> None:
     own = settings.own_share if others else 1.0
     teachers = others
     if own:
-        say(
-            f"{own:.0%} of the examples are of {settings.dataset}: half of its training rows teach, the others are asked"
-        )
+        say(f"{own:.0%} of the examples are of {settings.dataset}: half of its training rows teach, half are asked for")
         teachers, asked = others | {settings.dataset: (schema, rows, asked[::2])}, asked[1::2]
     total = settings.examples or sum(len(places) for *_, places in teachers.values())
     weights = [own if name == settings.dataset else (1 - own) / len(others) for name in teachers]

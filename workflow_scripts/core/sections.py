@@ -363,7 +363,7 @@ class Tabular(Section):
     num_clusters: PositiveInt = 10  # anchors that a row is scored by
     anchors: Literal["train", "test"] = "train"  # test: anchors are left out of the report's test rows
     shots: PositiveInt = 4  # examples in a scoring prompt, beside the row that is scored
-    task_rows: PositiveInt | None = None  # rows that a task model is trained on, drawn again; each once by default
+    task_rows: PositiveInt | None = None  # real rows that the first task model learns from, drawn again; each once
     clients: PositiveInt = 1  # that share the task data
     alpha: PositiveFloat = 0.5  # of the Dirichlet distribution of each label over clients
     copies: Literal["drop", "keep"] = "drop"  # drop: a copy of a training row is no good answer

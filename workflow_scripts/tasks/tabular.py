@@ -119,7 +119,7 @@ def counts(meta: dict[str, dict]) -> dict[str, int]:
 
 
 def worth(answer: dict) -> tuple[int, float]:
-    """What an answer is ranked by: its status, then its score. A row without a score is a copy, and ranks below rows."""
+    """What an answer is ranked by: its status, then its score. A row without a score is a copy: below other rows."""
     rank = STATUSES[answer["status"]]
     if rank < STATUSES["SUCCESS"]:
         return rank, 0.0
