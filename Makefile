@@ -72,10 +72,12 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.bleu
 	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/python -m benchmarks.reference
+	$(BIN)/python -m benchmarks.anchors
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml
+	$(BIN)/snakemake --profile local round2_checkpoint --configfile recipes/tabular-tiny.yaml
 	$(BIN)/snakemake --profile local verify

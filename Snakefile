@@ -28,6 +28,7 @@ rule all:
 
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
+include: "rules/tabular.smk"
 include: "rules/prompts.smk"
 include: "rules/recommend.smk"
 include: "rules/cold_start.smk"

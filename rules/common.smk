@@ -142,6 +142,47 @@ def get_local(name):
     return [name] if is_file(name) or os.path.isdir(name) else []
 
 
+def get_table_files(name):
+    """The CSV files of a data set, and the YAML files beside them."""
+    table = cfg.tabular.datasets[name]
+    files = [file for file in (table.file, table.train, table.test) if file]
+    return files + [beside for file in files if os.path.exists(beside := str(Path(file).with_suffix(".yaml")))]
+
+
+def get_tabular_settings(*keys):
+    """The keys of config section `tabular` that a stage uses, so that others rerun nothing there; and which data set."""
+    return json.dumps(cfg.tabular.model_dump(mode="json", include={"dataset", "datasets", *keys}), sort_keys=True)
+
+
+def get_client_files(tag, splits):
+    """The task data of each client."""
+    name = f"{RUN}/syned_datasets/{tag}_sft_fed/{cfg.tabular.dataset}_client_"
+    return [f"{name}{client}.{split}.jsonl" for split in splits for client in range(cfg.tabular.clients)]
+
+
+def get_fold_file(tag, fold):
+    """What a task model is trained on, less the suffix."""
+    return f"{RUN}/syned_datasets/{tag}_sft_fed/{cfg.tabular.dataset}_fold_{fold}"
+
+
+def get_task_data(wildcards):
+    """The same of the model of a round and fold: real rows in round 0."""
+    return get_fold_file(f"r{wildcards.n}" if int(wildcards.n) else "original_0", wildcards.fold)
+
+
+def get_task_model(n, fold):
+    """The task model of round n, which scores the rows of this fold: that of round 0 knows real rows alone."""
+    if n == 0:
+        return f"{RUN}/checkpoints/task_r0_all/checkpoint.json"
+    return f"{RUN}/checkpoints/{'merged' if cfg.tabular.merge else 'task'}_r{n}_{fold}/checkpoint.json"
+
+
+def get_task_start(wildcards):
+    """What training of a task model starts from: the model of its fold in the round before."""
+    n = int(wildcards.n)
+    return get_task_model(n - 1, wildcards.fold) if n else f"{RUN}/checkpoints/init/checkpoint.json"
+
+
 def get_policy(wildcards):
     """The checkpoint that answers in round n, that is scored under and that training starts from."""
     return get_checkpoint(int(wildcards.n) - 1)
@@ -224,6 +265,11 @@ def get_metas(wildcards):
     }
 
 
+def get_scores(wildcards):
+    """Where another stage gives a round's answers their scores."""
+    return [f"{RUN}/r{wildcards.n}_score/{cfg.tabular.dataset}.score.jsonl"] if cfg.tabular else []
+
+
 def get_answers(n):
     """A round's answers, of all versions and shards."""
     asked = [version for version in VERSIONS if is_asked(n, version)]
@@ -239,7 +285,8 @@ def get_answers_before(wildcards):
 
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
-    return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1))]
+    pairs = [f"{RUN}/r{k}_dpo/{cfg.tabular.dataset}.pref.jsonl" for k in range(1, n + 1)] if cfg.tabular else []
+    return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1)), *pairs]
 
 
 def get_further_rounds():
@@ -426,7 +473,8 @@ SPLITS = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prom
 FROZEN = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
 PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.prompts.pool else {})  # made by a job
 FILES = [split.file for split in SPLITS.values() if split and split.file]
-SOURCES = [] if any(map(is_on_hub, FILES)) else FILES  # what a job must fetch cannot be frozen while this is read
+# What a job must fetch, or makes of tables, cannot be frozen while this is read.
+SOURCES = [] if cfg.tabular or any(map(is_on_hub, FILES)) else FILES
 
 
 def get_shard_files(split):

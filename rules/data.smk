@@ -31,6 +31,7 @@ if not cfg.data.source:
         input:
             data=lambda wildcards: ancient(list(get_metas(wildcards).values())),
             manifests=lambda wildcards: beside(get_metas(wildcards).values()),
+            scores=get_scores,
             model=get_policy,
         output:
             data=f"{get_data('{n}')}.pkl",
@@ -49,9 +50,10 @@ if not cfg.data.source:
             settings=flag("settings", get_settings(cfg.data)),
             seed=flag("seed", cfg.seed),
             metas=lambda wildcards: " ".join(flag(*item) for item in get_metas(wildcards).items()),
+            scores=lambda wildcards: " ".join(flag("scores", path) for path in get_scores(wildcards)),
         shell:
             "python -m workflow_scripts.construct_data {params.task} {params.settings} {params.seed} {params.metas} "
-            "--model {input.model} --output {output.data} 2>&1 | tee {log}"
+            "{params.scores} --model {input.model} --output {output.data} 2>&1 | tee {log}"
 
 else:
 

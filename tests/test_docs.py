@@ -22,7 +22,14 @@ SEED_NAMES = (
     "train_only_interaction train_data nproc_per_node grpo.py ref_path model_path ppo_epoch init_kl_coef hardcore "
     "reward turn_num off_formatcheck rerank rec_format_check ref_model do_sample num_generations loss_type "
     "dynamic_sampling e_high step_size resume_start tgi new_tgi log "
-    "metric model output_dir output_dataset_name input_data_path inference_max_new_tokens seed"
+    "metric model output_dir output_dataset_name input_data_path inference_max_new_tokens seed "
+    "r0_s1_gen_synsft.sh src.data.sft_generator syn_datasets/ openrlhf_train_scripts/train_sft_all.sh "
+    "r0_s2_gen_sftfed_all.sh src.data.sft_federated syned_datasets/original_0_sft_fed/ r0_s3_gen_scoreanchors.sh "
+    "src.data.synscore_anchors ./score_anchors/ r1_s1_syn_addprompt.sh syn_addprompt.py syn extract addprompt "
+    "src.data.schema ds0 ds1 r1_s2_raw_to_csv.sh convert_raw_to_csv.py r1_s3_gen_sftfed_train.sh r1_s4_addreward.sh "
+    "syn_addscore.py r1_s5_gen_dpo_train.sh convert_score_to_prefer.py score openrlhf_train_scripts/train_dpo.sh "
+    "./src/data/synscore_anchors.yaml num_clusters ./syn_addprompt.yaml num_repeat top_p syn_model client_config "
+    "syn_config.sampling_params.temperature scalebio"
 ).split()
 
 

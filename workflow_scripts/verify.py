@@ -24,7 +24,7 @@ def round_of(path: str, run_folder: str) -> str:
     below = path.removeprefix(f"{run_folder}/")
     if below.startswith("prompts/"):
         return "prompts"
-    found = re.search(r"(?:/|_)r(\d+)(?:$|/|_|\.)", below)
+    found = re.search(r"(?:^|/|_)r(\d+)(?:$|/|_|\.)", below)
     return found[1] if found else "0"
 
 

@@ -31,6 +31,7 @@ from workflow_scripts.core.sections import (
     Reward,
     Section,
     Selection,
+    Tabular,
     Train,
     Wandb,
 )
@@ -62,6 +63,7 @@ class Config(Section):
     sandbox: OnOff = "on"
     reward: Reward | None = None  # task reference: how answers are rewarded
     reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
+    tabular: Tabular | None = None  # task tabular: it makes the prompts and the cold start
     prompts: Prompts
     selection: Selection | None = None
     recommend: Recommend | None = None  # task recommend: its dialogues
@@ -75,6 +77,33 @@ class Config(Section):
     logp: Logp = Logp()
     train: Train = Train()
     wandb: Wandb = Wandb()
+
+    @model_validator(mode="before")
+    @classmethod
+    def made_of_tables(cls, values):
+        """With `tabular`, prompts and cold start are the files that gen_synsft makes of its tables."""
+        given = values.get("tabular") if isinstance(values, dict) else None
+        if not isinstance(given, dict):
+            return values
+        folder = f"runs/{values.get('name')}/syn_datasets/sft_syn_{given.get('dataset')}"
+        prompts = values.get("prompts") or {}
+        splits = {name: {"file": f"{folder}/{name}.jsonl"} | (prompts.get(name) or {}) for name in ("train", "eval")}
+        made = {"prompts": prompts | splits}
+        if cold := values.get("cold_start"):
+            made["cold_start"] = ({} if cold.get("count") else {"file": f"{folder}/alpaca_train.json"}) | cold
+        return values | made
+
+    @model_validator(mode="after")
+    def tables_have_their_task(self):
+        if bool(self.tabular) != (self.task == "tabular"):
+            raise ValueError("`tabular` and `task: tabular` belong together")
+        if self.tabular and self.train.objective != "dpo":
+            raise ValueError(f"train.objective {self.train.objective}: task tabular makes preference pairs: dpo")
+        if self.tabular and (self.generate.trigger or self.results):
+            raise ValueError(
+                "task tabular asks in one way alone and its answers need scores: trigger: null, no results"
+            )
+        return self
 
     @model_validator(mode="after")
     def engines_can_answer(self):
@@ -139,11 +168,11 @@ class Config(Section):
             )
         if self.data.source and self.results:
             raise ValueError("`results` stand in for a round's own answers, and with `data.source` there are none")
-        preference = bool(self.data.source and self.data.source.format == "preference")
+        preference = bool(self.tabular or (self.data.source and self.data.source.format == "preference"))
         if (self.train.objective == "dpo") != preference:
             raise ValueError(
-                "train.objective dpo and data.source.format preference belong together: dpo learns from pairs alone, "
-                "and other objectives would learn from the rejected answers too"
+                "train.objective dpo and data.source.format preference (or `tabular`) belong together: dpo learns from "
+                "pairs alone, and other objectives would learn from the rejected answers too"
             )
         if (self.train.needs_behaviour or self.train.needs_reference) and self.logp.dtype != self.train.dtype:
             raise ValueError(

@@ -1,0 +1,365 @@
+"""Tables: schemas, answers read as rows, what is near what, shares, pairs, scores and figures; bad tables."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from workflow_scripts.core import table_metrics, tables
+from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.schemas import as_text, extract, infer, read_csv, read_table, typed, write_csv
+from workflow_scripts.core.sections import Merge
+from workflow_scripts.tasks import tabular
+
+HEADER = ["Age", "blood pressure", "Pain/Type", "status"]
+
+
+def schema_of(header, lines, path="mine.csv", **options):
+    return infer("mine", str(path), header, lines, **options)
+
+
+def people(count: int = 60, seed: int = 0) -> list[list[str]]:
+    rng, lines = random.Random(seed), []
+    for _ in range(count):
+        age = rng.randint(30, 70)
+        ill = age > 50
+        pressure = f"{rng.gauss(140 if ill else 115, 8):.1f}"
+        lines.append([str(age), pressure, rng.choice(["none", 'Typical, "old"', "Ünüblich"]), "ill" if ill else "well"])
+    return lines
+
+
+def table(count: int = 60, seed: int = 0):
+    lines = people(count, seed)
+    schema = schema_of(HEADER, lines)
+    return schema, [typed(schema, HEADER, cells)[0] for cells in lines]
+
+
+# ---------------------------------------------------------------- schemas
+
+
+def test_a_schema_follows_from_the_cells():
+    schema, rows = table()
+    assert [column.type for column in schema.columns] == ["integer", "number", "category", "category"]
+    assert schema.task == "classification" and schema.labels == ("ill", "well") and schema.target == "status"
+    assert schema.column("blood pressure").decimals == 1 and not schema.column("Age").optional
+    assert all(isinstance(row["Age"], int) and isinstance(row["blood pressure"], float) for row in rows)
+
+
+def test_rows_survive_csv_with_quotes_unicode_and_missing_cells(tmp_path):
+    lines = [*people(), ["40", "", "none", "well"]]
+    schema = schema_of(HEADER, lines)
+    rows = [typed(schema, HEADER, cells)[0] for cells in lines]
+    assert schema.column("blood pressure").optional and rows[-1]["blood pressure"] is None
+    write_csv(tmp_path / "rows.csv", schema, rows)
+    assert read_table(schema, tmp_path / "rows.csv") == rows
+
+
+def test_yaml_beside_the_table_has_the_last_word(tmp_path):
+    (tmp_path / "t.yaml").write_text("target: grade\ntask: classification\ncolumns: {code: {type: category}}\n")
+    header, lines = ["grade", "code", "x"], [[str(i % 3), str(i % 4), str(i)] for i in range(20)]
+    schema = schema_of(header, lines, tmp_path / "t.csv")
+    assert schema.target == "grade" and schema.labels == ("0", "1", "2") and schema.column("code").type == "category"
+    (tmp_path / "t.yaml").write_text("columns: {code: {type: colour}}\n")
+    with pytest.raises(BadInput, match=r"t\.yaml: column 'code'"):
+        schema_of(header, lines, tmp_path / "t.csv")
+    (tmp_path / "t.yaml").write_text("columns: {kode: {type: category}}\n")
+    with pytest.raises(BadInput, match=r"t\.csv: has no column 'kode', only grade, code, x"):
+        schema_of(header, lines, tmp_path / "t.csv")
+    (tmp_path / "t.yaml").write_text("traget: x\n")
+    with pytest.raises(BadInput, match="no key 'traget'"):
+        schema_of(header, lines, tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "an empty file"),
+        ("a,b\n", "a header alone"),
+        ("a,,c\n1,2,3\n", "column 2 has no name"),
+        ("Heart rate,heart_rate,c\n1,2,3\n", "'Heart rate' and 'heart_rate' could not be told apart"),
+        ('a,b\n"1,2\n', "not a CSV file"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path, text, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message) as error:
+        read_csv(path)
+    assert str(path) in str(error.value)
+
+
+def test_targets_that_cannot_be_learnt():
+    with pytest.raises(BadInput, match=r"mine\.csv: the target 'b' has 1 value"):
+        schema_of(["a", "b"], [["1", "x"], ["2", "x"]])
+    with pytest.raises(BadInput, match="40 different texts: neither label nor quantity"):
+        schema_of(["a", "b"], [["1", f"x{i}"] for i in range(40)])
+    with pytest.raises(BadInput, match="has no column 'c', only a, b"):
+        schema_of(["a", "b"], [["1", "x"], ["2", "y"]], target="c")
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["50", "120.0", "none"], "3 cells, the header has 4"),
+        (["50", "120.0", "none", ""], "status is missing"),
+        (["old", "120.0", "none", "ill"], "Age should be an integer, found 'old'"),
+        (["50", "inf", "none", "ill"], "blood pressure should be a number"),
+        (["50", "120.0", "none", "dead"], "status should be one of ill, well, found 'dead'"),
+    ],
+)
+def test_rows_that_cannot_be_used(cells, reason):
+    row, found = typed(table()[0], HEADER, cells)
+    assert row is None and reason in found
+
+
+def test_an_unseen_category_of_a_feature_is_kept():
+    assert typed(table()[0], HEADER, ["50", "120.0", "Brand new", "ill"])[0]["Pain/Type"] == "Brand new"
+
+
+# ---------------------------------------------------------------- answers
+
+GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (f"Here: {json.dumps(GOOD)} as asked {{", "SUCCESS"),
+        ("{'age': 44, 'Blood_Pressure': '120.5', 'paintype': 'NONE', 'Status': 'ill',}", "SUCCESS"),
+        (json.dumps(GOOD | {"Age": 44.0}), "SUCCESS"),
+        (json.dumps(GOOD | {"more": 1}), "REDUNDANT_KEY"),
+        ('{"Age": 44, "age": 45, "blood pressure": 1, "Pain/Type": "none", "status": "ill"}', "REDUNDANT_KEY"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "Age"}), "MISSING_KEY"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "Age"} | {"more": 1}), "MISSING_KEY"),
+        (json.dumps(GOOD | {"Age": 44.5}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"Age": True}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"Age": None}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"Age": [44]}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"blood pressure": 1e400}).replace("Infinity", "1e999"), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"Pain/Type": "invented", "more": 1}), "CONVERSION_ERROR"),
+        ("{}", "MISSING_KEY"),
+        ("no row", "INVALID_ANSWER"),
+        ('{"Age": 44, "blood', "INVALID_ANSWER"),
+        ("{" * 5000, "INVALID_ANSWER"),
+        ("{1: 2}", "MISSING_KEY"),
+        ("{*a}", "INVALID_ANSWER"),
+    ],
+)
+def test_what_becomes_of_an_answer(text, status):
+    found, row = extract(text, table()[0])
+    assert found == status and (row is not None) == (status == "SUCCESS")
+    if row:
+        assert row == GOOD and list(row) == HEADER
+
+
+# ---------------------------------------------------------------- rows among rows
+
+
+def test_examples_are_the_nearest_and_the_farthest_and_never_the_row_itself():
+    schema, rows = table()
+    rows += rows[:10]  # equal rows
+    values = tables.encoded(rows, schema)
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    for place, (near, far) in enumerate(tables.similar(rows, schema)):
+        shown = [rows[i] for i in [*near, far]]
+        assert rows[place] not in shown and len({as_text(row) for row in shown}) == 5
+        likeness = unit @ unit[place]
+        others = [i for i in range(len(rows)) if rows[i] != rows[place]]
+        assert likeness[near[0]] == pytest.approx(likeness[others].max())
+        assert likeness[far] == pytest.approx(likeness[others].min())
+
+
+def test_a_table_needs_six_different_rows():
+    schema, rows = table()
+    with pytest.raises(BadInput, match="5 different rows; a prompt needs 5 beside"):
+        next(tables.similar(rows[:5] * 3, schema))
+
+
+def test_constant_columns_missing_cells_and_forty_columns_are_no_obstacle():
+    header = [f"c{i}" for i in range(39)] + ["y"]
+    rng = random.Random(0)
+    lines = [
+        ["7", *(f"{rng.random():.3f}" for _ in range(37)), rng.choice(["", "a"]), rng.choice("pq")] for _ in range(30)
+    ]
+    schema = schema_of(header, lines)
+    rows = [typed(schema, header, cells)[0] for cells in lines]
+    assert len(schema.columns) == 40 and np.isfinite(tables.encoded(rows, schema)).all()
+    assert len(list(tables.similar(rows, schema))) == 30
+    assert "thirty" not in tabular.question(rows[:5], "y", "classification") and "39 features" in tabular.question(
+        rows[:5], "y", "classification"
+    )
+    found = table_metrics.compared(rows[:15], rows, rows[15:], schema)
+    assert found["copies"] == 1 and found["nearest_distance"] == 0 and np.isfinite(found["correlation_difference"])
+
+
+def test_anchors_are_different_real_rows():
+    schema, rows = table()
+    places, groups = tables.clusters(rows, schema, 8, 0)
+    assert len(set(places)) == 8 and len(set(groups)) == 8
+    assert places == tables.clusters(rows, schema, 8, 0)[0]
+    with pytest.raises(BadInput, match="num_clusters: 61 asked"):
+        tables.clusters(rows, schema, 61, 0)
+
+
+@pytest.mark.parametrize("clients", [1, 3, 20, 60])
+def test_each_row_has_one_client_and_each_client_a_row(clients):
+    schema, rows = table()
+    parts = tables.shared_out(rows, schema, clients, 0.5, 0)
+    assert sorted(place for part in parts for place in part) == list(range(60)) and all(parts)
+    with pytest.raises(BadInput, match="clients: 61 asked"):
+        tables.shared_out(rows, schema, 61, 0.5, 0)
+
+
+def test_small_alpha_gives_clients_labels_of_their_own():
+    schema, rows = table(600)
+
+    def purity(alpha):
+        parts = tables.shared_out(rows, schema, 4, alpha, 0)
+        shares = [np.mean([rows[i]["status"] == "ill" for i in part]) for part in parts]
+        return np.mean([max(share, 1 - share) for share in shares])
+
+    assert purity(0.05) > purity(1000) + 0.15
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def answers(*found) -> dict:
+    shared = {"id": "q", "req": "r", "task": "mine", "correct": "{}"}
+    rows = [
+        {"uid": f"u{i}", "text": f"t{i}", "status": status, "score": score}
+        | {"prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos"}
+        for i, (status, score) in enumerate(found)
+    ]
+    return {"auto": {"question": shared | {"resps": rows}}}
+
+
+def pairs_of(metas, pairs=1000, seed=0):
+    rows, dropped = tabular.select(metas, {"pairs": pairs}, seed, None)
+    assert all(
+        a["pair"] == b["pair"] and (a["advantage"], b["advantage"]) == (1, -1) for a, b in zip(rows[::2], rows[1::2])
+    )
+    assert len({row["qid"] for row in rows}) == len(rows)
+    return {(a["source"], b["source"], a["type"]) for a, b in zip(rows[::2], rows[1::2])}, dropped
+
+
+def test_better_status_or_higher_gain_is_preferred():
+    found, dropped = pairs_of(answers(("SUCCESS", 0.1), ("SUCCESS", 0.3), ("MISSING_KEY", None), ("SUCCESS", 0.1)))
+    assert found == {
+        ("u1", "u0", "score"), ("u1", "u3", "score"), ("u0", "u2", "status"), ("u1", "u2", "status"),
+        ("u3", "u2", "status"),
+    }  # fmt: skip
+    assert dropped == {"pair of equal worth": 1}
+
+
+def test_a_copy_is_better_than_no_row_and_worse_than_a_row():
+    found, _ = pairs_of(answers(("SUCCESS", None), ("SUCCESS", -0.5), ("REDUNDANT_KEY", None)))
+    assert found == {("u1", "u0", "status"), ("u0", "u2", "status"), ("u1", "u2", "status")}
+
+
+def test_prompts_without_a_good_answer_teach_nothing_and_samples_are_seeded():
+    assert pairs_of(answers(("MISSING_KEY", None), ("INVALID_ANSWER", None))) == (
+        set(), {"prompt without a good answer": 1},
+    )  # fmt: skip
+    many = answers(*[("SUCCESS", i / 10) for i in range(10)])
+    found, dropped = pairs_of(many, pairs=7)
+    assert len(found) == 7 and dropped == {"pair beyond data.pairs": 38}
+    assert found == pairs_of(many, pairs=7)[0] != pairs_of(many, pairs=7, seed=1)[0]
+
+
+# ---------------------------------------------------------------- scores
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, **shape)).eval()
+
+
+def test_shared_prefixes_change_nothing_but_the_cost(model):
+    from workflow_scripts.training.prefixes import answer_logps, read_shared
+
+    rng = random.Random(0)
+    draw = lambda count: [rng.randrange(50) for _ in range(count)]  # noqa: E731
+    head, answers = draw(20), [[3], [4, 5], [4, 6, 7]]
+    groups = [[head + line + draw(rng.randint(3, 9)) for _ in range(3)] for line in (draw(4), draw(9), [])]
+    groups.append([draw(5), draw(7)])  # begins otherwise
+    shared = read_shared(model, groups[:3])
+    assert shared[1] == head[: len(shared[1])] and len(shared[1]) >= 20
+    found, cost = answer_logps(model, groups[:3], answers, shared)
+    found += answer_logps(model, groups[3:], answers, shared)[0]
+    whole = 0
+    for group, of_group in zip(groups, found):
+        for prompt, values in zip(group, of_group):
+            for answer, value in zip(answers, values):
+                with torch.no_grad():
+                    logps = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+                expected = sum(logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer))
+                assert value == pytest.approx(expected, abs=1e-4)
+                whole += len(prompt + answer) if group is not groups[3] else 0
+    assert cost < whole / 3
+
+
+def test_gains_have_the_right_sign():
+    from workflow_scripts.addscore import chosen, scored
+
+    labels = {"task": "classification", "candidates": ["a", "b"], "scale": 1.0, "ds0": [{"gold": g} for g in "aabb"]}
+    assert scored(list("aabb"), labels)["score"] == 1 and scored(list("bbaa"), labels)["score"] == -1
+    assert chosen([-1.0, -2.0], labels) == "a"
+    numbers = {"task": "regression", "candidates": ["10", "20"], "scale": 5.0, "ds0": [{"gold": "10"}, {"gold": "20"}]}
+    assert chosen([-3.0, -3.0], numbers) == pytest.approx(15)
+    assert scored([10.0, 20.0], numbers)["score"] == 0 > scored([15.0, 15.0], numbers)["score"] == -1
+
+
+def test_candidates_of_a_quantity_are_its_quantiles():
+    header, lines = ["x", "y"], [[str(i), f"{i * 1.5:.1f}"] for i in range(101)]
+    schema = schema_of(header, lines)
+    rows = [typed(schema, header, cells)[0] for cells in lines]
+    choices = tables.candidates(schema, rows)
+    assert schema.task == "regression" and choices[0] == "7.5" and choices[-1] == "142.5" and len(choices) == 10
+    assert tabular.nearest(schema, choices, {"x": 1, "y": 8.0}) == "7.5"
+    assert tables.spread(schema, rows) == pytest.approx(np.std([row["y"] for row in rows]))
+
+
+def test_merges():
+    from workflow_scripts.merge_models import merged
+
+    before, trained = {"w": torch.zeros(1000)}, {"w": torch.ones(1000)}
+    assert torch.equal(merged(before, trained, Merge(weight=0.25), 0)["w"], torch.full((1000,), 0.25))
+    dare = merged(before, trained, Merge(method="dare_linear", weight=1.0, density=0.25), 0)["w"]
+    assert set(dare.tolist()) == {0.0, 4.0} and 0.8 < dare.mean() < 1.2
+    with pytest.raises(BadInput, match="cannot be merged"):
+        merged({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, Merge(), 0)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_models_trained_on_good_rows_beat_those_trained_on_noise():
+    schema, rows = table(200)
+    _, test = table(200, seed=1)
+    rng = random.Random(0)
+    noise = [row | {"status": rng.choice(["ill", "well"])} for row in rows]
+    good, bad = (table_metrics.trained_and_tested(part, test, schema) for part in (rows, noise))
+    for learner in ("gradient_boosting", "logistic_regression"):
+        assert good[learner]["mcc"] > 0.8 > 0.3 > bad[learner]["mcc"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_rows_of_one_label_or_none_teach_a_constant(count):
+    schema, rows = table()
+    found = table_metrics.trained_and_tested(rows[:count], rows, schema)
+    assert found["gradient_boosting"]["mcc"] == 0 and 0 < found["logistic_regression"]["accuracy"] < 1
+
+
+def test_distances_are_0_of_equal_tables_and_1_of_tables_that_share_nothing():
+    schema, rows = table()
+    assert set(table_metrics.distances(rows, rows, schema).values()) == {0.0}
+    far = [{"Age": 200, "blood pressure": 900.0, "Pain/Type": "other", "status": "dead"}] * 5
+    assert set(table_metrics.distances(far, rows, schema).values()) == {1.0}
+    assert set(table_metrics.distances([], rows, schema).values()) == {1.0}

@@ -1,0 +1,266 @@
+"""Tables as text: what a CSV file's columns hold, its rows as JSON, and rows found in what a model wrote.
+
+A schema comes from the CSV file and, where there is one, a YAML file beside it (X.yaml for X.csv) with any of `target`,
+`task` and `columns: {name: {type, values, optional}}`. A row is {column: int, float, str or None}.
+"""
+
+import ast
+import csv
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import ConfigDict, ValidationError
+
+from workflow_scripts.core.records import BadInput, replacing
+from workflow_scripts.core.sections import Section
+
+MISSING = {"", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"}
+# What becomes of an answer, the best first; a status counts as its rank in preferences (SynFed's status_score).
+STATUSES = {"SUCCESS": 5, "REDUNDANT_KEY": 3, "MISSING_KEY": 2, "CONVERSION_ERROR": 1, "INVALID_ANSWER": 0}
+DECIMALS = 4  # that numbers have at most
+LABELS = 10  # an integer target with more values is a quantity
+Row = dict[str, int | float | str | None]
+
+
+class Column(Section):
+    name: str
+    type: Literal["integer", "number", "category", "text"]
+    values: tuple[str, ...] = ()  # of a category
+    optional: bool = False  # whether a cell may be empty
+    decimals: int = 0  # of a number
+
+
+class Schema(Section):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    target: str
+    task: Literal["classification", "regression"]
+    columns: list[Column]
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.column(self.target).values
+
+    @property
+    def features(self) -> list[str]:
+        return [column.name for column in self.columns if column.name != self.target]
+
+
+def folded(name: str) -> str:
+    """A column's name as answers may spell it: case, white space, slashes and underscores do not count."""
+    return re.sub(r"[\s/_]", "", name).casefold()
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
+    """(header, rows of cells as text); BadInput for a file without rows, and names that are empty or alike."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    if len(lines) < 2:
+        raise BadInput(f"{path}: a header and rows are needed, found {'a header alone' if lines else 'an empty file'}")
+    seen: dict[str, str] = {}
+    for number, name in enumerate(lines[0], 1):
+        if not name:
+            raise BadInput(f"{path}: column {number} has no name")
+        if other := seen.get(folded(name)):
+            raise BadInput(
+                f"{path}: the columns {other!r} and {name!r} could not be told apart in an answer; rename one"
+            )
+        seen[folded(name)] = name
+    return lines[0], lines[1:]
+
+
+def write_csv(path: str | Path, schema: Schema, rows: list[Row]) -> None:
+    names = [column.name for column in schema.columns]
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(["" if row[name] is None else row[name] for name in names] for row in rows)
+
+
+def read_table(schema: Schema, path: str | Path) -> list[Row]:
+    """The rows of a CSV file that was written by this schema."""
+    header, lines = read_csv(path) if Path(path).read_text().count("\n") > 1 else ([], [])
+    found = [typed(schema, header, cells) for cells in lines]
+    if bad := next((reason for _, reason in found if reason), None):
+        raise BadInput(f"{path}: {bad}; it was edited by hand, or is of another schema")
+    return [row for row, _ in found]
+
+
+def read_schema(path: str | Path) -> Schema:
+    return Schema.model_validate_json(Path(path).read_text())
+
+
+# ---------------------------------------------------------------- a schema
+
+
+def infer(name: str, path: str, header: list[str], lines: list[list[str]], target: str | None = None) -> Schema:
+    """The schema of the table in `path`, with what the YAML file beside it says."""
+    beside = Path(path).with_suffix(".yaml")
+    given = (yaml.safe_load(beside.read_text()) or {}) if beside.exists() else {}
+    if unknown := sorted({*given} - {"target", "task", "columns"}):
+        raise BadInput(f"{beside}: there is no key {unknown[0]!r}; keys are target, task and columns")
+    target = target or given.get("target") or header[-1]
+    said = given.get("columns") or {}
+    for column in [target, *said]:
+        if column not in header:
+            raise BadInput(f"{path}: has no column {column!r}, only {', '.join(header)}")
+    task = given.get("task")
+    columns = []
+    for place, column in enumerate(header):
+        cells = [cells[place] for cells in lines if len(cells) == len(header)]
+        wanted = (said.get(column) or {}).get("type")
+        try:
+            found = kind_of(cells, wanted or ("category" if column == target and task == "classification" else None))
+            columns.append(Column(name=column, **(found | (said.get(column) or {}))))
+        except (ValidationError, TypeError, ValueError) as error:
+            raise BadInput(f"{beside}: column {column!r}: {error}") from None
+    return with_task(name, path, target, task, columns, [cells[header.index(target)] for cells in lines if cells])
+
+
+def kind_of(cells: list[str], wanted: str | None) -> dict:
+    """{type, values, optional, decimals} of a column's cells; a type that is wanted is taken."""
+    present = [cell for cell in cells if cell not in MISSING]
+    found = {"optional": len(present) < len(cells)}
+    numbers = [number(cell) for cell in present]
+    distinct = sorted(set(present))
+    numeric = bool(present) and None not in numbers
+    kind = wanted or ("number" if numeric else "category" if len(distinct) <= max(20, len(cells) // 20) else "text")
+    if kind == "number" and not wanted and all(value == int(value) for value in numbers):
+        kind = "integer"
+    match kind:
+        case "number":
+            written = [cell.partition(".")[2] for cell in present]
+            return found | {"type": kind, "decimals": min(DECIMALS, max([1, *map(len, written)]))}
+        case "category":
+            return found | {"type": kind, "values": distinct}
+        case _:
+            return found | {"type": kind}
+
+
+def with_task(name: str, path: str, target: str, task: str | None, columns: list[Column], cells: list[str]) -> Schema:
+    """The schema, once its target can be learnt: two labels, or a quantity; else BadInput."""
+    place = next(i for i, column in enumerate(columns) if column.name == target)
+    column, distinct = columns[place], sorted(set(cells) - MISSING, key=lambda cell: (len(cell), cell))
+    if len(distinct) < 2:
+        raise BadInput(f"{path}: the target {target!r} has {len(distinct) or 'no'} value, so there is nothing to learn")
+    few = column.type == "integer" and len(distinct) <= LABELS
+    task = task or ("classification" if few or column.type == "category" else "regression")
+    if task == "classification":
+        column = column.model_copy(update={"type": "category", "values": column.values or distinct})
+    elif column.type not in ("integer", "number"):
+        raise BadInput(f"{path}: the target {target!r} has {len(distinct)} different texts: neither label nor quantity")
+    columns = [*columns[:place], column.model_copy(update={"optional": False}), *columns[place + 1 :]]
+    if len(columns) < 2:
+        raise BadInput(f"{path}: there is no column beside the target {target!r}")
+    return Schema(name=name, target=target, task=task, columns=columns)
+
+
+def number(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+# ---------------------------------------------------------------- rows
+
+
+def convert(value, column: Column, known: bool = True) -> int | float | str | None:
+    """A cell as its column has it; ValueError if it cannot be. `known`: a category must be one of the schema's."""
+    if value is None or (isinstance(value, str) and value.strip() in MISSING and value.strip() not in column.values):
+        if column.optional:
+            return None
+        raise ValueError(f"{column.name} is missing")
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"{column.name} should be one value, found {value!r:.40}")
+    if column.type in ("integer", "number"):
+        found = None if isinstance(value, bool) else number(str(value).strip())
+        if found is None or (column.type == "integer" and found != int(found)):
+            raise ValueError(
+                f"{column.name} should be a{'n' * (column.type == 'integer')} {column.type}, found {value!r:.40}"
+            )
+        return int(found) if column.type == "integer" else round(found, column.decimals)
+    text = str(value).strip()
+    if column.type == "text" or text in column.values:
+        return text
+    alike = [one for one in column.values if one.casefold() == text.casefold()]
+    if len(alike) == 1 or not known:
+        return alike[0] if len(alike) == 1 else text
+    raise ValueError(f"{column.name} should be one of {', '.join(column.values)}, found {value!r:.40}")
+
+
+def typed(schema: Schema, header: list[str], cells: list[str]) -> tuple[Row | None, str | None]:
+    """(row, None), or (None, why it cannot be used). Features may have categories that the schema does not know."""
+    if len(cells) != len(header):
+        return None, f"{len(cells)} cells, the header has {len(header)}"
+    if absent := [column.name for column in schema.columns if column.name not in header]:
+        return None, f"no column {absent[0]!r}"
+    try:
+        values = dict(zip(header, cells))
+        return {c.name: convert(values[c.name], c, known=c.name == schema.target) for c in schema.columns}, None
+    except ValueError as error:
+        return None, str(error)
+
+
+def as_text(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def extract(text: str, schema: Schema) -> tuple[str, Row | None]:
+    """(status, row) of the first JSON object in an answer; the row is None unless the status is SUCCESS.
+
+    Of several faults, the one with the lowest rank in STATUSES counts.
+    """
+    pairs = first_object(text)
+    if pairs is None:
+        return "INVALID_ANSWER", None
+    keys = Counter(folded(str(key)) for key, _ in pairs)
+    values = {folded(str(key)): value for key, value in reversed(pairs)}
+    known = {folded(column.name): column for column in schema.columns}
+    faults, row = set(), {}
+    if set(keys) - set(known) or max(keys.values(), default=0) > 1:
+        faults.add("REDUNDANT_KEY")
+    if set(known) - set(keys):
+        faults.add("MISSING_KEY")
+    for key, column in known.items():
+        if key in values:
+            try:
+                row[column.name] = convert(values[key], column)
+            except ValueError:
+                faults.add("CONVERSION_ERROR")
+    return (min(faults, key=STATUSES.get), None) if faults else ("SUCCESS", row)
+
+
+def first_object(text: str) -> list[tuple[str, object]] | None:
+    """The (key, value) pairs of the first {…} in a text, as JSON or (with single quotes, None, a last comma) Python."""
+    start, objects = text.find("{"), []
+    if start < 0:
+        return None
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: objects.append(pairs) or dict(pairs), strict=False)
+    try:
+        decoder.raw_decode(text, start)
+        return objects[-1]
+    except (json.JSONDecodeError, RecursionError):
+        end = text.find("}", start)
+    try:
+        found = ast.parse(text[start : end + 1], mode="eval").body
+        return [(ast.literal_eval(key), ast.literal_eval(value)) for key, value in zip(found.keys, found.values)]
+    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
+        return None

@@ -1,0 +1,117 @@
+"""The generator's data (r0_s1_gen_synsft): worked examples for its cold start, and the prompts of the rounds.
+
+Each example asks for a row by its four most similar rows and the least similar one, in any order, and answers with the
+row itself. Rows of every data set but the target's teach it (leave one out); rows of the target are asked for in the
+prompts. Of a single data set, and with own_share, half of the target's training rows teach, and prompts ask for the
+others: the generator has then seen the table, as it would have at the node that owns it.
+
+Written into the folder: alpaca_train.json and alpaca_test.json (instruction, input, output), a DatasetDict with
+question and response, and the prompts: train.jsonl, and eval.jsonl of every fifth row.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflow_scripts.core import tables
+from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.config import settings_help
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import record_id, write_json, write_text
+from workflow_scripts.core.schemas import Row, Schema, as_text, read_schema, read_table
+from workflow_scripts.core.sections import Tabular
+from workflow_scripts.tasks.tabular import answer_key, question
+
+EVERY = 5  # this row is asked for in evaluation
+
+
+def example(schema: Schema, rows: list[Row], answer: Row, rng: random.Random) -> dict:
+    """One worked example: samples in any order, columns in any order that is the same in all of them."""
+    columns = [column.name for column in schema.columns]
+    rng.shuffle(columns)
+    samples = [{name: row[name] for name in columns} for row in rng.sample(rows, len(rows))]
+    written = as_text({name: answer[name] for name in columns})
+    return {"question": question(samples, schema.target, schema.task), "response": f" {written}"}
+
+
+def examples(schema: Schema, rows: list[Row], places: list[int], count: int, seed: str) -> Iterator[dict]:
+    """`count` worked examples for the rows in `places`, over and over in new orders."""
+    rng, around = random.Random(seed), list(tables.similar(rows, schema))
+    order: list[int] = []
+    for _ in range(count):
+        order = order or rng.sample(places, len(places))
+        place = order.pop()
+        near, far = around[place]
+        yield example(schema, [rows[i] for i in [*near, far]], rows[place], rng)
+
+
+def prompts(schema: Schema, rows: list[Row], places: list[int], split: str, seed: int) -> Iterator[dict]:
+    """What the rounds ask: for train four most similar rows and the least similar one, shuffled; for eval the five
+    most similar ones in their order."""
+    around = list(tables.similar(rows, schema, tables.SIMILAR + (split == "eval")))
+    for place in places:
+        near, far = around[place]
+        shown = near if split == "eval" else [*near, far]
+        if split == "train":
+            random.Random(f"{seed}.{place}").shuffle(shown)
+        text = question([rows[i] for i in shown], schema.target, schema.task)
+        key = answer_key(schema, place, shown)
+        yield {"id": record_id(text), "question": text, "answer": key, "level": schema.name}
+
+
+def write_all(folder: Path, train: list[dict], test: list[dict]) -> None:
+    """The examples for people's trainers: as Alpaca's JSON, and as a DatasetDict."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    shutil.rmtree(folder / "dataset", ignore_errors=True)
+    found = {"train": datasets.Dataset.from_list(train), "test": datasets.Dataset.from_list(test)}
+    datasets.DatasetDict(found).save_to_disk(folder / "dataset")
+    for split, rows in (("train", train), ("test", test)):
+        as_alpaca = [{"instruction": row["question"], "input": "", "output": row["response"]} for row in rows]
+        write_json(folder / f"alpaca_{split}.json", as_alpaca)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--tables", nargs="+", required=True, help="folders of data sets, as split_tables wrote them")
+    parser.add_argument("--settings", required=True, help=settings_help("tabular"))
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--output", required=True, help="folder to write")
+    args = parser.parse_args()
+    settings, folder = Tabular.model_validate_json(args.settings), Path(args.output)
+    found = {Path(path).name: (read_schema(f"{path}/schema.json"), f"{path}/train.csv") for path in args.tables}
+    read = {name: (schema, read_table(schema, path)) for name, (schema, path) in found.items()}
+    schema, rows = read[settings.dataset]
+    asked = list(range(len(rows)))
+    others = {name: (*one, list(range(len(one[1])))) for name, one in read.items() if name != settings.dataset}
+    own = settings.own_share if others else 1.0
+    teachers = others
+    if own:
+        say(f"{own:.0%} of the examples are of {settings.dataset}: half of its training rows teach, half are asked for")
+        teachers, asked = others | {settings.dataset: (schema, rows, asked[::2])}, asked[1::2]
+    total = settings.examples or sum(len(places) for *_, places in teachers.values())
+    weights = [own if name == settings.dataset else (1 - own) / len(others) for name in teachers]
+    train = [
+        one
+        for (name, table), weight in zip(teachers.items(), weights)
+        for one in examples(*table, round(weight * total), f"{args.seed}.{name}")
+    ]
+    random.Random(f"{args.seed}.order").shuffle(train)
+    splits = {"train": [p for p in asked if p % EVERY], "eval": [p for p in asked if not p % EVERY]}
+    test = list(examples(schema, rows, asked, len(asked), f"{args.seed}.test"))
+    write_all(folder, train, test)
+    for split, places in splits.items():
+        lines = [json.dumps(one, ensure_ascii=False) for one in prompts(schema, rows, places, split, args.seed)]
+        write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
+    sources = [path for _, path in found.values()]
+    counts = {"examples": len(train), "prompts": {split: len(places) for split, places in splits.items()}}
+    for split in splits:
+        write_manifest(folder / f"{split}.jsonl", sources, settings.model_dump(mode="json"), **counts)
+    print(f"{len(train)} worked examples of {', '.join(teachers)}; prompts for {settings.dataset}: {counts['prompts']}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,97 @@
+"""A data set as the tabular recipe uses it: schema, train.csv, test.csv, and the rows that cannot be used.
+
+Of a single file, rows go to test by a digest of their cells, so that equal rows lie on one side.
+"""
+
+import json
+from pathlib import Path
+
+from workflow_scripts.core import schemas
+from workflow_scripts.core.cli import arguments, run, say
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import BadInput, conserve, digest, write_text
+from workflow_scripts.core.sections import Table
+
+
+def shipped(name: str, target: str | None) -> tuple[list[str], list[list[str]]]:
+    """(header, cells) of a data set that scikit-learn ships; labels by their names, units left out."""
+    from sklearn import datasets
+
+    options = {"scaled": False} if name == "diabetes" else {}
+    found = getattr(datasets, f"load_{name}")(as_frame=True, **options)
+    table = found.frame.rename(columns=lambda column: column.split(" (")[0].replace(" ", "_"))
+    labels = getattr(found, "target_names", None)
+    if labels is not None:
+        table["target"] = [str(labels[code]) for code in table["target"]]
+    return list(table), [[str(cell) for cell in row] for row in table.itertuples(index=False)]
+
+
+def chosen(path: str, header: list[str], lines: list, columns: list[str] | None, target: str | None) -> tuple:
+    """(header, lines) of the chosen features and the target."""
+    if columns is None:
+        return header, lines
+    wanted = [*columns, target or header[-1]]
+    if absent := [name for name in wanted if name not in header]:
+        raise BadInput(f"{path}: has no column {absent[0]!r}, only {', '.join(header)}")
+    places = [header.index(name) for name in wanted]
+    return wanted, [[cells[place] for place in places] if len(cells) == len(header) else cells for cells in lines]
+
+
+def in_test(cells: list[str], share: float, seed: int) -> bool:
+    return int(digest([seed, cells]), 16) / 16**16 < share
+
+
+def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, list[str], list[list[str]]]]:
+    """{train, test: (path, header, cells)}."""
+    if table.train:
+        found = {split: getattr(table, split) for split in ("train", "test")}
+        return {
+            split: (path, *chosen(path, *schemas.read_csv(path), table.columns, table.target))
+            for split, path in found.items()
+        }
+    path = table.file or f"scikit-learn's {table.sklearn}"
+    raw = schemas.read_csv(path) if table.file else shipped(table.sklearn, table.target)
+    header, lines = chosen(path, *raw, table.columns, table.target)
+    split = {"train": [], "test": []}
+    for cells in lines:
+        split["test" if in_test(cells, share, seed) else "train"].append(cells)
+    return {name: (path, header, part) for name, part in split.items()}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--name", required=True, help="of the data set")
+    parser.add_argument("--settings", required=True, help="one of the config's `tabular.datasets` as JSON")
+    parser.add_argument("--test-share", type=float, default=0.25, help="of the rows of a single file")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--output", required=True, help="folder for train.csv, test.csv and schema.json")
+    args = parser.parse_args()
+    table, folder, rejects = Table.model_validate_json(args.settings), Path(args.output), []
+    splits = read_splits(table, args.test_share, args.seed)
+    path, header, lines = splits["train"]
+    schema = schemas.infer(args.name, path, header, lines, table.target)
+    write_text(folder / "schema.json", schema.model_dump_json(indent=1) + "\n")
+    for split, (path, header, lines) in splits.items():
+        found = [schemas.typed(schema, header, cells) for cells in lines]
+        rows = [row for row, reason in found if not reason]
+        bad = [{"split": split, "row": n, "reason": reason} for n, (_, reason) in enumerate(found, 1) if reason]
+        conserve(f"split_tables ({split})", len(lines), len(rows), len(bad))
+        rejects += bad
+        if not rows:
+            raise BadInput(
+                f"{path}: no row of {len(lines)} for {split} can be used: {bad[0]['reason'] if bad else 'no rows'}"
+            )
+        schemas.write_csv(folder / f"{split}.csv", schema, rows)
+        sources = [path] if Path(path).exists() else []
+        write_manifest(
+            folder / f"{split}.csv", sources, table.model_dump(mode="json"), rows=len(rows), rejects=len(bad)
+        )
+        say(
+            f"{path}: {split} {len(rows)} rows, {len(bad)} rejects"
+            + (f", the first: {bad[0]['reason']}" if bad else "")
+        )
+    write_text(folder / "rejects.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rejects))
+
+
+if __name__ == "__main__":
+    run(main)
