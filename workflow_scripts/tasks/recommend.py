@@ -9,13 +9,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from workflow_scripts.core import groups
+from workflow_scripts.core.groups import counts  # noqa: F401
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, digest
 from workflow_scripts.core.single_turn import segments  # noqa: F401
 from workflow_scripts.dialogues import invented, readers
 from workflow_scripts.dialogues.catalogue import read_items
 from workflow_scripts.dialogues.environment import Environment, figures_of
-from workflow_scripts.tasks import math, reference
+from workflow_scripts.tasks import math
 
 MAKES_UP = True
 FIGURES = {
@@ -124,20 +126,17 @@ def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
 
 
 def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
-    """As in the task reference; an answer also has `reranked`."""
-    meta, reranked = reference.construct_meta(records, dedup), {r["uid"]: r["reranked"] for r in records}
+    """As `core/groups.py`; an answer also has `reranked`."""
+    meta, reranked = groups.construct_meta(records, dedup), {r["uid"]: r["reranked"] for r in records}
     for entry in meta.values():
         entry["resps"] = [answer | {"reranked": reranked[answer["uid"]]} for answer in entry["resps"]]
     return meta
 
 
-counts = reference.counts
-
-
 def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
     """All rollouts, with advantages within a prompt's group; groups without variance are dropped. A rewritten list is a
     row of its own with its rollout's advantage. Nobody sampled it: it is foreign, and no ratio is taken."""
-    rows, dropped = reference.select(metas, settings, seed, encode)
+    rows, dropped = groups.select(metas, settings, seed, encode)
     texts = {answer["uid"]: answer["reranked"] for entry in metas["auto"].values() for answer in entry["resps"]}
     better = [rewritten_row(row, texts[row["qid"]], encode) for row in rows if texts[row["qid"]]]
     return rows + better, dropped

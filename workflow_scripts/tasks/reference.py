@@ -9,13 +9,12 @@ import itertools
 import json
 import random
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 
-from workflow_scripts.core import rewards
-from workflow_scripts.core.advantages import advantages
+from workflow_scripts.core import groups, rewards
 from workflow_scripts.core.bleu import answer_of, tokens_of
 from workflow_scripts.core.formats import read_source
+from workflow_scripts.core.groups import counts, select  # noqa: F401
 from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.core.single_turn import STOP, reply, requests, segments  # noqa: F401
 from workflow_scripts.tasks import math
@@ -151,42 +150,13 @@ def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
 
 
 def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
-    """{question: {id, req, task, correct, resps: [{uid, reward, text, …}]}}; a reward of several parts is in units of
-    their spread among the question's answers."""
-    meta: dict[str, dict] = {}
+    """As `core/groups.py`; a reward of several parts is in units of their spread among the question's answers."""
+    asked: dict[str, list[dict]] = {}
     for record in records:
-        shared = {name: record[name] for name in ("id", "req", "task", "correct")}
-        answers = meta.setdefault(record["question"], shared | {"resps": []})["resps"]
-        if dedup and any(record["solution"] == answer["text"] for answer in answers):
-            continue
-        kept = ("uid", "parts", "prompt_tokens", "tokens", "mask", "policy", "finish")
-        answers.append({"text": record["solution"]} | {name: record[name] for name in kept})
-    for entry in meta.values():
-        values = rewards.combined([answer["parts"] for answer in entry["resps"]])
-        entry["resps"] = [answer | {"reward": value} for answer, value in zip(entry["resps"], values)]
-    return meta
-
-
-def counts(meta: dict[str, dict]) -> dict[str, int]:
-    return {"answers": sum(len(entry["resps"]) for entry in meta.values())}
-
-
-def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
-    """All answers, with advantages within a prompt's group; groups without variance are dropped."""
-    rows, dropped = [], Counter()
-    for question, entry in sorted(metas["auto"].items()):
-        for answer in entry["resps"]:
-            row = {"qid": answer["uid"], "req": entry["req"], "gold": entry["correct"], "type": "auto"}
-            row |= {"instruction": question, "output": answer["text"], "source": f"self.{entry['task']}", "logp": None}
-            kept = ("reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
-            rows.append(row | {name: answer[name] for name in kept})
-    groups = [row["instruction"] for row in rows]
-    values = advantages(
-        [row["reward"] for row in rows], groups, settings["advantage"], None, settings["advantage_clip"]
-    )
-    kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
-    dropped["answer in a group without variance"] += len(rows) - len(kept)
-    return kept, +dropped
+        asked.setdefault(record["question"], []).append(record)
+    values = {question: rewards.combined([one["parts"] for one in group]) for question, group in asked.items()}
+    rewarded = [one | {"reward": value} for key, group in asked.items() for one, value in zip(group, values[key])]
+    return groups.construct_meta(rewarded, dedup)
 
 
 # ---------------------------------------------------------------- evaluation
