@@ -17,7 +17,7 @@ from workflow_scripts.dialogues import invented, readers
 from workflow_scripts.tasks import recommend
 
 CONFIG = {
-    "name": "mine", "task": "recommend", "rounds": 1, "shards": 2,
+    "name": "mine", "task": "recommend", "rounds": 1, "shards": 1,
     "prompts": {"pool": {"count": {"genre": 24}}, "eval": {"count": {"genre": 4, "genre_and_decade": 2}}},
     "recommend": {
         "explore": {"end": 20}, "grounding": {"top_k": 2}, "list_length": 2, "tgi": True, "rerank": True, "reward": 1.0,
@@ -58,10 +58,10 @@ def test_a_round_from_the_teacher_to_the_figures(tmp_path):
     assert list(given) == [line["id"] for line in explored[2:10]]
     assert given == {name: 1 + 2 * max(0, turns[name] - 2) for name in given} and max(given.values()) > 1
 
-    answers = [one for rank in (0, 1) for one in read_pickle(run / f"results/r1/auto/2_{rank}_matchlog.pkl")]
+    answers = list(read_pickle(run / "results/r1/auto/1_0_matchlog.pkl"))
     assert len(answers) == 16 and all(len(one["tokens"]) == len(one["mask"]) for one in answers)
-    forms = [read_json(run / f"results/r1/auto/2_{rank}.json")["form"] for rank in (0, 1)]
-    assert sum(form["wrong"] for form in forms) == sum(bool(one["fault"]) for one in answers)
+    form = read_json(run / "results/r1/auto/1_0.json")["form"]
+    assert form["wrong"] == sum(bool(one["fault"]) for one in answers)
     assert all(one["reward"] == -1 for one in answers if one["fault"])
     figures = read_json(run / "evaluation/r1.json")
     assert set(figures) >= {*recommend.FIGURES, "success_by_turn"} and figures["n"] == 6
