@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from workflow_scripts import engines
 from workflow_scripts.core.ledger import Ledger
-from workflow_scripts.core.records import digest
+from workflow_scripts.core.records import digest, normalise
 from workflow_scripts.dialogues.catalogue import Catalogue
 from workflow_scripts.engines import Chat, Reply
 
@@ -64,7 +64,7 @@ class ModelSeeker:
         replies = self.engine.generate(chats)
         for reply, (targets, _) in zip(replies, dialogues):
             reply.text = reply.text.strip().removeprefix("Seeker:").strip()
-            if not reply.rejected and any(title.casefold() in reply.text.casefold() for title in targets):
+            if not reply.rejected and any(named(title, reply.text) for title in targets):
                 reply.rejected = "gave a target's title away"
         return replies
 
@@ -76,6 +76,10 @@ class ModelSeeker:
 def seeker(player: dict, catalogue: Catalogue, ledger: Ledger | None, purpose: str):
     """The seeker that the config's `recommend.seeker` names."""
     return ScriptedSeeker(catalogue) if player["engine"] == "scripted" else ModelSeeker(player, ledger, purpose)
+
+
+def named(title: str, text: str) -> bool:
+    return normalise(title).casefold() in normalise(text).casefold()
 
 
 def transcript(messages: list[dict]) -> str:
