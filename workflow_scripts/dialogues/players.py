@@ -124,7 +124,8 @@ class ScriptedTeacher:
         unknown = [name for name in self.values if name not in known]
         if unknown and not self.catalogue.recommends(spoken) and rng.random() < self.ASKS:
             return f"What {rng.choice(unknown)} do you like?"
-        items = [number for number in range(len(self.catalogue.items)) if number not in self.catalogue.named(spoken)]
+        named = set(self.catalogue.named(spoken))
+        items = [number for number in range(len(self.catalogue.items)) if number not in named]
         rng.shuffle(items)
         fits = [sum(self.catalogue.items[i]["attributes"].get(name) == known[name] for name in known) for i in items]
         best = [i for _, i in sorted(zip(fits, items), key=lambda pair: -pair[0])][: self.length]
