@@ -339,7 +339,7 @@ def get_engine_code(version):
 # What of the section `recommend` a dialogue depends on: in any version, in rollouts, and where it is judged.
 PLAYED = ("seeker", "grounding", "list_length")
 IN_ROLLOUTS = ("hardcore", "off_formatcheck", "rec_format_check", "resamples")
-JUDGED = ("grounding", "list_length", "rerank", "reward")
+JUDGED = ("grounding", "list_length", "rerank", "reward", "bonus")
 
 
 def get_environment_flag(*keys):

@@ -15,7 +15,7 @@ from workflow_scripts.dialogues import invented, players
 from workflow_scripts.dialogues.catalogue import Catalogue, item, numbered, read_items, rewritten
 from workflow_scripts.dialogues.environment import Environment, figures_of
 from workflow_scripts.engines import Chat, Completion
-from workflow_scripts.engines.conversation import converse, well_formed
+from workflow_scripts.engines.conversation import converse, converse_in_text, foreign, well_formed
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.tasks import recommend
 
@@ -242,6 +242,20 @@ def test_a_rollout_is_tokenised_as_the_cold_start_was(path, tokenizer):
     theirs = [token for token, own in zip(state["tokens"], state["mask"]) if not own]
     assert tokenizer.decode(theirs) == "User:I like seventies (decade).\n\nAssistant:"
     assert len(state["logps"]) == sum(state["mask"])
+
+
+def test_a_teacher_in_the_policys_place_gives_the_same_rows(path, tokenizer):
+    class Teacher:
+        def generate(self, chats):
+            texts = {1: "What decade do you like?", 3: RIGHT}
+            return [players.Reply(texts[len(chat.messages)], "eos", None, 5) for chat in chats]
+
+    asked = [job | {"messages": [{"role": "user", "content": "A western, please."}]} for job in jobs(tokenizer)]
+    state = converse_in_text(asked, Teacher(), recommend, environment(path), SAMPLING, "0")[0]
+    engine = Speaker(tokenizer, ["What decade do you like?", RIGHT])
+    sampled = converse(jobs(tokenizer), engine, recommend, environment(path), SAMPLING, "0", "deepseek")[0]
+    row = foreign(state, recommend, tokenizer, "deepseek")
+    assert all(row[key] == sampled[key] for key in ("tokens", "mask", "turns")) and row["logps"] == []
 
 
 @pytest.mark.parametrize("form", ["chatml", "llama"])

@@ -1,7 +1,11 @@
 """Recommendation dialogues as they come: published formats, teachers and seekers behind an endpoint, whole rounds."""
 
+import http.server
 import json
+import shutil
 import sys
+import threading
+from contextlib import closing
 
 import pandas as pd
 import pytest
@@ -11,13 +15,15 @@ from test_openai import PRICES, model, server  # noqa: F401  fixtures
 
 from workflow_scripts import explore, freeze_prompts
 from workflow_scripts.core.config import ConfigError, load
+from workflow_scripts.core.dialogue_sections import Recommend
+from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records, write_parquet, write_pickle
 from workflow_scripts.core.sections import Prompts
-from workflow_scripts.dialogues import invented, readers
+from workflow_scripts.dialogues import invented, players, readers
 from workflow_scripts.tasks import recommend
 
 CONFIG = {
-    "name": "mine", "task": "recommend", "rounds": 1, "shards": 2,
+    "name": "mine", "task": "recommend", "rounds": 1, "shards": 1,
     "prompts": {"pool": {"count": {"genre": 24}}, "eval": {"count": {"genre": 4, "genre_and_decade": 2}}},
     "recommend": {
         "explore": {"end": 20}, "grounding": {"top_k": 2}, "list_length": 2, "tgi": True, "rerank": True, "reward": 1.0,
@@ -58,15 +64,21 @@ def test_a_round_from_the_teacher_to_the_figures(tmp_path):
     assert list(given) == [line["id"] for line in explored[2:10]]
     assert given == {name: 1 + 2 * max(0, turns[name] - 2) for name in given} and max(given.values()) > 1
 
-    answers = [one for rank in (0, 1) for one in read_pickle(run / f"results/r1/auto/2_{rank}_matchlog.pkl")]
+    answers = list(read_pickle(run / "results/r1/auto/1_0_matchlog.pkl"))
     assert len(answers) == 16 and all(len(one["tokens"]) == len(one["mask"]) for one in answers)
-    forms = [read_json(run / f"results/r1/auto/2_{rank}.json")["form"] for rank in (0, 1)]
-    assert sum(form["wrong"] for form in forms) == sum(bool(one["fault"]) for one in answers)
+    form = read_json(run / "results/r1/auto/1_0.json")["form"]
+    assert form["wrong"] == sum(bool(one["fault"]) for one in answers)
     assert all(one["reward"] == -1 for one in answers if one["fault"])
     figures = read_json(run / "evaluation/r1.json")
     assert set(figures) >= {*recommend.FIGURES, "success_by_turn"} and figures["n"] == 6
     assert "Nothing to be done" in copy.snakemake("-n", "round1_checkpoint")
     copy.snakemake("verify")
+
+    other = tmp_path / "runs/other/evaluation"
+    shutil.copytree(run / "evaluation", other)
+    plot = tmp_path / "beside.svg"
+    copy.run("workflow_scripts.report", "--task", "recommend", "--run", "runs/mine", "runs/other", "--plot", str(plot))
+    assert all(f"<!-- {name} -->" in plot.read_text() for name in ("runs/mine", "runs/other"))
 
     changed = CONFIG | {"recommend": CONFIG["recommend"] | {"new_tgi": True, "tgi": False}}
     copy.configure(changed)
@@ -138,6 +150,39 @@ def test_teacher_and_seeker_behind_a_real_server(server, model, tmp_path, monkey
     asked, before = sum(proxy.asked.values()), (tmp_path / "out.jsonl").read_bytes()
     explore.main()
     assert sum(proxy.asked.values()) == asked and (tmp_path / "out.jsonl").read_bytes() == before  # paid for once
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """An endpoint whose model always says the same."""
+
+    text = ""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.text}}
+        body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("Seeker: No, thanks.", None), ("I want Silver  Harbor!", "gave a target's title away")]
+)
+def test_a_seeker_must_not_name_what_it_wants(tmp_path, text, reason):
+    endpoint = http.server.HTTPServer(("127.0.0.1", 0), type("Says", (Answers,), {"text": text}))
+    threading.Thread(target=endpoint.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{endpoint.server_port}/v1"
+    player = {"engine": "openai", "openai": {"base_url": url, "model": "m", "key_env": None}}
+    player = Recommend(seeker=player).model_dump(mode="json")["seeker"]
+    with closing(players.ModelSeeker(player, Ledger(tmp_path, "1_0"), "seeker")) as seeker:
+        replies = seeker.answer([(["Silver Harbor"], [{"role": "assistant", "content": "What do you like?"}])])
+    endpoint.shutdown()
+    assert replies[0].rejected == reason and not replies[0].text.startswith("Seeker:")
 
 
 # ---------------------------------------------------------------- published formats

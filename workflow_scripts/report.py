@@ -1,6 +1,7 @@
-"""The rounds of a run side by side: a table on the terminal, or a CSV file and a plot.
+"""The rounds of a run side by side: a table on the terminal, or a CSV file and a plot; of several runs, their curves.
 
 python -m workflow_scripts.report --task arithmetic --run runs/arithmetic
+python -m workflow_scripts.report --task recommend --run runs/recommend-tiny runs/e_high_20 --plot both.svg
 """
 
 import csv
@@ -61,14 +62,24 @@ def show(rows: list[dict], figures: dict, title: str) -> None:
     Console(width=max(100, 30 + 22 * len(levels))).print(table)
 
 
-def plot(rows: list[dict], figures: dict, path: str) -> None:
-    rounds = [row["round"] for row in rows]
+def curves_of(runs: dict[str, list[dict]], name: str, first: str) -> dict[str, tuple[list[int], list, float]]:
+    """{label: (rounds, values, line width)} of a figure: of one run by level, of several runs of all answers."""
+    if len(runs) > 1:
+        return {run: ([row["round"] for row in rows], [row[name] for row in rows], 2.0) for run, rows in runs.items()}
+    [rows] = runs.values()
+    curves = {}
+    for level in levels_of(rows, first):
+        values = [row.get(f"{name}{level}") for row in rows]
+        curves[level.strip().replace("_", " ") or "all"] = [row["round"] for row in rows], values, 1.2 if level else 2.5
+    return curves
+
+
+def plot(runs: dict[str, list[dict]], figures: dict, path: str) -> None:
+    rounds = sorted({row["round"] for rows in runs.values() for row in rows})
     with plotted(path, len(figures), width=5) as axes:
         for axis, (name, (label, form)) in zip(axes, figures.items()):
-            for level in levels_of(rows, next(iter(figures))):
-                values = [row.get(f"{name}{level}") for row in rows]
-                shown = level.strip().replace("_", " ") or "all"
-                axis.plot(rounds, values, marker="o", lw=1.2 if level else 2.5, label=shown)
+            for shown, (places, values, width) in curves_of(runs, name, next(iter(figures))).items():
+                axis.plot(places, values, marker="o", lw=width, label=shown)
             axis.set(title=label, xlabel="round", xticks=rounds)
             if form.endswith("%"):
                 axis.set(ylim=(-0.03, 1.03))
@@ -79,23 +90,27 @@ def plot(rows: list[dict], figures: dict, path: str) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
-    parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
-    parser.add_argument("--csv", help="write the rows here instead of printing a table")
+    parser.add_argument("--run", required=True, nargs="+", help="folders of runs, such as runs/arithmetic")
+    parser.add_argument("--csv", help="write the rows here instead of printing a table; of one run")
     parser.add_argument("--plot", help="write the plot (.svg) here")
     args = parser.parse_args()
     figures = tasks.load(args.task).FIGURES
-    rows = rounds_of(Path(args.run), list(figures))
-    if not rows:
-        raise BadInput(f"{args.run}/evaluation has no r*.json yet: run `snakemake --profile local round1_checkpoint`")
+    runs = {run: rounds_of(Path(run), list(figures)) for run in args.run}
+    if missing := [run for run, rows in runs.items() if not rows]:
+        raise BadInput(f"{missing[0]}/evaluation has no r*.json yet: run `snakemake --profile local round1_checkpoint`")
+    if args.csv and len(runs) > 1:
+        raise BadInput(f"--csv: the table is of one run, and --run names {len(runs)}")
     if args.plot:
-        plot(rows, figures, args.plot)
+        plot(runs, figures, args.plot)
     if args.csv:
+        [rows] = runs.values()
         with replacing(args.csv) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), restval="")
             writer.writeheader()
             writer.writerows({name: row.get(name, "") for name in rows[0]} for row in rows)
     if not (args.csv or args.plot):
-        show(rows, figures, args.run)
+        for run, rows in runs.items():
+            show(rows, figures, run)
 
 
 if __name__ == "__main__":

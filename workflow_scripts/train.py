@@ -46,8 +46,9 @@ def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, toke
     """The model, its history and (for the next round) the optimizer's moments; the manifest."""
 
     def save(folder: Path) -> None:
-        trainer.model.config.use_cache = True
-        trainer.model.save_pretrained(folder, **({"state_dict": weights} if weights else {}))
+        model = trainer.adapters.merge_and_unload() if trainer.adapters else trainer.model
+        model.config.use_cache = True
+        model.save_pretrained(folder, **({"state_dict": weights} if weights else {}))
         tokenizer.save_pretrained(folder)
 
     fields |= {"updates": trainer.state.global_step}

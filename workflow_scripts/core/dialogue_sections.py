@@ -66,7 +66,8 @@ class Recommend(Section):
     tgi: bool = False  # rollouts start from the teacher's dialogue, cut so that generate.auto.turns of it remain
     new_tgi: bool = False  # likewise, but from a random number of the teacher's turns, none to as many as with tgi
     rerank: bool = False  # a right list, rewritten as in explore, is one more row: foreign, so likelihood, no ratio
-    reward: float = 0.0  # what a failed rollout loses (the reward is 1 or -reward)
+    reward: float = 0.0  # what a failed rollout loses: its reward is -reward
+    bonus: NonNegativeFloat = 0.0  # a hit's reward is 1 + bonus / interactions: early ones count more
     off_formatcheck: bool = False  # no check that lists are numbered from 1 to list_length and end there
     rec_format_check: bool = False  # a rollout without any recommendation fails the check too
     resamples: NonNegativeInt = (

@@ -118,6 +118,15 @@ class DeepSpeed(Section):
     offload: bool = False  # optimizer (and, in stage 3, weights) in the CPU's memory
 
 
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) are trained, and merged into what is published."""
+
+    r: PositiveInt = 64
+    alpha: PositiveFloat = 16.0  # adapters count alpha / r
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # before the adapters, in sft alone: a ratio would be noise
+    targets: list[str] = Field(["q_proj", "v_proj"], min_length=1)  # names of linear layers
+
+
 class Train(Section):
     """One training stage. Token counts are per process; sequences per update are over all processes."""
 
@@ -147,6 +156,7 @@ class Train(Section):
     min_ess: Share = 0.0  # training stops when the ratios' effective sample size falls below this share
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights are float32
     gradient_checkpointing: bool = False  # less memory, a third more work
+    lora: Lora | None = None  # null: all weights are trained
     deepspeed: DeepSpeed | None = None
     processes: PositiveInt = 1  # on each node, started by torchrun, one per GPU
     nodes: PositiveInt = 1  # of a Slurm job; more than one needs Slurm
@@ -161,6 +171,10 @@ class Train(Section):
             raise ValueError(f"kl: objective {self.objective} has no such term; it belongs to ips and clip")
         if self.min_ess and not self.needs_behaviour:
             raise ValueError(f"min_ess: objective {self.objective} takes no ratios")
+        if self.lora and self.lora.dropout and self.objective != "sft":
+            raise ValueError(f"lora.dropout: objective {self.objective} compares log-probs, and they would be noise: 0")
+        if self.lora and (self.deepspeed or self.optimizer == "carry"):
+            raise ValueError("lora needs optimizer: fresh and no deepspeed: each round begins with adapters of its own")
         if self.optimizer == "carry" and self.deepspeed:
             raise ValueError("optimizer: carry does not work with deepspeed, which keeps the moments in pieces: fresh")
         return self

@@ -95,7 +95,7 @@ class Catalogue:
         self.items, self.vectors, self.settings = found["items"], found["vectors"], settings
         self.places = {one["title"]: number for number, one in enumerate(self.items)}
         self.folded = [one["title"].casefold() for one in self.items]
-        self.ranking = lru_cache(100_000)(self.ranking)  # the same utterance comes often
+        self.named, self.ranking = lru_cache(10_000)(self.named), lru_cache(10_000)(self.ranking)  # texts come again
 
     @cached_property
     def embedder(self):

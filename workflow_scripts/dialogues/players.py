@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from workflow_scripts import engines
 from workflow_scripts.core.ledger import Ledger
-from workflow_scripts.core.records import digest
+from workflow_scripts.core.records import digest, normalise
 from workflow_scripts.dialogues.catalogue import Catalogue
 from workflow_scripts.engines import Chat, Reply
 
@@ -64,7 +64,7 @@ class ModelSeeker:
         replies = self.engine.generate(chats)
         for reply, (targets, _) in zip(replies, dialogues):
             reply.text = reply.text.strip().removeprefix("Seeker:").strip()
-            if not reply.rejected and any(title.casefold() in reply.text.casefold() for title in targets):
+            if not reply.rejected and any(named(title, reply.text) for title in targets):
                 reply.rejected = "gave a target's title away"
         return replies
 
@@ -76,6 +76,10 @@ class ModelSeeker:
 def seeker(player: dict, catalogue: Catalogue, ledger: Ledger | None, purpose: str):
     """The seeker that the config's `recommend.seeker` names."""
     return ScriptedSeeker(catalogue) if player["engine"] == "scripted" else ModelSeeker(player, ledger, purpose)
+
+
+def named(title: str, text: str) -> bool:
+    return normalise(title).casefold() in normalise(text).casefold()
 
 
 def transcript(messages: list[dict]) -> str:
@@ -120,7 +124,8 @@ class ScriptedTeacher:
         unknown = [name for name in self.values if name not in known]
         if unknown and not self.catalogue.recommends(spoken) and rng.random() < self.ASKS:
             return f"What {rng.choice(unknown)} do you like?"
-        items = [number for number in range(len(self.catalogue.items)) if number not in self.catalogue.named(spoken)]
+        named = set(self.catalogue.named(spoken))
+        items = [number for number in range(len(self.catalogue.items)) if number not in named]
         rng.shuffle(items)
         fits = [sum(self.catalogue.items[i]["attributes"].get(name) == known[name] for name in known) for i in items]
         best = [i for _, i in sorted(zip(fits, items), key=lambda pair: -pair[0])][: self.length]

@@ -110,12 +110,13 @@ def instructed(dialog: list[dict], instruction: str | None) -> list[dict]:
 
 
 def grade(record: dict, run: Environment) -> dict:
-    """`reward`: 1 for a hit, else minus recommend.reward; one whose form is wrong at the end of its resampling failed.
+    """`reward`: 1 and a bonus for a hit, else minus recommend.reward; what has the wrong form to the end failed.
 
     `reranked` is a right list as rewritten, where the rounds train on it too."""
     found = run.judge(record["turns"], json.loads(record["correct"]))
     right = found["success"] and not record.get("fault")
-    verdict = {"reward": 1.0 if right else -run.settings["reward"], "success": found["success"]}
+    hit = 1.0 + run.settings["bonus"] / max(1, found["interactions"])
+    verdict = {"reward": hit if right else -run.settings["reward"], "success": found["success"]}
     verdict |= {"interactions": found["interactions"], "ranks": found["ranks"]}
     kept = right and run.settings["rerank"] and found["interactions"] == (len(record["turns"]) + 1) // 2
     return verdict | {"reranked": found["reranked"] if kept else None}

@@ -34,7 +34,7 @@ class RoundTrainer(Trainer):
 
     def __init__(self, *, settings: Train, temperature: float, first: int, total: int, moments: str | None, **kwargs):
         self.settings, self.temperature, self.first, self.total = settings, temperature, first, total
-        self.moments, self.stopped, self.out_of_time = moments, None, False
+        self.moments, self.stopped, self.out_of_time, self.adapters = moments, None, False, None
         super().__init__(data_collator=lambda items: items[0], **kwargs)
         self.objective, self.unit = OBJECTIVES[settings.objective], UNIT[settings.objective]
         self.sums = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
@@ -216,18 +216,25 @@ def prepared(
     `round` of `rounds` is where in the schedule this round stands; both are 1 for a schedule per round.
     """
     units, planned, accumulation, updates = plan_rows(rows, settings, seed)
+    # The arguments come first: they tell transformers how ZeRO-3 loads a model. Weights are fp32 masters: in bf16, an
+    # update of 1e-6 is lost.
+    arguments = training_arguments(settings, state, accumulation, updates, seed, report)
+    policy = load_policy(model, "float32")
+    if settings.lora:
+        from workflow_scripts.training.adapters import adapted  # here: peft takes seconds to load
+
+        adapters = adapted(policy, settings.lora, seed)
     trainer = RoundTrainer(
         settings=settings,
         temperature=temperature,
         first=(round - 1) * updates,
         total=rounds * updates,
         moments=moments,
-        # The arguments come first: they tell transformers how ZeRO-3 loads a model. Weights are fp32 masters: in
-        # bf16, an update of 1e-6 is lost.
-        args=training_arguments(settings, state, accumulation, updates, seed, report),
-        model=load_policy(model, "float32"),
+        args=arguments,
+        model=policy,
         train_dataset=Bins(rows, units, planned, pad),
     )
+    trainer.adapters = adapters if settings.lora else None
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     trainer.add_callback(Watch(trainer))
     return trainer
