@@ -5,7 +5,7 @@
 
 hard: GRPO on the prompts of a pool that the checkpoint answers worst; random: on any of them; one_reference: as hard,
 with one reference in place of three as the reward; sft: supervised on the references of hard's prompts, as many passes
-as hard has rounds. Held-out BLEU is against three references in all of them. Prints the last figures, and writes
+as hard has rounds. Held-out BLEU is against three references in all of them. Prints the figures, and writes
 benchmarks/out/reference.svg.
 """
 
@@ -54,8 +54,9 @@ def main() -> None:
         command = [sys.executable, "-m", "snakemake", "--profile", "local", f"round{ROUNDS}_checkpoint"]
         subprocess.run([*command, "--configfile", str(file)], check=True)
     runs = [f"runs/compared-{name}" for name in NAMES]
-    command = [sys.executable, "-m", "workflow_scripts.compare_runs", "--task", "reference", "--runs", *runs]
-    subprocess.run([*command, "--plot", str(OUT / "reference.svg")], check=True)
+    command = [sys.executable, "-m", "workflow_scripts.report", "--task", "reference", "--run", *runs]
+    for further in ([], ["--plot", str(OUT / "reference.svg")]):
+        subprocess.run([*command, *further], check=True)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,27 @@ def prompts(schema: Schema, rows: list[Row], places: list[int], split: str, seed
         yield {"id": record_id(text), "question": text, "answer": key, "level": schema.name}
 
 
+def teachers_of(read: dict, settings: Tabular) -> tuple[dict, list[int]]:
+    """({name: (schema, rows, places of the rows that teach)}, places of the target's rows that are asked for)."""
+    teachers = {name: (*one, list(range(len(one[1])))) for name, one in read.items() if name != settings.dataset}
+    schema, rows = read[settings.dataset]
+    places = list(range(len(rows)))
+    if teachers and not settings.own_share:
+        return teachers, places
+    say(f"half of the training rows of {settings.dataset} teach too, and the others are asked for")
+    return teachers | {settings.dataset: (schema, rows, places[::2])}, places[1::2]
+
+
+def shares_of(teachers: dict, settings: Tabular) -> dict[str, int]:
+    """How many examples each data set gives: one a row; or of `examples` own_share, and the others the rest alike."""
+    if not settings.examples:
+        return {name: len(places) for name, (*_, places) in teachers.items()}
+    others = len(teachers) - (settings.dataset in teachers)
+    own = settings.own_share if others else 1.0
+    weights = {name: own if name == settings.dataset else (1 - own) / others for name in teachers}
+    return {name: round(weight * settings.examples) for name, weight in weights.items()}
+
+
 def write_all(folder: Path, train: list[dict], test: list[dict]) -> None:
     """The examples for people's trainers: as Alpaca's JSON, and as a DatasetDict."""
     import datasets
@@ -85,20 +106,9 @@ def main() -> None:
     found = {Path(path).name: (read_schema(f"{path}/schema.json"), f"{path}/train.csv") for path in args.tables}
     read = {name: (schema, read_table(schema, path)) for name, (schema, path) in found.items()}
     schema, rows = read[settings.dataset]
-    asked = list(range(len(rows)))
-    others = {name: (*one, list(range(len(one[1])))) for name, one in read.items() if name != settings.dataset}
-    own = settings.own_share if others else 1.0
-    teachers = others
-    if own:
-        say(f"{own:.0%} of the examples are of {settings.dataset}: half of its training rows teach, half are asked for")
-        teachers, asked = others | {settings.dataset: (schema, rows, asked[::2])}, asked[1::2]
-    total = settings.examples or sum(len(places) for *_, places in teachers.values())
-    weights = [own if name == settings.dataset else (1 - own) / len(others) for name in teachers]
-    train = [
-        one
-        for (name, table), weight in zip(teachers.items(), weights)
-        for one in examples(*table, round(weight * total), f"{args.seed}.{name}")
-    ]
+    teachers, asked = teachers_of(read, settings)
+    shares = shares_of(teachers, settings)
+    train = [one for name, table in teachers.items() for one in examples(*table, shares[name], f"{args.seed}.{name}")]
     random.Random(f"{args.seed}.order").shuffle(train)
     splits = {"train": [p for p in asked if p % EVERY], "eval": [p for p in asked if not p % EVERY]}
     test = list(examples(schema, rows, asked, len(asked), f"{args.seed}.test"))
