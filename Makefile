@@ -74,6 +74,8 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.reference
 	$(BIN)/python -m benchmarks.anchors
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
+	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/recommend-tiny.yaml
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench
 	$(BIN)/snakemake --profile local round8_checkpoint
