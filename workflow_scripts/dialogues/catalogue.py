@@ -122,7 +122,7 @@ class Catalogue:
 
     def ranking(self, text: str) -> list[int]:
         """At most DEPTH items that the utterance means, the likeliest first; of equals, the first of the catalogue."""
-        items = self.named(text) if self.settings["literal"] else []
+        items = list(self.named(text)) if self.settings["literal"] else []  # a copy: what is cached stays
         if self.settings["embedder"]:
             likeness = self.embedder.likeness(text)
             known = set(items)
