@@ -11,7 +11,6 @@ import math
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.cli import arguments, run, say
@@ -19,6 +18,7 @@ from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, render
 from workflow_scripts.core.records import conserve, digest, read_json, read_records, write_text
 from workflow_scripts.core.schemas import STATUSES

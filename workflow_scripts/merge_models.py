@@ -5,11 +5,11 @@ random part of each difference, scaled up by 1 / density (Yu et al. 2024, arXiv 
 """
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workflow_scripts.core.checkpoint import model_folder, publish
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.manifest import content_digest
+from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.sections import Merge
 

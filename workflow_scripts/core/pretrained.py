@@ -7,5 +7,5 @@ losses of object detection. Nothing here uses either, and every job would wait s
 from unittest.mock import patch
 
 with patch("transformers.utils.is_sklearn_available", bool), patch("transformers.utils.is_scipy_available", bool):
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from transformers.modeling_utils import PreTrainedModel  # noqa: F401

@@ -58,7 +58,7 @@ class Encoder:
     """An encoder of the Hugging Face hub, or in a folder: the mean of its last hidden states, at unit length."""
 
     def __init__(self, name: str, vectors: np.ndarray | None = None):
-        from transformers import AutoModel, AutoTokenizer
+        from workflow_scripts.core.pretrained import AutoModel, AutoTokenizer
 
         self.tokenizer, self.model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
         self.vectors = vectors
