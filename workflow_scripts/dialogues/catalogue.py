@@ -122,7 +122,7 @@ class Catalogue:
 
     def ranking(self, text: str) -> list[int]:
         """At most DEPTH items that the utterance means, the likeliest first; of equals, the first of the catalogue."""
-        items = self.named(text) if self.settings["literal"] else []
+        items = list(self.named(text)) if self.settings["literal"] else []
         if self.settings["embedder"]:
             likeness = self.embedder.likeness(text)
             known = set(items)
@@ -133,7 +133,7 @@ class Catalogue:
 
     def recommends(self, text: str) -> bool:
         """Whether an utterance recommends: it has a numbered list, or a title in it. (The original asked a model.)"""
-        return "1" in NUMBERED.findall(text) or bool(self.named(text))
+        return "1" in NUMBERED.findall(text) or bool(self.settings["literal"] and self.named(text))
 
 
 def _places(title: str, text: str) -> list[int]:
