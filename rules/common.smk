@@ -342,11 +342,13 @@ IN_ROLLOUTS = ("hardcore", "off_formatcheck", "rec_format_check", "resamples")
 JUDGED = ("grounding", "list_length", "rerank", "reward", "bonus")
 
 
-def get_environment_flag(*keys):
-    """The keys of the section `recommend` that a stage uses, less how endpoints are asked; nothing for other tasks."""
+def get_environment_flag(*keys, explore=()):
+    """The keys of the section `recommend` (and of its `explore`) that a stage uses, less how endpoints are asked; nothing
+    for other tasks."""
     if not cfg.recommend:
         return ""
-    settings = cfg.recommend.model_dump(mode="json", include=set(keys))
+    chosen = dict.fromkeys(keys, True) | ({"explore": set(explore)} if explore else {})
+    settings = cfg.recommend.model_dump(mode="json", include=chosen)
     for player in (settings.get("seeker"), (settings.get("explore") or {}).get("teacher")):
         for name in ENDPOINT if player and player["openai"] else ():
             del player["openai"][name]

@@ -50,7 +50,7 @@ if cfg.recommend and cfg.recommend.explore:
         params:
             *get_code("explore", task=True),
             task=flag("task", cfg.task),
-            environment=get_environment_flag("explore", "seeker", "grounding", "list_length"),
+            environment=get_environment_flag("seeker", "grounding", "list_length", explore=["teacher", "start", "end"]),
             settings=flag("settings", json.dumps({"pool": cfg.generate.pool.model_dump(mode="json")})),
             seed=flag("seed", f"{cfg.seed}.explore"),
         shell:
@@ -120,7 +120,9 @@ if cfg.recommend and cfg.recommend.explore:
         params:
             *get_code("make_sft_data", task=True),
             task=flag("task", cfg.task),
-            environment=get_environment_flag("explore", "tgi", "new_tgi", "start", "end"),
+            environment=get_environment_flag(
+                "tgi", "new_tgi", "start", "end", explore=["only_success", "train_only_interaction"]
+            ),
             turns=flag("turns", cfg.generate.auto.turns),
             seed=flag("seed", cfg.seed),
             shards=flag("shards", cfg.shards),

@@ -159,10 +159,11 @@ def publish(args, settings, engine, policy, records, results, rejects, seconds: 
         write_rejects(args.output, listed)
     for name in ENDPOINT:  # no result depends on them
         (settings["openai"] or {}).pop(name, None)
+    played = {"environment": json.loads(args.environment)} if args.environment else {}
     write_manifest(
         args.output,
         [args.model, *filter(None, (args.shard_file, args.catalogue))],
-        settings | {"version": args.version, "template": args.template, "seed": args.seed},
+        settings | {"version": args.version, "template": args.template, "seed": args.seed} | played,
         prompts=len(records),
         rows=len(results),
         rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),

@@ -55,8 +55,8 @@ class Environment:
         return any(rank is not None and rank <= self.top_k for rank in self.ranks(text, targets))
 
     def fault(self, turns: list[dict]) -> str | None:
-        """What is wrong with the form of a rollout, or None."""
-        if self.settings["off_formatcheck"]:
+        """What is wrong with the form of a rollout, or None; nothing else is checked."""
+        if self.settings["off_formatcheck"] or not self.is_rollout:
             return None
         lists = [text for text in spoken(turns) if self.catalogue.recommends(text)]
         if any(numbered(text) != list(range(1, self.settings["list_length"] + 1)) for text in lists):

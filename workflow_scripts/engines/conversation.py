@@ -113,16 +113,16 @@ def well_formed(jobs: list[dict], engine, task, run, sampling: dict, seed: str, 
     """converse(), where a rollout whose form is wrong is drawn again, a bounded number of times and each time from a
     seed of its own. `drawn` says how often; the last one is kept, with its `fault`."""
     states = converse(jobs, engine, task, run, sampling, seed, template)
-    for attempt in range(1, getattr(run, "resamples", 0) + 1):
+    if not talks(task):
+        return states
+    for attempt in range(1, run.resamples + 1):
         again = [i for i, state in enumerate(states) if not state.get("rejected") and run.fault(state["turns"])]
         if not again:
             break
         drawn = converse([jobs[i] for i in again], engine, task, run, sampling, f"{seed}.again{attempt}", template)
         for i, state in zip(again, drawn):
             states[i] = state | {"drawn": 1 + attempt}
-    if getattr(run, "resamples", None) is not None:
-        states = [state | {"fault": run.fault(state["turns"]) if run.is_rollout else None} for state in states]
-    return states
+    return [state | {"fault": run.fault(state["turns"])} for state in states]
 
 
 def foreign(state: dict, task, tokenizer, template: str) -> dict:
