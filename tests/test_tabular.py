@@ -118,6 +118,22 @@ def test_an_unseen_category_of_a_feature_is_kept():
     assert typed(table()[0], HEADER, ["50", "120.0", "Brand new", "ill"])[0]["Pain/Type"] == "Brand new"
 
 
+def test_a_feature_may_be_missing_in_test_rows_alone():
+    schema, rows = table()
+    row, reason = typed(schema, HEADER, ["", "120.0", "", "ill"])
+    assert reason is None and row["Age"] is None and row["Pain/Type"] is None
+    assert np.isfinite(table_metrics.compared([row], rows, [row], schema)["nearest_distance_test"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_without_any_value_are_kept():
+    header, lines = [*HEADER[:3], "empty", "status"], [[*cells[:3], "", cells[3]] for cells in people()]
+    schema = schema_of(header, lines)
+    rows = [typed(schema, header, cells)[0] for cells in lines]
+    assert schema.column("empty").optional and len(schema.columns) == 5
+    assert len(list(tables.similar(rows, schema))) == len(rows)
+
+
 # ---------------------------------------------------------------- answers
 
 GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}
