@@ -148,8 +148,8 @@ class Config(Section):
         preference = bool(self.tabular or (self.data.source and self.data.source.format == "preference"))
         if (self.train.objective == "dpo") != preference:
             raise ValueError(
-                "train.objective dpo and data.source.format preference (or `tabular`) belong together: dpo learns from "
-                "pairs alone, and other objectives would learn from the rejected answers too"
+                "train.objective dpo and data.source.format preference belong together: dpo learns from pairs alone "
+                "(`tabular` makes its own), and other objectives would learn from the rejected answers too"
             )
         if (self.train.needs_behaviour or self.train.needs_reference) and self.logp.dtype != self.train.dtype:
             raise ValueError(
