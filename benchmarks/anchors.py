@@ -29,7 +29,7 @@ ANCHORS, SHOTS, BATCH = 10, 4, 8
 
 def prompts_of(count: int, rng: random.Random):
     """(ds0's prompts, a list of ds1's prompts for each of `count` rows, the candidates), as text."""
-    header, lines = shipped("wine", None)
+    header, lines = shipped("wine")
     schema = schemas.infer("wine", "wine", header, lines)
     rows = [schemas.typed(schema, header, cells)[0] for cells in lines]
     choices = tables.candidates(schema, rows)
@@ -82,7 +82,7 @@ def shared(model, ds0: list, groups: list, answers: list) -> tuple[list, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=16)
     args = parser.parse_args()
     torch.set_num_threads(1)
     ds0, ds1, choices = prompts_of(args.rows, random.Random(0))

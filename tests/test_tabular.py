@@ -118,6 +118,22 @@ def test_an_unseen_category_of_a_feature_is_kept():
     assert typed(table()[0], HEADER, ["50", "120.0", "Brand new", "ill"])[0]["Pain/Type"] == "Brand new"
 
 
+def test_a_feature_may_be_missing_in_test_rows_alone():
+    schema, rows = table()
+    row, reason = typed(schema, HEADER, ["", "120.0", "", "ill"])
+    assert reason is None and row["Age"] is None and row["Pain/Type"] is None
+    assert np.isfinite(table_metrics.compared([row], rows, [row], schema)["nearest_distance_test"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_without_any_value_are_kept():
+    header, lines = [*HEADER[:3], "empty", "status"], [[*cells[:3], "", cells[3]] for cells in people()]
+    schema = schema_of(header, lines)
+    rows = [typed(schema, header, cells)[0] for cells in lines]
+    assert schema.column("empty").optional and len(schema.columns) == 5
+    assert len(list(tables.similar(rows, schema))) == len(rows)
+
+
 # ---------------------------------------------------------------- answers
 
 GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}
@@ -363,3 +379,21 @@ def test_distances_are_0_of_equal_tables_and_1_of_tables_that_share_nothing():
     far = [{"Age": 200, "blood pressure": 900.0, "Pain/Type": "other", "status": "dead"}] * 5
     assert set(table_metrics.distances(far, rows, schema).values()) == {1.0}
     assert set(table_metrics.distances([], rows, schema).values()) == {1.0}
+
+
+def test_a_quantity_goes_the_same_way():
+    rng = random.Random(0)
+    header, lines = ["x", "z", "y"], []
+    for _ in range(120):
+        x, z = rng.random(), rng.random()
+        lines.append([f"{x:.3f}", f"{z:.3f}", f"{3 * x - z + rng.gauss(0, 0.05):.2f}"])
+    schema = schema_of(header, lines)
+    rows = [typed(schema, header, cells)[0] for cells in lines]
+    assert schema.task == "regression" and schema.labels == ()
+    parts = tables.shared_out(rows, schema, 5, 0.5, 0)
+    assert sorted(place for part in parts for place in part) == list(range(120)) and all(parts)
+    found = table_metrics.trained_and_tested(rows[:80], rows[80:], schema)
+    assert found["linear_regression"]["r2"] > 0.95 and found["gradient_boosting"]["mae"] < 0.3
+    assert table_metrics.trained_and_tested([], rows, schema)["gradient_boosting"]["r2"] < 0.1
+    before, after, gold = tabular.task_question(schema, tables.candidates(schema, rows), rows[:2], rows[3])
+    assert "y" not in json.loads(after) and gold in tables.candidates(schema, rows) and before.count("\n") == 3

@@ -20,7 +20,7 @@ from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, render
-from workflow_scripts.core.records import conserve, digest, read_json, read_records, write_text
+from workflow_scripts.core.records import conserve, read_json, read_records, write_text
 from workflow_scripts.core.schemas import STATUSES
 from workflow_scripts.core.sections import Logp
 from workflow_scripts.core.tables import fold_of
@@ -122,7 +122,7 @@ def main() -> None:
     mean = sum(one["score"] for one in scores.values()) / max(1, len(scores))
     used = {"copies": args.copies, "template": args.template}
     write_manifest(args.output, [args.raw, args.prompts, *args.models], used, rows=len(lines), scored=len(scores))
-    print(f"{len(scores)} of {len(raw)} answers scored, mean gain {mean:+.4f}; {digest(prompts)}")
+    print(f"{len(scores)} of {len(raw)} answers scored, mean gain {mean:+.4f}")
 
 
 if __name__ == "__main__":

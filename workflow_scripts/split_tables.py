@@ -13,7 +13,7 @@ from workflow_scripts.core.records import BadInput, conserve, digest, write_text
 from workflow_scripts.core.sections import Table
 
 
-def shipped(name: str, target: str | None) -> tuple[list[str], list[list[str]]]:
+def shipped(name: str) -> tuple[list[str], list[list[str]]]:
     """(header, cells) of a data set that scikit-learn ships; labels by their names, units left out."""
     from sklearn import datasets
 
@@ -50,7 +50,7 @@ def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, l
             for split, path in found.items()
         }
     path = table.file or f"scikit-learn's {table.sklearn}"
-    raw = schemas.read_csv(path) if table.file else shipped(table.sklearn, table.target)
+    raw = schemas.read_csv(path) if table.file else shipped(table.sklearn)
     header, lines = chosen(path, *raw, table.columns, table.target)
     split = {"train": [], "test": []}
     for cells in lines:

@@ -84,6 +84,8 @@ class Config(Section):
         """With `tabular`, prompts and cold start are the files that gen_synsft makes of its tables."""
         given = values.get("tabular") if isinstance(values, dict) else None
         if not isinstance(given, dict):
+            if isinstance(values, dict) and values.get("task") == "tabular":
+                raise ValueError("task tabular needs a section `tabular`, with its data sets")
             return values
         folder = f"runs/{values.get('name')}/syn_datasets/sft_syn_{given.get('dataset')}"
         prompts = values.get("prompts") or {}
@@ -95,8 +97,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def tables_have_their_task(self):
-        if bool(self.tabular) != (self.task == "tabular"):
-            raise ValueError("`tabular` and `task: tabular` belong together")
+        if self.tabular and self.task != "tabular":
+            raise ValueError(f"`tabular` belongs to the task tabular, not to {self.task}")
         if self.tabular and self.train.objective != "dpo":
             raise ValueError(f"train.objective {self.train.objective}: task tabular makes preference pairs: dpo")
         if self.tabular and (self.generate.trigger or self.results):
@@ -171,8 +173,8 @@ class Config(Section):
         preference = bool(self.tabular or (self.data.source and self.data.source.format == "preference"))
         if (self.train.objective == "dpo") != preference:
             raise ValueError(
-                "train.objective dpo and data.source.format preference (or `tabular`) belong together: dpo learns from "
-                "pairs alone, and other objectives would learn from the rejected answers too"
+                "train.objective dpo and data.source.format preference belong together: dpo learns from pairs alone "
+                "(`tabular` makes its own), and other objectives would learn from the rejected answers too"
             )
         if (self.train.needs_behaviour or self.train.needs_reference) and self.logp.dtype != self.train.dtype:
             raise ValueError(

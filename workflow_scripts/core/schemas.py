@@ -183,9 +183,12 @@ def number(text: str) -> float | None:
 
 
 def convert(value, column: Column, known: bool = True) -> int | float | str | None:
-    """A cell as its column has it; ValueError if it cannot be. `known`: a category must be one of the schema's."""
+    """A cell as its column has it; ValueError if it cannot be.
+
+    `known`: a category must be one of the schema's, and only a cell that is optional may be empty.
+    """
     if value is None or (isinstance(value, str) and value.strip() in MISSING and value.strip() not in column.values):
-        if column.optional:
+        if column.optional or not known:
             return None
         raise ValueError(f"{column.name} is missing")
     if isinstance(value, (list, dict)):
@@ -207,7 +210,7 @@ def convert(value, column: Column, known: bool = True) -> int | float | str | No
 
 
 def typed(schema: Schema, header: list[str], cells: list[str]) -> tuple[Row | None, str | None]:
-    """(row, None), or (None, why it cannot be used). Features may have categories that the schema does not know."""
+    """(row, None), or (None, why it cannot be used). Features may be missing, or have categories that are not known."""
     if len(cells) != len(header):
         return None, f"{len(cells)} cells, the header has {len(header)}"
     if absent := [column.name for column in schema.columns if column.name not in header]:

@@ -39,7 +39,7 @@ def encoder(schema: Schema, columns: Sequence[str]):
     if not numbers + labels:
         raise BadInput(f"{schema.name}: all columns are free text, so rows cannot be compared; give types in its YAML")
     hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    fill = SimpleImputer(strategy="constant", fill_value="missing", missing_values=None)
+    fill = SimpleImputer(strategy="constant", fill_value="missing", missing_values=None, keep_empty_features=True)
     return make_column_transformer(
         (make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()), numbers),
         (make_pipeline(fill, hot), labels),
