@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conversations import tokenizers  # noqa: F401  a fixture
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
