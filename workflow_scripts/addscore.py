@@ -4,8 +4,8 @@ The model answers the anchors' prompts without the row (ds0, once) and with it a
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
 MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
 different values, and a good task model answers all of them: the gain in the mean log-probability of the right answers
-(`likelihood`) tells equal scores apart. A row is scored by the
-model of its fold, which did not train on it. What the prompts share is read once (training/prefixes.py).
+(`likelihood`) tells equal scores apart. A row is scored by the model of its fold, which did not train on it. What the
+prompts share is read once (training/prefixes.py).
 """
 
 import json
