@@ -245,7 +245,7 @@ def test_small_alpha_gives_clients_labels_of_their_own():
 def answers(*found) -> dict:
     shared = {"id": "q", "req": "r", "task": "mine", "correct": "{}"}
     rows = [
-        {"uid": f"u{i}", "text": f"t{i}", "status": status, "score": score}
+        {"uid": f"u{i}", "text": f"t{i}", "status": status, "score": score, "likelihood": score}
         | {"prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos"}
         for i, (status, score) in enumerate(found)
     ]
@@ -325,11 +325,26 @@ def test_gains_have_the_right_sign():
     from workflow_scripts.addscore import chosen, scored
 
     labels = {"task": "classification", "candidates": ["a", "b"], "scale": 1.0, "ds0": [{"gold": g} for g in "aabb"]}
-    assert scored(list("aabb"), labels)["score"] == 1 and scored(list("bbaa"), labels)["score"] == -1
-    assert chosen([-1.0, -2.0], labels) == "a"
+    sure = {"a": [-0.1, -2.0], "b": [-2.0, -0.1]}
+    right, wrong = (scored([sure[label] for label in said], labels) for said in ("aabb", "bbaa"))
+    assert right["score"] == 1 and wrong["score"] == -1 and right["answers"] == list("aabb")
+    assert wrong["likelihood"] < right["likelihood"] < 0
+    assert right["likelihood"] == pytest.approx(-0.1 - np.log(np.exp(-0.1) + np.exp(-2.0)))
     numbers = {"task": "regression", "candidates": ["10", "20"], "scale": 5.0, "ds0": [{"gold": "10"}, {"gold": "20"}]}
     assert chosen([-3.0, -3.0], numbers) == pytest.approx(15)
-    assert scored([10.0, 20.0], numbers)["score"] == 0 > scored([15.0, 15.0], numbers)["score"] == -1
+    near, far = scored([[0.0, -50.0], [-50.0, 0.0]], numbers), scored([[-3.0, -3.0], [-3.0, -3.0]], numbers)
+    assert (
+        near["score"] == pytest.approx(0)
+        and far["score"] == pytest.approx(-1)
+        and near["likelihood"] > far["likelihood"]
+    )
+
+
+def test_equal_scores_are_told_apart_by_likelihood():
+    metas = answers(("SUCCESS", 0.0), ("SUCCESS", 0.0))
+    for answer, likelihood in zip(metas["auto"]["question"]["resps"], (-0.5, -0.2)):
+        answer["likelihood"] = likelihood
+    assert pairs_of(metas)[0] == {("u1", "u0", "score")}
 
 
 def test_candidates_of_a_quantity_are_its_quantiles():

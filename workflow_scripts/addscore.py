@@ -2,8 +2,10 @@
 
 The model answers the anchors' prompts without the row (ds0, once) and with it as one more example (ds1); its answer is
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
-MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. A row is scored by the
-model of its fold, which did not train on it. What the prompts share is read once (training/prefixes.py).
+MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
+different values, and a good task model answers all of them: the gain in the mean log-probability of the right answers
+(`likelihood`) tells equal scores apart. A row is scored by the model of its fold, which did not train on it. What the
+prompts share is read once (training/prefixes.py).
 """
 
 import json
@@ -50,7 +52,7 @@ class Judge:
     def judge(self, groups: list[list[list[int]]]) -> list[dict]:
         """{answers, score} for each group of the anchors' prompts."""
         logps = answer_logps(self.model, groups, self.answers, self.shared)[0]
-        return [scored([chosen(one, self.prompts) for one in found], self.prompts) for found in logps]
+        return [scored(found, self.prompts) for found in logps]
 
 
 def chosen(logps: list[float], prompts: dict) -> str | float:
@@ -61,19 +63,27 @@ def chosen(logps: list[float], prompts: dict) -> str | float:
     return sum(w * float(c) for w, c in zip(weights, prompts["candidates"])) / sum(weights)
 
 
-def scored(answers: list, prompts: dict) -> dict:
-    """{answers, score}: Matthews' correlation with the anchors' labels, or minus the scaled mean absolute error."""
-    golds = [one["gold"] for one in prompts["ds0"]]
+def scored(logps: list[list[float]], prompts: dict) -> dict:
+    """{answers, score, likelihood} of the log-probs by anchor and candidate.
+
+    score: Matthews' correlation with the anchors' labels, or minus the scaled mean absolute error. likelihood: the mean
+    log-probability of the right candidates among all, by which equal scores are told apart.
+    """
+    golds, answers = [one["gold"] for one in prompts["ds0"]], [chosen(one, prompts) for one in logps]
+    places = [prompts["candidates"].index(gold) for gold in golds]
+    right = [one[place] - math.log(sum(math.exp(value - max(one)) for value in one)) - max(one)
+             for one, place in zip(logps, places)]  # fmt: skip
+    found = {"answers": answers, "likelihood": sum(right) / len(right)}
     if prompts["task"] == "regression":
         errors = [abs(answer - float(gold)) for answer, gold in zip(answers, golds)]
-        return {"answers": answers, "score": -sum(errors) / len(errors) / prompts["scale"]}
+        return found | {"score": -sum(errors) / len(errors) / prompts["scale"]}
     from sklearn.metrics import matthews_corrcoef
 
-    return {"answers": answers, "score": float(matthews_corrcoef(golds, answers))}
+    return found | {"score": float(matthews_corrcoef(golds, answers))}
 
 
 def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -> dict[str, dict]:
-    """{uid: {score, ds0, ds1}} of rows of one fold; equal rows are judged once."""
+    """{uid: {score, likelihood, ds0, ds1}} of rows of one fold; equal rows are judged once."""
     if not rows:
         return {}
     judge, lines = Judge(checkpoint, prompts, args.template, dtype), sorted({row["ds1"] for row in rows})
@@ -89,7 +99,12 @@ def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -
     say(f"{len(lines)} different rows, the task model has {judge.ds0['score']:.3f} without them")
     found = dict(zip(lines, values))
     both = {row["uid"]: {"ds0": judge.ds0, "ds1": found[row["ds1"]]} for row in rows}
-    return {uid: one | {"score": one["ds1"]["score"] - one["ds0"]["score"]} for uid, one in both.items()}
+    return {uid: one | gain(one) for uid, one in both.items()}
+
+
+def gain(one: dict) -> dict[str, float]:
+    """What the row adds to the task model's score and likelihood."""
+    return {name: one["ds1"][name] - one["ds0"][name] for name in ("score", "likelihood")}
 
 
 def main() -> None:
@@ -113,7 +128,7 @@ def main() -> None:
             [one for one in wanted if fold_of(one["result"]) == fold], checkpoint, prompts, args, settings.dtype
         )
     conserve("addscore", len(wanted), len(scores), 0)
-    empty = {"score": None, "ds0": None, "ds1": None}
+    empty = {"score": None, "likelihood": None, "ds0": None, "ds1": None}
     lines = []
     for one in raw:
         kept = {key: one[key] for key in ("uid", "syn_pmt_id", "answer", "status", "result", "copy")}

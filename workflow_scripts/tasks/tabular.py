@@ -2,7 +2,7 @@
 
 A prompt holds the rows most like a real one, and the one least like it. Its `answer` is what grading needs, as JSON:
 the schema, the row's place in the training table, and the places of the examples. An answer is graded by what can be
-read from it (core/schemas.py); among rows, the gain that a task model has of them counts (`score`, by addscore).
+read from it (core/schemas.py); among rows, the gain that a task model has of them counts (by addscore).
 """
 
 import itertools
@@ -118,12 +118,12 @@ def counts(meta: dict[str, dict]) -> dict[str, int]:
 # ---------------------------------------------------------------- preference pairs
 
 
-def worth(answer: dict) -> tuple[int, float]:
-    """What an answer is ranked by: its status, then its score. A row without a score is a copy: below other rows."""
+def worth(answer: dict) -> tuple[int, float, float]:
+    """What an answer is ranked by: status, score, likelihood. A row without them is a copy: below the rest."""
     rank = STATUSES[answer["status"]]
     if rank < STATUSES["SUCCESS"]:
-        return rank, 0.0
-    return (COPY, 0.0) if answer["score"] is None else (rank, answer["score"])
+        return rank, 0.0, 0.0
+    return (COPY, 0.0, 0.0) if answer["score"] is None else (rank, answer["score"], answer["likelihood"])
 
 
 def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
