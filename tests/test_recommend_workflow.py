@@ -43,6 +43,7 @@ CONFIG = {
 # ---------------------------------------------------------------- the workflow
 
 
+@pytest.mark.slow
 def test_a_round_from_the_teacher_to_the_figures(tmp_path):
     copy = Copy(tmp_path, CONFIG)
     output = copy.snakemake("round1_checkpoint")

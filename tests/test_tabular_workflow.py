@@ -51,6 +51,7 @@ def done(tmp_path_factory):
     return copy
 
 
+@pytest.mark.slow
 def test_a_round_leaves_the_originals_folders(done):
     run = done.folder / "runs/rows"
     for name in (
@@ -68,6 +69,7 @@ def test_a_round_leaves_the_originals_folders(done):
     assert "Nothing to be done" in done.snakemake("-n", "round1_checkpoint")
 
 
+@pytest.mark.slow
 def test_prompts_anchors_and_shots_are_training_rows(done):
     run = done.folder / "runs/rows"
     test = {tuple(row.values()) for row in read_records(run / "datasets/mine/test.csv")}
@@ -79,6 +81,7 @@ def test_prompts_anchors_and_shots_are_training_rows(done):
     assert {tuple(row.values()) for row in read_records(run / "score_anchors/mine_anchors.csv")} <= train
 
 
+@pytest.mark.slow
 def test_each_row_is_scored_by_a_model_that_did_not_train_on_it(done):
     run = done.folder / "runs/rows"
     scored = [one for one in read_records(run / "r1_score/mine.score.jsonl") if one["score"] is not None]
@@ -92,6 +95,7 @@ def test_each_row_is_scored_by_a_model_that_did_not_train_on_it(done):
         assert learnt and learnt <= other and not (lines - other) & learnt
 
 
+@pytest.mark.slow
 def test_pairs_are_of_one_prompt_and_keep_the_tokens_as_sampled(done):
     run = done.folder / "runs/rows"
     rows = read_pickle(run / "data/offline_pairs_r1_rows.pkl")
@@ -106,6 +110,7 @@ def test_pairs_are_of_one_prompt_and_keep_the_tokens_as_sampled(done):
     assert exported[0]["chosen"][1] == {"role": "assistant", "content": rows[0]["output"]}
 
 
+@pytest.mark.slow
 def test_a_changed_pair_count_keeps_the_answers_and_their_scores(done, tmp_path):
     shutil.copytree(done.folder, tmp_path / "fork", symlinks=True)
     fork = Copy.at(tmp_path / "fork")
@@ -142,7 +147,7 @@ def test_configs_that_cannot_work(change, message):
         ("a,b,y\n" + "1,2,up\n" * 30, "the target 'y' has 1 value"),
     ],
 )
-def test_bad_tables_end_in_one_message(done, tmp_path, text, message):
+def test_bad_tables_end_in_one_message(tmp_path, text, message):
     copy = Copy(tmp_path / "bad", small_config())
     (copy.folder / "mine.csv").write_text(text)
     output = copy.snakemake("runs/rows/datasets/mine/schema.json", fails=True)
