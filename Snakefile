@@ -16,6 +16,7 @@ if not workflow.overwrite_configfiles:
 
 ##### what every rule uses #####
 include: "rules/common.smk"
+include: "rules/freezing.smk"
 
 
 ##### targets #####

@@ -1,0 +1,47 @@
+# Prompts from files are frozen, and one digest per shard is brought up to date, while this file is read.
+
+SPLITS = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
+FROZEN = {name: f"{RUN}/prompts/{name}.parquet" for name, split in SPLITS.items() if split}
+PROMPTS = FROZEN | ({"train": f"{RUN}/prompts/train.parquet"} if cfg.prompts.pool else {})  # made by a job
+FILES = [split.file for split in SPLITS.values() if split and split.file]
+# What a job must fetch, or makes of tables, cannot be frozen while this is read.
+SOURCES = [] if cfg.tabular or any(map(is_on_hub, FILES)) else FILES
+
+
+def get_shard_files(split):
+    return [f"{RUN}/prompts/shards/{split}/{rank}.txt" for rank in RANKS]
+
+
+def is_running():
+    """Whether another Snakemake works on this run's prompts: then this one leaves them alone."""
+    locks = glob.glob(".snakemake/locks/*")
+    return any(f"{RUN}/prompts" in Path(lock).read_text() for lock in locks if os.path.exists(lock))
+
+
+def freeze_sources():
+    """Freeze prompts that come from files, if file, settings or code changed since. This cannot wait for a job,
+    since the shards that an edited file changes must be known when the jobs are worked out."""
+    if missing := [source for source in SOURCES if not os.path.exists(source)]:
+        recipe = f" (see the head of {workflow.overwrite_configfiles[0]})" if workflow.overwrite_configfiles else ""
+        raise WorkflowError(f"config: prompts: there is no file {' nor '.join(missing)}{recipe}")
+    settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
+    code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
+    now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
+    if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, FROZEN.values()))):
+        for path in filter(os.path.exists, FROZEN.values()):
+            if file_digest(path) != read_json(manifest_of(path))["sha256"]:
+                raise WorkflowError(f"{path} was edited by hand and {SOURCES[0]} changed too: delete one of both edits")
+        freeze_prompts.freeze(task, settings, cfg.seed, stamp.parent)
+        stamp.write_text(now)
+
+
+if not is_running():
+    try:
+        if SOURCES:
+            freeze_sources()
+        for split, path in PROMPTS.items():
+            if os.path.exists(path):  # which may have been edited by hand
+                check = partial(freeze_prompts.check_edited, path, split, PROMPTS["eval"])
+                prompt_shards.sync(f"{RUN}/prompts/shards/{split}", cfg.shards, path, check)
+    except BadInput as error:
+        raise WorkflowError(str(error))
