@@ -78,7 +78,7 @@ bench: demo .venv-trl/ready
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
 full: test demo test-slurm test-vllm test-deepspeed test-trl bench
-	$(BIN)/python -m pytest -n 2 -m slow tests/test_tabular_workflow.py tests/test_recommend_workflow.py
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_workflow.py tests/test_tabular_workflow.py tests/test_recommend_workflow.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml

@@ -412,6 +412,7 @@ def test_a_schedule_over_all_rounds_has_an_end(tmp_path):
     assert "the schedule ends with round 1" in copy.snakemake("-n", "round2_checkpoint", fails=True)
 
 
+@pytest.mark.slow
 def test_preference_pairs_train_rounds_of_dpo(finished, tmp_path):
     pairs = [
         {"prompt": f"What is {a} + {b}.", "chosen": f" The answer is {a + b}.", "rejected": f" It is {a * b}, no, 0."}
