@@ -6,15 +6,15 @@ from collections.abc import Callable
 from workflow_scripts.core.advantages import advantages
 
 
-def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
-    """{question: {id, req, task, correct, resps: [{uid, reward, text, …}]}}"""
+def construct_meta(records: list[dict], dedup: bool, verdict: str = "reward") -> dict[str, dict]:
+    """{question: {id, req, task, correct, resps: [{uid, reward (or another verdict), text, …}]}}"""
     meta: dict[str, dict] = {}
     for record in records:
         shared = {name: record[name] for name in ("id", "req", "task", "correct")}
         answers = meta.setdefault(record["question"], shared | {"resps": []})["resps"]
         if dedup and any(record["solution"] == answer["text"] for answer in answers):
             continue
-        kept = ("uid", "reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
+        kept = ("uid", verdict, "prompt_tokens", "tokens", "mask", "policy", "finish")
         answers.append({"text": record["solution"]} | {name: record[name] for name in kept})
     return meta
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 
+from workflow_scripts.core import groups
 from workflow_scripts.core.records import BadInput, digest, read_records
 from workflow_scripts.core.schemas import STATUSES, Row, Schema, as_text, extract
 from workflow_scripts.core.single_turn import STOP, reply, requests, segments  # noqa: F401
@@ -98,16 +99,8 @@ def tally(records: list[dict], earlier: list[dict]) -> dict[str, float]:
 
 
 def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
-    """{question: {id, req, task, correct, resps: [{uid, status, text, …}]}}"""
-    meta: dict[str, dict] = {}
-    for record in records:
-        shared = {name: record[name] for name in ("id", "req", "task", "correct")}
-        answers = meta.setdefault(record["question"], shared | {"resps": []})["resps"]
-        if dedup and any(record["solution"] == answer["text"] for answer in answers):
-            continue
-        kept = ("uid", "status", "prompt_tokens", "tokens", "mask", "policy", "finish")
-        answers.append({"text": record["solution"]} | {name: record[name] for name in kept})
-    return meta
+    """As `core/groups.py`, with each answer's status."""
+    return groups.construct_meta(records, dedup, verdict="status")
 
 
 def counts(meta: dict[str, dict]) -> dict[str, int]:
