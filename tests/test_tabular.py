@@ -10,7 +10,7 @@ import torch
 from workflow_scripts.core import table_metrics, tables
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.schemas import as_text, extract, infer, read_csv, read_table, typed, write_csv
-from workflow_scripts.core.sections import Merge
+from workflow_scripts.core.table_sections import Merge
 from workflow_scripts.tasks import tabular
 
 HEADER = ["Age", "blood pressure", "Pain/Type", "status"]

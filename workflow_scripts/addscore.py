@@ -8,7 +8,6 @@ different values, and a good task model answers all of them: the gain in the mea
 prompts share is read once (training/prefixes.py).
 """
 
-import json
 import math
 
 import torch
@@ -22,7 +21,7 @@ from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, render
-from workflow_scripts.core.records import conserve, read_json, read_records, write_text
+from workflow_scripts.core.records import conserve, read_json, read_records, write_jsonl
 from workflow_scripts.core.schemas import STATUSES
 from workflow_scripts.core.sections import Logp
 from workflow_scripts.core.tables import fold_of
@@ -133,7 +132,7 @@ def main() -> None:
     for one in raw:
         kept = {key: one[key] for key in ("uid", "syn_pmt_id", "answer", "status", "result", "copy")}
         lines.append(kept | {"status_score": STATUSES[one["status"]]} | scores.get(one["uid"], empty))
-    write_text(args.output, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_jsonl(args.output, lines)
     mean = sum(one["score"] for one in scores.values()) / max(1, len(scores))
     used = {"copies": args.copies, "template": args.template}
     write_manifest(args.output, [args.raw, args.prompts, *args.models], used, rows=len(lines), scored=len(scores))

@@ -4,7 +4,6 @@ Rows without a question or an answer, repeated questions and train questions tha
 rejects.jsonl with a reason each.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, conserve, normalise, read_records, replacing, write_parquet
+from workflow_scripts.core.records import BadInput, conserve, normalise, read_records, write_jsonl, write_parquet
 from workflow_scripts.core.sections import Prompts
 
 
@@ -77,8 +76,7 @@ def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list
 def freeze(task, settings: dict, seed: int, output: Path) -> None:
     """Write {train or pool,eval}.parquet with their manifests, and rejects.jsonl, into `output`."""
     splits, rejects = frozen(task, settings, seed)
-    with replacing(output / "rejects.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rejects))
+    write_jsonl(output / "rejects.jsonl", rejects)
     for name, records in splits.items():
         bad, path = [reject for reject in rejects if reject["split"] == name], output / f"{name}.parquet"
         say(f"{name}: {len(records)} prompts, {len(bad)} rejects {reasons(bad)}")

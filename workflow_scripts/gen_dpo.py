@@ -4,13 +4,11 @@
 OpenRLHF (--chosen_key chosen --rejected_key rejected, --apply_chat_template) and TRL's DPOTrainer take them.
 """
 
-import json
-import shutil
 from pathlib import Path
 
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import conserve, read_records, write_text
+from workflow_scripts.core.records import conserve, read_records, write_dataset, write_jsonl
 from workflow_scripts.core.schemas import STATUSES
 
 
@@ -30,15 +28,11 @@ def main() -> None:
     parser.add_argument("--folder", required=True, help="folder of the data set to write")
     parser.add_argument("--output", required=True, help="the .pref.jsonl to write")
     args = parser.parse_args()
-    import datasets
-
     rows = list(read_records(args.data))
     pairs = [pair(*two) for two in zip(rows[::2], rows[1::2], strict=True)]
     conserve("gen_dpo", len(rows), 2 * len(pairs), 0)
-    write_text(args.output, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in pairs))
-    datasets.disable_progress_bars()
-    shutil.rmtree(args.folder, ignore_errors=True)
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(pairs)}).save_to_disk(args.folder)
+    write_jsonl(args.output, pairs)
+    write_dataset(args.folder, pairs)
     write_manifest(args.output, [args.data], {}, rows=len(pairs))
     print(f"{Path(args.output).name}: {len(pairs)} pairs")
 

@@ -14,7 +14,7 @@ from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, digest, write_json
 from workflow_scripts.core.schemas import Row, Schema, read_schema, read_table, write_csv
-from workflow_scripts.core.sections import Tabular
+from workflow_scripts.core.table_sections import Tabular
 from workflow_scripts.tasks.tabular import nearest, task_question
 
 

@@ -5,7 +5,6 @@ client's part (prompt, response), once for each row; {name}_fold_{k}.jsonl what 
 clients: fold_all every row, fold_0 and fold_1 the synthetic rows that the other fold scores.
 """
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +13,9 @@ from workflow_scripts.core import tables
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, write_text
+from workflow_scripts.core.records import BadInput, write_jsonl
 from workflow_scripts.core.schemas import Row, Schema, read_schema, read_table
-from workflow_scripts.core.sections import Tabular
+from workflow_scripts.core.table_sections import Tabular
 from workflow_scripts.tasks.tabular import task_question
 
 
@@ -34,8 +33,8 @@ def asked(
 
 
 def write_lines(path: Path, records: Iterator[dict]) -> int:
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    write_text(path, "".join(lines))
+    lines = list(records)
+    write_jsonl(path, lines)
     return len(lines)
 
 

@@ -21,7 +21,7 @@ from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import record_id, write_json, write_text
 from workflow_scripts.core.schemas import Row, Schema, as_text, read_schema, read_table
-from workflow_scripts.core.sections import Tabular
+from workflow_scripts.core.table_sections import Tabular
 from workflow_scripts.tasks.tabular import answer_key, question
 
 EVERY = 5  # this row is asked for in evaluation

@@ -11,7 +11,7 @@ from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.manifest import content_digest
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.sections import Merge
+from workflow_scripts.core.table_sections import Merge
 
 
 def merged(before: dict, trained: dict, settings: Merge, seed: int) -> dict:

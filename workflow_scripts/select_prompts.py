@@ -7,14 +7,13 @@ one row per prompt, with all references; for SFT one row per reference, with the
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, read_json, read_records, write_parquet
+from workflow_scripts.core.records import BadInput, read_json, read_records, write_dataset, write_parquet
 from workflow_scripts.core.sections import Selection
 
 
@@ -52,15 +51,6 @@ def sft_rows(record: dict) -> list[dict]:
     ]
 
 
-def save(rows: list[dict], folder: str) -> None:
-    """A DatasetDict with the split train."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    shutil.rmtree(folder, ignore_errors=True)
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(folder)
-
-
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
@@ -76,8 +66,8 @@ def main() -> None:
     scores, pool = read_json(args.scores), {record["id"]: record for record in read_records(args.pool)}
     values = {name: score["score"] for name, score in scores.items()}
     names = selected(values, settings.mode, settings.num_examples, args.seed)
-    save([grpo_row(pool[name], scores[name]) for name in names], args.grpo)
-    save([row for name in names for row in sft_rows(pool[name])], args.sft)
+    write_dataset(args.grpo, [grpo_row(pool[name], scores[name]) for name in names])
+    write_dataset(args.sft, [row for name in names for row in sft_rows(pool[name])])
     write_parquet(args.output, [pool[name] for name in names])
     made_of = [args.pool, args.scores]
     write_manifest(args.output, made_of, settings.model_dump(mode="json") | {"seed": args.seed}, rows=len(names))

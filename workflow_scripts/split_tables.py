@@ -3,14 +3,13 @@
 Of a single file, rows go to test by a digest of their cells, so that equal rows lie on one side.
 """
 
-import json
 from pathlib import Path
 
 from workflow_scripts.core import schemas
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, conserve, digest, write_text
-from workflow_scripts.core.sections import Table
+from workflow_scripts.core.records import BadInput, conserve, digest, write_jsonl, write_text
+from workflow_scripts.core.table_sections import Table
 
 
 def shipped(name: str) -> tuple[list[str], list[list[str]]]:
@@ -90,7 +89,7 @@ def main() -> None:
             f"{path}: {split} {len(rows)} rows, {len(bad)} rejects"
             + (f", the first: {bad[0]['reason']}" if bad else "")
         )
-    write_text(folder / "rejects.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rejects))
+    write_jsonl(folder / "rejects.jsonl", rejects)
 
 
 if __name__ == "__main__":

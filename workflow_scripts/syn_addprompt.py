@@ -5,12 +5,11 @@ line that a task model sees of it between `before` and `after` of each anchor's 
 it, the same for all rows, in score_anchors/.
 """
 
-import json
 from pathlib import Path
 
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import conserve, read_json, read_records, write_text
+from workflow_scripts.core.records import conserve, read_json, read_records, write_jsonl
 from workflow_scripts.core.schemas import STATUSES, as_text, read_schema, read_table
 from workflow_scripts.tasks.tabular import shot
 
@@ -33,7 +32,7 @@ def main() -> None:
         one |= {"copy": bool(row) and as_text(row) in known, "ds1": shot(schema, choices, row) if row else None}
         raw.append(one)
     conserve("syn_addprompt", len(records), len(raw), 0)
-    write_text(args.output, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in raw))
+    write_jsonl(args.output, raw)
     counts = {status: sum(one["status"] == status for one in raw) for status in STATUSES}
     copies = sum(one["copy"] for one in raw)
     write_manifest(args.output, [*args.results, args.prompts], {}, rows=len(raw), copies=copies, **counts)

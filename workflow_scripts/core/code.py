@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
-VALUES_ONLY = {PACKAGE / f"core/{name}.py" for name in ("config", "sections", "dialogue_sections")}
+VALUES_ONLY = {PACKAGE / f"core/{name}.py" for name in ("config", "sections", "dialogue_sections", "table_sections")}
 
 
 @functools.cache

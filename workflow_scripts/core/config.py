@@ -31,10 +31,10 @@ from workflow_scripts.core.sections import (
     Reward,
     Section,
     Selection,
-    Tabular,
     Train,
     Wandb,
 )
+from workflow_scripts.core.table_sections import Tabular
 
 # YAML reads a bare `off` as False
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda v: {True: "on", False: "off"}.get(v, v))]

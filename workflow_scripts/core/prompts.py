@@ -16,6 +16,12 @@ def as_messages(asked: str | list[dict]) -> list[dict]:
     return [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
 
 
+def check_count(split: str, level: str, count: int, available: int, what: str) -> None:
+    """That a task can make up so many different prompts (`what` they are) of a level; else BadInput."""
+    if count > available:
+        raise BadInput(f"prompts.{split}.count.{level}: {count} {what} asked, there are {available}")
+
+
 def render(template: str, asked: str | list[dict], tokenizer=None) -> str:
     """The full prompt: a named template, or the tokenizer's own for `chat`."""
     return render_messages(template, as_messages(asked), tokenizer)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
@@ -177,6 +178,15 @@ def write_parquet(path: str | Path, records: Iterable[dict]) -> None:
 def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
     with replacing(path) as temporary, open(temporary, "w") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_dataset(folder: str | Path, records: list[dict]) -> None:
+    """A DatasetDict with the split train, for `datasets.load_from_disk`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    shutil.rmtree(folder, ignore_errors=True)
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(records)}).save_to_disk(folder)
 
 
 def write_rejects(output: str | Path, rejects: list[dict]) -> None:

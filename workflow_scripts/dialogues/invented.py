@@ -9,6 +9,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
+from workflow_scripts.core.prompts import check_count
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.dialogues.catalogue import item
 
@@ -55,8 +56,7 @@ def dialogues(level: str, split: str, count: int, seed: int) -> Iterator[dict]:
     held_out = (lambda number: number % 5 == 0) if split == "eval" else (lambda number: number % 5 != 0)
     shuffled = random.Random(f"combinations.{level}").sample(list(combined), len(GREETINGS) * len(LEVELS[level]) * 60)
     available = [one for number, one in enumerate(shuffled) if held_out(number)]
-    if count > len(available):
-        raise BadInput(f"prompts.{split}.count.{level}: {count} dialogues asked, there are {len(available)}")
+    check_count(split, level, count, len(available), "dialogues")
     for greeting, wording, film in random.Random(f"{seed}.{split}.{level}").sample(available, count):
         text = greeting + wording.format(**film["attributes"])
         yield {"dialog": [{"role": "user", "content": text}], "target_items": [film["title"]]}

@@ -10,6 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 
+from workflow_scripts.core.prompts import check_count
 from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.tasks import math
 from workflow_scripts.tasks.math import *  # noqa: F403  grading, selection and the rest are the math task's
@@ -62,8 +63,7 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
     for level, count in split["count"].items():
         wordings = len(HELD_OUT_WORDINGS if name == "eval" and level == "one_digit" else WORDINGS)
         available = len(facts(level, name)) * wordings
-        if count > available:
-            raise BadInput(f"prompts.{name}.count.{level}: {count} questions asked, there are {available}")
+        check_count(name, level, count, available, "questions")
         seen: set[str] = set()
         for question, (a, sign, b) in questions(level, name, random.Random(f"{seed}.{name}.{level}")):
             if len(seen) == count:

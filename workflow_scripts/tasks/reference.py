@@ -15,6 +15,7 @@ from workflow_scripts.core import groups, rewards
 from workflow_scripts.core.bleu import answer_of, tokens_of
 from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.groups import counts, select  # noqa: F401
+from workflow_scripts.core.prompts import check_count
 from workflow_scripts.core.records import BadInput, record_id
 from workflow_scripts.core.single_turn import STOP, reply, requests, segments  # noqa: F401
 from workflow_scripts.tasks import math
@@ -78,8 +79,7 @@ def read_prompts(split: dict, prompts: dict, name: str, seed: int) -> Iterator[d
         return
     for level, count in split["count"].items():
         available = fillings(level, name)
-        if count > len(available):
-            raise BadInput(f"prompts.{name}.count.{level}: {count} instructions asked, there are {len(available)}")
+        check_count(name, level, count, len(available), "instructions")
         for words in random.Random(f"{seed}.{name}.{level}").sample(available, count):
             question, texts, _ = LEVELS[level]
             references = [text.format(**words) for text in texts]
