@@ -100,7 +100,7 @@ def queue(form: str, *options: str) -> list[str]:
     ).stdout.split()
 
 
-def wait_for(condition, process=None, seconds=180):
+def wait_for(condition, process=None, seconds=600):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert process is None or process.poll() is None, process.communicate()[0][-4000:]
@@ -123,7 +123,7 @@ def in_training(copy: OnSlurm) -> tuple[subprocess.Popen, str]:
 
 def ends_well(copy: OnSlurm, process: subprocess.Popen, trained: Copy, fault: str, struck: float, saved: float) -> str:
     """The run ends complete and right: nothing that was finished is done again, nor what training had saved."""
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
     assert copy.digest() == read_json(trained.folder / CHECKPOINT)["digest"]
     assert "train: going on from update" in copy.path("logs/train/r1.log").read_text()

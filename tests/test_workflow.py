@@ -41,7 +41,7 @@ def kill(process):
     process.wait()
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0][-4000:]
