@@ -3,6 +3,7 @@
 # make bench   measurements beside other ways to do the same, into benchmarks/out/
 # make test-vllm         the vllm engine on the CPU: a round of the default experiment, in an environment of its own
 # make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
+# make test-qlora        LoRA on weights in 4 bits
 # make test-slurm        the workflow on a real Slurm of fake nodes, with the faults that clusters have; needs root on Debian
 # make test-trl          our DPO against TRL's
 # make full    everything, at its real numbers
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vllm test-deepspeed test-slurm test-trl bench full lint setup
+.PHONY: demo test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full lint setup
 
 setup: .venv/ready
 
@@ -34,7 +35,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2
 
 # Environments that add a few packages to .venv, which stays free of them: they slow every start down.
-.venv-deepspeed/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
+.venv-deepspeed/ready .venv-qlora/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
 	$(PYTHON) -m venv .venv-$*
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
 	.venv-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation -r envs/$*.txt
@@ -54,6 +55,9 @@ test-vllm: setup .venv-vllm/ready
 
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/test_train_stage.py $(ONLY)
+
+test-qlora: .venv-qlora/ready
+	.venv-qlora/bin/python -m pytest tests/test_adapters.py
 
 # On a Slurm of four fake nodes, which needs root on Debian. The whole takes long; ONLY="-m 'not slow'" is short.
 test-slurm: setup
@@ -77,7 +81,7 @@ bench: demo .venv-trl/ready
 	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/recommend-tiny.yaml
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
-full: test demo test-slurm test-vllm test-deepspeed test-trl bench
+full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench
 	$(BIN)/python -m pytest -n 2 -m slow tests/test_workflow.py tests/test_tabular_workflow.py tests/test_recommend_workflow.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.utils import is_bitsandbytes_available
 
 from tests.test_train_stage import Workshop
 from workflow_scripts.core.records import BadInput
@@ -49,7 +50,28 @@ def test_the_published_model_is_the_one_that_was_trained(workshop):
         torch.testing.assert_close(adapters.merge_and_unload()(ids).logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_resumed_it_is_the_same(workshop, trained, monkeypatch):
+FOUR_BITS = pytest.param(
+    {"objective": "sft", "lora": LORA | {"bits": 4}},
+    marks=pytest.mark.skipif(not is_bitsandbytes_available(), reason="bitsandbytes is not installed: make test-qlora"),
+)
+
+
+@pytest.mark.parametrize("settings", [FOUR_BITS])
+def test_in_4_bits_the_weights_that_are_published_are_whole(workshop, settings):
+    found = workshop.train("four_bits", "--round", 1, epochs=4, lr=1e-2, **settings)
+    before, after = workshop.model().state_dict(), workshop.model("four_bits").state_dict()
+    assert {after[name].dtype for name in after} == {torch.float32} and before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "q_proj" in name or "v_proj" in name}
+    for name in changed:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-4) <= 4
+    whole = workshop.train("whole", "--round", 1, epochs=4, lr=1e-2, objective="sft", lora=LORA)
+    (four, *_, last), (other, *_) = ([one["loss"] for one in run["history"]] for run in (found, whole))
+    assert 0 < abs(four - other) < 0.5 and last < four  # other weights beneath, that much the same
+
+
+@pytest.mark.parametrize("settings", [{"lora": LORA}, FOUR_BITS])
+def test_resumed_it_is_the_same(workshop, trained, monkeypatch, settings):
     from workflow_scripts.training import trainer
 
     class Killed(BaseException):
@@ -62,12 +84,13 @@ def test_resumed_it_is_the_same(workshop, trained, monkeypatch):
     options = ("again", "--logp", trained["logp"], "--round", 1)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(trainer.Watch, "on_step_begin", stop, raising=False)
-        workshop.train(*options, epochs=2, lora=LORA)
+        workshop.train(*options, epochs=2, **settings)
     (workshop.folder / "run/state/r1").joinpath("lock").unlink(missing_ok=True)
     for record in (workshop.folder / "run/state/r1").glob("*.json"):
         record.unlink()
     assert list((workshop.folder / "run/state/r1").glob("*/checkpoint-2"))
-    assert workshop.train(*options, epochs=2, lora=LORA)["digest"] == trained["digest"]
+    resumed = workshop.train(*options, epochs=2, **settings)
+    assert resumed["digest"] == workshop.train("undisturbed", *options[1:], epochs=2, **settings)["digest"]
 
 
 def test_layers_that_are_not_there_are_named(workshop):
@@ -76,7 +99,13 @@ def test_layers_that_are_not_there_are_named(workshop):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"lora": {"dropout": 0.1}}, {"lora": {}, "optimizer": "carry"}, {"lora": {}, "deepspeed": {}}]
+    "changes",
+    [
+        {"lora": {"dropout": 0.1}},
+        {"lora": {}, "optimizer": "carry"},
+        {"lora": {}, "deepspeed": {}},
+        {"lora": {"bits": 4}},
+    ],
 )
 def test_what_does_not_go_together_is_said(changes):
     with pytest.raises(ValueError, match="lora"):

@@ -42,11 +42,22 @@ def moments_before(args, settings: Train) -> str | None:
     return str(path)
 
 
-def publish_round(output: str, trainer: RoundTrainer, weights: dict | None, tokenizer, fields: dict) -> dict:
+def merged(trainer: RoundTrainer, begun: str):
+    """The model with its adapters added to its weights; to those it began with, where it was trained in 4 bits."""
+    if not trainer.settings.lora.bits:
+        return trainer.adapters.merge_and_unload()
+    from workflow_scripts.training.adapters import moved
+
+    return moved(trainer.adapters, begun, trainer.settings.lora).merge_and_unload()
+
+
+def publish_round(
+    output: str, trainer: RoundTrainer, weights: dict | None, tokenizer, fields: dict, begun: str
+) -> dict:
     """The model, its history and (for the next round) the optimizer's moments; the manifest."""
 
     def save(folder: Path) -> None:
-        model = trainer.adapters.merge_and_unload() if trainer.adapters else trainer.model
+        model = merged(trainer, begun) if trainer.adapters else trainer.model
         model.config.use_cache = True
         model.save_pretrained(folder, **({"state_dict": weights} if weights else {}))
         tokenizer.save_pretrained(folder)
@@ -149,7 +160,7 @@ def main() -> None:
             "rejects": dict(rejects),
             "foreign": others,
         }
-        manifest = publish_round(args.output, trainer, weights, tokenizer, fields)
+        manifest = publish_round(args.output, trainer, weights, tokenizer, fields, model_folder(args.model))
         write_usage(args.output, seconds=time.time() - started, processes=trainer.args.world_size)
         write_json(published, manifest)
         for other in set(Path(args.state).iterdir()) - {published, Path(args.state) / "lock"}:

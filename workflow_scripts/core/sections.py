@@ -125,6 +125,7 @@ class Lora(Section):
     alpha: PositiveFloat = 16.0  # adapters count alpha / r
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # before the adapters, in sft alone: a ratio would be noise
     targets: list[str] = Field(["q_proj", "v_proj"], min_length=1)  # names of linear layers
+    bits: Literal[4] | None = None  # 4: the weights beneath are in nf4 (QLoRA, arXiv 2305.14314); in sft alone
 
 
 class Train(Section):
@@ -173,6 +174,8 @@ class Train(Section):
             raise ValueError(f"min_ess: objective {self.objective} takes no ratios")
         if self.lora and self.lora.dropout and self.objective != "sft":
             raise ValueError(f"lora.dropout: objective {self.objective} compares log-probs, and they would be noise: 0")
+        if self.lora and self.lora.bits and self.objective != "sft":
+            raise ValueError(f"lora.bits: objective {self.objective} compares log-probs, which 4 bits change: null")
         if self.lora and (self.deepspeed or self.optimizer == "carry"):
             raise ValueError("lora needs optimizer: fresh and no deepspeed: each round begins with adapters of its own")
         if self.optimizer == "carry" and self.deepspeed:

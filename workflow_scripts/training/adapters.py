@@ -3,8 +3,10 @@
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import is_bitsandbytes_available
 
+from workflow_scripts.core.pretrained import AutoModelForCausalLM
 from workflow_scripts.core.records import BadInput
 from workflow_scripts.core.sections import Lora
 
@@ -24,3 +26,24 @@ def adapted(model: PreTrainedModel, settings: Lora, seed: int) -> LoraModel:
         raise BadInput(f"train.lora.targets: {error}") from None
     model.enable_input_require_grads()  # else checkpointed blocks would see nothing to train
     return adapters
+
+
+def four_bits(dtype: str) -> BitsAndBytesConfig:
+    """How QLoRA holds the weights: NormalFloat of 4 bits, its scales quantized too; computed with in `dtype`."""
+    if not is_bitsandbytes_available():
+        raise BadInput("train.lora.bits: 4 needs the package bitsandbytes (envs/qlora.txt), which is not installed")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def moved(adapters: LoraModel, folder: str, settings: Lora) -> LoraModel:
+    """The same adapters in the model of `folder` in its whole weights: merged in 4 bits, they would be rounded off."""
+    whole = adapted(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), settings, 0)
+    factors = {name: value.cpu() for name, value in adapters.state_dict().items() if "lora_" in name}
+    missing = whole.load_state_dict(factors, strict=False)
+    assert factors and not missing.unexpected_keys
+    return whole

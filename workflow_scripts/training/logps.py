@@ -23,10 +23,10 @@ KEPT = {"cpu": 2**28, "cuda": 2**32}  # bytes of them kept for the backward pass
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # what models do to logits after the head
 
 
-def load_policy(folder: str, dtype: str) -> PreTrainedModel:
+def load_policy(folder: str, dtype: str, **options) -> PreTrainedModel:
     """A causal language model whose forward pass takes a bin and returns log-probs (see `sampled_logps`)."""
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), attn_implementation="segments", use_cache=False
+        folder, dtype=getattr(torch, dtype), attn_implementation="segments", use_cache=False, **options
     )
     for key in RESCALED:
         if getattr(model.config, key, None) not in (None, 1, 1.0):

@@ -219,11 +219,17 @@ def prepared(
     # The arguments come first: they tell transformers how ZeRO-3 loads a model. Weights are fp32 masters: in bf16, an
     # update of 1e-6 is lost.
     arguments = training_arguments(settings, state, accumulation, updates, seed, report)
-    policy = load_policy(model, "float32")
     if settings.lora:
-        from workflow_scripts.training.adapters import adapted  # here: peft takes seconds to load
+        from workflow_scripts.training.adapters import adapted, four_bits  # here: peft takes seconds to load
 
+        options = {}
+        if settings.lora.bits:  # the parent moves no quantized model to its device
+            options = {"quantization_config": four_bits(settings.dtype), "device_map": {"": arguments.device}}
+        policy = load_policy(model, "float32", **options)
         adapters = adapted(policy, settings.lora, seed)
+        policy._hf_peft_config_loaded = True  # else the parent refuses weights in 4 bits
+    else:
+        policy = load_policy(model, "float32")
     trainer = RoundTrainer(
         settings=settings,
         temperature=temperature,
@@ -235,6 +241,7 @@ def prepared(
         train_dataset=Bins(rows, units, planned, pad),
     )
     trainer.adapters = adapters if settings.lora else None
+    policy._hf_peft_config_loaded = False  # else saved states would be of the parent's own adapters
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     trainer.add_callback(Watch(trainer))
     return trainer
