@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +19,7 @@ from workflow_scripts.dialogues.catalogue import Catalogue, item, numbered, read
 from workflow_scripts.dialogues.environment import Environment, figures_of
 from workflow_scripts.engines import Chat, Completion
 from workflow_scripts.engines.conversation import converse, converse_in_text, foreign, well_formed
+from workflow_scripts.freeze_prompts import freeze
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.tasks import recommend
 
@@ -357,3 +361,26 @@ def test_the_instruction_stands_before_the_first_words():
     assert recommend.instructed(dialog, "Be brief.")[0]["content"] == "Be brief.\n\nuser"
     with pytest.raises(BadInput, match=r"set generate.trigger to null"):
         recommend.requests("{}", "trigger")
+
+
+# ---------------------------------------------------------------- memory
+
+
+def peak_of_exploring(folder, count: int) -> float:
+    """MiB that exploring so many dialogues takes."""
+    environment = {"grounding": {"top_k": 3}, "list_length": 3, "explore": {"end": count}}
+    command = [sys.executable, "-m", "workflow_scripts.explore", "--task", "recommend"]
+    command += ["--prompts", folder / "pool.parquet", "--catalogue", folder / "items.pkl"]
+    command += ["--environment", json.dumps(environment), "--output", folder / f"{count}.jsonl"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0 and len((folder / f"{count}.jsonl").read_text().splitlines()) == count
+    return used.ru_maxrss / 1024
+
+
+def test_memory_hardly_grows_with_the_dialogues(tmp_path):
+    """2,000 are twice INSPIRED's; a transcript is a few kB."""
+    splits = Prompts(pool={"count": {"genre": 2000}}, eval={"count": {"genre": 1}}).model_dump(mode="json")
+    freeze(recommend, splits, 0, tmp_path)
+    write_pickle(tmp_path / "items.pkl", {"items": invented.items(), "embedder": "tfidf", "vectors": None})
+    assert peak_of_exploring(tmp_path, 2000) - peak_of_exploring(tmp_path, 100) < 40
