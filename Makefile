@@ -79,6 +79,7 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.anchors
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training
 	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/recommend-tiny.yaml
+	$(BIN)/python -m benchmarks.recommend
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
 full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench

@@ -1,16 +1,19 @@
 """What the measurements share: interleaved timing, the table, and the JSON that they leave behind."""
 
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
 
-from workflow_scripts.core.records import read_json, write_json
+from workflow_scripts.core.records import BadInput, read_json, write_json
 
 OUT = Path(__file__).parent / "out"
 
@@ -74,3 +77,21 @@ def publish(file: str, rows: list[dict]) -> None:
             f"{one['peer_name']} {one['peer_version']}", *shown,
         )  # fmt: skip
     Console(width=180).print(table)
+
+
+def compared(task: str, start: Path, rounds: int, configs: dict[str, dict]) -> None:
+    """Run the rounds of each config, {name: config}, from the model in `start`; their figures are printed, and the
+    curves drawn into benchmarks/out/{task}.svg."""
+    if not start.is_dir():
+        raise BadInput(f"{start}: not there; make it with the first command of the description (--help)")
+    (OUT / "configs").mkdir(parents=True, exist_ok=True)
+    for name, config in configs.items():
+        file = OUT / "configs" / f"{name}.yaml"
+        whole = config | {"name": f"compared-{name}", "rounds": rounds, "model": {"path": str(start)}}
+        file.write_text(yaml.safe_dump(whole))
+        command = [sys.executable, "-m", "snakemake", "--profile", "local", f"round{rounds}_checkpoint"]
+        subprocess.run([*command, "--configfile", str(file)], check=True)
+    runs = [f"runs/compared-{name}" for name in configs]
+    command = [sys.executable, "-m", "workflow_scripts.report", "--task", task, "--run", *runs]
+    for further in ([], ["--plot", str(OUT / f"{task}.svg")]):
+        subprocess.run([*command, *further], check=True)

@@ -10,14 +10,11 @@ benchmarks/out/reference.svg.
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
-from benchmarks.common import OUT
-from workflow_scripts.core.records import BadInput
+from benchmarks.common import compared
 from workflow_scripts.core.sections import Selection
 
 ROUNDS, PROMPTS = 3, 96
@@ -27,7 +24,6 @@ NAMES = ("hard", "random", "one_reference", "sft")
 
 def config_of(name: str) -> dict:
     config = yaml.safe_load(Path("recipes/reference-tiny.yaml").read_text())
-    config |= {"name": f"compared-{name}", "rounds": ROUNDS, "model": {"path": str(START)}}
     del config["cold_start"], config["prompts"]["train"]
     if name == "sft":
         selected = f"made_up_bleu_compared-hard_1ref-gold_hard_{PROMPTS}_SFT"
@@ -45,18 +41,7 @@ def config_of(name: str) -> dict:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    if not START.is_dir():
-        raise BadInput(f"{START}: not there; make it with the first of the two commands")
-    (OUT / "configs").mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
-        file = OUT / "configs" / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(config_of(name)))
-        command = [sys.executable, "-m", "snakemake", "--profile", "local", f"round{ROUNDS}_checkpoint"]
-        subprocess.run([*command, "--configfile", str(file)], check=True)
-    runs = [f"runs/compared-{name}" for name in NAMES]
-    command = [sys.executable, "-m", "workflow_scripts.report", "--task", "reference", "--run", *runs]
-    for further in ([], ["--plot", str(OUT / "reference.svg")]):
-        subprocess.run([*command, *further], check=True)
+    compared("reference", START, ROUNDS, {name: config_of(name) for name in NAMES})
 
 
 if __name__ == "__main__":
