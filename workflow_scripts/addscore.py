@@ -3,9 +3,9 @@
 The model answers the anchors' prompts without the row (ds0, once) and with it as one more example (ds1); its answer is
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
 MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
-different values, and a good task model answers all of them: the gain in the mean log-probability of the right answers
-(`likelihood`) tells equal scores apart. A row is scored by the model of its fold, which did not train on it. What the
-prompts share is read once (training/prefixes.py).
+different values, and a good task model answers all of them without help: equal scores are told apart by the
+log-probability that the model gives the row's own target (`likelihood`). A row is scored by the model of its fold,
+which did not train on it. What the prompts share is read once (training/prefixes.py).
 """
 
 import math
@@ -40,18 +40,29 @@ class Judge:
         self.tokenizer, self.template, self.prompts = AutoTokenizer.from_pretrained(folder), template, prompts
         self.answers = [encode_pieces(self.tokenizer, [(f" {one}", True)])[0] for one in prompts["candidates"]]
         plain = self.encode("")
+        self.before = prompts["ds0"][0]["before"]  # the same in all
         self.shared = read_shared(self.model, [plain, self.encode("{")])
-        self.ds0 = self.judge([plain])[0]
+        self.ds0 = scored(self.logps([plain])[0], prompts)
 
     def encode(self, line: str) -> list[list[int]]:
         """The anchors' prompts with a line between their two parts."""
-        texts = [one["before"] + line + one["after"] for one in self.prompts["ds0"]]
-        return [encode_prompt(self.tokenizer, render(self.template, text, self.tokenizer)) for text in texts]
+        return [self.prompt(line + one["after"]) for one in self.prompts["ds0"]]
 
-    def judge(self, groups: list[list[list[int]]]) -> list[dict]:
-        """{answers, score} for each group of the anchors' prompts."""
-        logps = answer_logps(self.model, groups, self.answers, self.shared)[0]
-        return [scored(found, self.prompts) for found in logps]
+    def prompt(self, rest: str) -> list[int]:
+        return encode_prompt(self.tokenizer, render(self.template, self.before + rest, self.tokenizer))
+
+    def logps(self, groups: list[list[list[int]]]) -> list[list[list[float]]]:
+        """Of the candidates, by group and prompt."""
+        return answer_logps(self.model, groups, self.answers, self.shared)[0]
+
+    def judge(self, rows: list[dict]) -> list[dict]:
+        """{ds1, likelihood} of each row."""
+        with_rows = self.logps([self.encode(row["ds1"]) for row in rows])
+        own = self.logps([[self.prompt(row["own"]["after"])] for row in rows])
+        return [
+            {"ds1": scored(found, self.prompts), "likelihood": likelihood(alone, row["own"]["gold"], self.prompts)}
+            for row, found, [alone] in zip(rows, with_rows, own)
+        ]
 
 
 def chosen(logps: list[float], prompts: dict) -> str | float:
@@ -62,48 +73,43 @@ def chosen(logps: list[float], prompts: dict) -> str | float:
     return sum(w * float(c) for w, c in zip(weights, prompts["candidates"])) / sum(weights)
 
 
-def scored(logps: list[list[float]], prompts: dict) -> dict:
-    """{answers, score, likelihood} of the log-probs by anchor and candidate.
+def likelihood(logps: list[float], gold: str, prompts: dict) -> float:
+    """The log-probability of a candidate among all."""
+    whole = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
+    return logps[prompts["candidates"].index(gold)] - whole
 
-    score: Matthews' correlation with the anchors' labels, or minus the scaled mean absolute error. likelihood: the mean
-    log-probability of the right candidates among all, by which equal scores are told apart.
-    """
+
+def scored(logps: list[list[float]], prompts: dict) -> dict:
+    """{answers, score} of the log-probs by anchor and candidate: Matthews' correlation with the anchors' labels, or
+    minus the scaled mean absolute error."""
     golds, answers = [one["gold"] for one in prompts["ds0"]], [chosen(one, prompts) for one in logps]
-    places = [prompts["candidates"].index(gold) for gold in golds]
-    right = [one[place] - math.log(sum(math.exp(value - max(one)) for value in one)) - max(one)
-             for one, place in zip(logps, places)]  # fmt: skip
-    found = {"answers": answers, "likelihood": sum(right) / len(right)}
     if prompts["task"] == "regression":
         errors = [abs(answer - float(gold)) for answer, gold in zip(answers, golds)]
-        return found | {"score": -sum(errors) / len(errors) / prompts["scale"]}
+        return {"answers": answers, "score": -sum(errors) / len(errors) / prompts["scale"]}
     from sklearn.metrics import matthews_corrcoef
 
-    return found | {"score": float(matthews_corrcoef(golds, answers))}
+    return {"answers": answers, "score": float(matthews_corrcoef(golds, answers))}
 
 
 def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -> dict[str, dict]:
     """{uid: {score, likelihood, ds0, ds1}} of rows of one fold; equal rows are judged once."""
     if not rows:
         return {}
-    judge, lines = Judge(checkpoint, prompts, args.template, dtype), sorted({row["ds1"] for row in rows})
+    judge, different = Judge(checkpoint, prompts, args.template, dtype), {row["ds1"]: row for row in rows}
+    jobs = [{"uid": line, "row": different[line]} for line in sorted(different)]
     common = [policy_digest(checkpoint), prompts, args.template, dtype, code_digests("workflow_scripts.addscore")]
     values = map_records(
-        [{"uid": line} for line in lines],
+        jobs,
         lambda job: [common, torch.__version__, transformers.__version__, job["uid"]],
-        lambda batch: judge.judge([judge.encode(job["uid"]) for job in batch]),
+        lambda batch: judge.judge([job["row"] for job in batch]),
         Ledger(args.ledger or f"{args.output}.ledger", "1_0"),
-        [range(i, min(i + BATCH, len(lines))) for i in range(0, len(lines), BATCH)],
+        [range(i, min(i + BATCH, len(jobs))) for i in range(0, len(jobs), BATCH)],
         "addscore",
     )
-    say(f"{len(lines)} different rows, the task model has {judge.ds0['score']:.3f} without them")
-    found = dict(zip(lines, values))
-    both = {row["uid"]: {"ds0": judge.ds0, "ds1": found[row["ds1"]]} for row in rows}
-    return {uid: one | gain(one) for uid, one in both.items()}
-
-
-def gain(one: dict) -> dict[str, float]:
-    """What the row adds to the task model's score and likelihood."""
-    return {name: one["ds1"][name] - one["ds0"][name] for name in ("score", "likelihood")}
+    say(f"{len(jobs)} different rows, the task model has {judge.ds0['score']:.3f} without them")
+    found = {job["uid"]: value | {"ds0": judge.ds0} for job, value in zip(jobs, values)}
+    gains = {line: {"score": one["ds1"]["score"] - one["ds0"]["score"]} | one for line, one in found.items()}
+    return {row["uid"]: gains[row["ds1"]] for row in rows}
 
 
 def main() -> None:

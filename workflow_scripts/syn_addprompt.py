@@ -2,7 +2,7 @@
 
 uid, syn_pmt_id, prompt, answer, status, result (the row, or null), copy (whether it is a training row), and `ds1`: the
 line that a task model sees of it between `before` and `after` of each anchor's prompt; `ds0` is those prompts without
-it, the same for all rows, in score_anchors/.
+it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold).
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import conserve, read_json, read_records, write_jsonl
 from workflow_scripts.core.schemas import STATUSES, as_text, read_schema, read_table
-from workflow_scripts.tasks.tabular import shot
+from workflow_scripts.tasks.tabular import shot, task_question
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
         one = {"uid": record["uid"], "syn_pmt_id": record["id"], "prompt": record["question"]}
         one |= {"answer": record["solution"], "status": record["status"], "result": row}
         one |= {"copy": bool(row) and as_text(row) in known, "ds1": shot(schema, choices, row) if row else None}
+        one["own"] = dict(zip(("after", "gold"), task_question(schema, choices, [], row)[1:])) if row else None
         raw.append(one)
     conserve("syn_addprompt", len(records), len(raw), 0)
     write_jsonl(args.output, raw)
