@@ -39,8 +39,8 @@ class Judge:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().to(device)
         self.tokenizer, self.template, self.prompts = AutoTokenizer.from_pretrained(folder), template, prompts
         self.answers = [encode_pieces(self.tokenizer, [(f" {one}", True)])[0] for one in prompts["candidates"]]
-        plain = self.encode("")
         self.before = prompts["ds0"][0]["before"]  # the same in all
+        plain = self.encode("")
         self.shared = read_shared(self.model, [plain, self.encode("{")])
         self.ds0 = scored(self.logps([plain])[0], prompts)
 
