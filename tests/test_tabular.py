@@ -328,8 +328,8 @@ def test_gains_have_the_right_sign():
     sure = {"a": [-0.1, -2.0], "b": [-2.0, -0.1]}
     right, wrong = (scored([sure[label] for label in said], labels) for said in ("aabb", "bbaa"))
     assert right["score"] == 1 and wrong["score"] == -1 and right["answers"] == list("aabb")
-    assert likelihood(sure["a"], "a", labels) == pytest.approx(-0.1 - np.log(np.exp(-0.1) + np.exp(-2.0)))
-    assert likelihood(sure["b"], "a", labels) < likelihood(sure["a"], "a", labels) < 0
+    assert likelihood(sure["b"], "a", labels) == pytest.approx(-2.0 - np.log(np.exp(-0.1) + np.exp(-2.0)))
+    assert likelihood(sure["a"], "a", labels) == likelihood([0.0, -0.1], "a", labels) == np.log(0.5)
     numbers = {"task": "regression", "candidates": ["10", "20"], "scale": 5.0, "ds0": [{"gold": "10"}, {"gold": "20"}]}
     assert chosen([-3.0, -3.0], numbers) == pytest.approx(15)
     near, far = scored([[0.0, -50.0], [-50.0, 0.0]], numbers), scored([[-3.0, -3.0], [-3.0, -3.0]], numbers)

@@ -4,8 +4,9 @@ The model answers the anchors' prompts without the row (ds0, once) and with it a
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
 MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
 different values, and a good task model answers all of them without help: equal scores are told apart by the
-log-probability that the model gives the row's own target (`likelihood`). A row is scored by the model of its fold,
-which did not train on it. What the prompts share is read once (training/prefixes.py).
+log-probability that the model gives the row's own target (`likelihood`), where that is below one half: the plainest
+rows would win otherwise. A row is scored by the model of its fold, which did not train on it. What the prompts share is
+read once (training/prefixes.py).
 """
 
 import math
@@ -28,6 +29,7 @@ from workflow_scripts.core.tables import fold_of
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 from workflow_scripts.training.prefixes import answer_logps, read_shared
 
+SURE = math.log(0.5)  # a target more likely than not is as good as any
 BATCH = 8  # rows whose prompts are read at a time
 
 
@@ -74,9 +76,9 @@ def chosen(logps: list[float], prompts: dict) -> str | float:
 
 
 def likelihood(logps: list[float], gold: str, prompts: dict) -> float:
-    """The log-probability of a candidate among all."""
+    """The log-probability of a candidate among all, at most that of one half."""
     whole = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
-    return logps[prompts["candidates"].index(gold)] - whole
+    return min(logps[prompts["candidates"].index(gold)] - whole, SURE)
 
 
 def scored(logps: list[list[float]], prompts: dict) -> dict:
