@@ -70,7 +70,7 @@ rule grade:
     input:
         data=ancient(f"{RUN}/{{place}}/{{shard}}.pkl"),
         manifest=f"{RUN}/{{place}}/{{shard}}.json",
-        reward=get_reward_file(cfg.reward),
+        reward=get_reward_files(cfg.reward),
         catalogue=CATALOGUE,
     output:
         data=f"{RUN}/{{place}}/{{shard}}_matchlog.pkl",

@@ -3,7 +3,7 @@
 
 rule init_model:
     input:
-        get_model_files(),  # of a model in a local folder, so that another one is noticed
+        get_model_files(cfg.model.path),
         # whose texts the tokenizer of a model from scratch learns
         get_local(cfg.cold_start.file) if cfg.model.scratch and cfg.cold_start.file else [],
     output:

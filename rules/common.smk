@@ -117,9 +117,9 @@ def get_checkpoint(n):
     return f"{RUN}/checkpoints/r{n}/checkpoint.json"
 
 
-def get_model_files():
-    """The files of the model that round 0 starts from, if it lies in a local folder."""
-    return sorted(glob.glob(f"{cfg.model.path}/*.*")) if cfg.model.path else []
+def get_model_files(path):
+    """The files of a model, if it lies in a local folder, so that another one is noticed."""
+    return sorted(glob.glob(f"{path}/*.*")) if path else []
 
 
 def is_file(name):
@@ -132,8 +132,10 @@ def is_on_hub(name):
     return not (os.path.exists(name) or name.endswith(READABLE) or re.match(r"[/.~]", name))
 
 
-def get_reward_file(name):
-    """The file of a reward of the user's own, as an input."""
+def get_reward_files(name):
+    """The file of a reward of the user's own, or those of the model that gives it, as inputs."""
+    if needs_model(name):
+        return get_model_files(cfg.reward_model)
     return [name.rpartition(":")[0]] if name and ":" in name else []
 
 

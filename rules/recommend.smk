@@ -6,6 +6,7 @@ if cfg.recommend:
         input:
             prompts=list(FROZEN.values()),
             file=get_local(cfg.prompts.catalogue) if cfg.prompts.catalogue else [],
+            embedder=get_model_files(cfg.recommend.grounding.embedder),
         output:
             data=CATALOGUE[0],
             manifest=beside(CATALOGUE),
@@ -51,7 +52,9 @@ if cfg.recommend and cfg.recommend.explore:
             *get_code("explore", task=True),
             task=flag("task", cfg.task),
             environment=get_environment_flag("seeker", "grounding", "list_length", explore=["teacher", "start", "end"]),
-            settings=flag("settings", json.dumps({"pool": cfg.generate.pool.model_dump(mode="json")})),
+            settings=flag(
+                "settings", json.dumps({"pool": cfg.generate.pool.model_dump(include={"max_tokens", "turns"})})
+            ),
             seed=flag("seed", f"{cfg.seed}.explore"),
         shell:
             "explore {params.task} {params.environment} {params.settings} {params.seed} --prompts {input.prompts} "

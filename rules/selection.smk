@@ -40,7 +40,7 @@ if cfg.selection:
             results=ancient([f"{RUN}/inference/{rank}.pkl" for rank in RANKS]),
             manifests=[f"{RUN}/inference/{rank}.json" for rank in RANKS],
             answered=ANSWERED,
-            reward=get_reward_file(cfg.selection.metric),
+            reward=get_reward_files(cfg.selection.metric),
         output:
             inference=f"{RUN}/inference_outputs/{EXP}_inference_results.csv",
             scores=f"{RUN}/scored_outputs/{SCORED}.json",

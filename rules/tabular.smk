@@ -206,11 +206,11 @@ if cfg.tabular:
             conda:
                 ENV
             resources:
-                **by_attempt(sizes.of_model),
+                **by_attempt(sizes.of_merge),
             params:
                 *get_code("merge_models"),
                 settings=flag("settings", get_settings(cfg.tabular.merge)),
-                seed=flag("seed", cfg.seed),
+                seed=lambda wildcards: flag("seed", 2 * (cfg.seed + int(wildcards.n)) + int(wildcards.fold)),
             shell:
                 "python -m workflow_scripts.merge_models --before {input.before} --trained {input.trained} "
                 "{params.settings} {params.seed} --output {output} 2>&1 | tee {log}"

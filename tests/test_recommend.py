@@ -156,6 +156,12 @@ def test_the_teacher_recommends_what_fits_and_nothing_twice(path):
     ]
 
 
+def test_a_title_is_named_without_its_year_and_as_words():
+    assert players.named("The Matrix (1999)", "I loved the matrix, and you?")
+    assert players.named("Up (2009)", "Have you seen Up?") and not players.named("Up", "Let us stay up for supper")
+    assert not players.named("Harbor", "Harbors are nice")
+
+
 # ---------------------------------------------------------------- the environment
 
 

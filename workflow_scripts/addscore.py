@@ -30,7 +30,7 @@ from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 from workflow_scripts.training.prefixes import answer_logps, read_shared
 
 SURE = math.log(0.5)  # a target more likely than not is as good as any
-BATCH = 8  # rows whose prompts are read at a time
+HELD = 160  # prompts, each with its answers, whose keys and values are held at a time
 
 
 class Judge:
@@ -99,13 +99,14 @@ def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -
         return {}
     judge, different = Judge(checkpoint, prompts, args.template, dtype), {row["ds1"]: row for row in rows}
     jobs = [{"uid": line, "row": different[line]} for line in sorted(different)]
+    batch = max(1, HELD // (len(prompts["ds0"]) * len(prompts["candidates"])))
     common = [policy_digest(checkpoint), prompts, args.template, dtype, code_digests("workflow_scripts.addscore")]
     values = map_records(
         jobs,
         lambda job: [common, torch.__version__, transformers.__version__, job["uid"]],
         lambda batch: judge.judge([job["row"] for job in batch]),
         Ledger(args.ledger or f"{args.output}.ledger", "1_0"),
-        [range(i, min(i + BATCH, len(jobs))) for i in range(0, len(jobs), BATCH)],
+        [range(i, min(i + batch, len(jobs))) for i in range(0, len(jobs), batch)],
         "addscore",
     )
     say(f"{len(jobs)} different rows, the task model has {judge.ds0['score']:.3f} without them")

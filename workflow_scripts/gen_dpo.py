@@ -32,7 +32,7 @@ def main() -> None:
     pairs = [pair(*two) for two in zip(rows[::2], rows[1::2], strict=True)]
     conserve("gen_dpo", len(rows), 2 * len(pairs), 0)
     write_jsonl(args.output, pairs)
-    write_dataset(args.folder, pairs)
+    write_dataset(args.folder, train=pairs)
     write_manifest(args.output, [args.data], {}, rows=len(pairs))
     print(f"{Path(args.output).name}: {len(pairs)} pairs")
 

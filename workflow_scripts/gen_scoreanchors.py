@@ -8,6 +8,8 @@ of each cluster in turn, and the same for all anchors, so that the text before t
 import random
 from pathlib import Path
 
+import numpy as np
+
 from workflow_scripts.core import tables
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import settings_help
@@ -26,7 +28,7 @@ def examples(rows: list[Row], schema: Schema, anchors: list[Row], count: int, se
     left = [row for row in rows if digest(row) not in taken]
     if len(left) < count:
         raise BadInput(f"tabular.shots: {count} asked, {schema.name} has {len(left)} training rows beside the anchors")
-    distinct = len({digest(row) for row in left})
+    distinct = len(np.unique(tables.encoded(left, schema), axis=0))  # KMeans sees no free text
     _, groups = tables.clusters(left, schema, min(count, distinct), seed)
     rng = random.Random(f"{seed}.shots")
     order = rng.sample(range(len(left)), len(left))
@@ -60,7 +62,8 @@ def main() -> None:
     found = {"task": schema.task, "candidates": choices, "scale": scale, "ds0": asked}
     write_json(Path(args.output).with_name(f"{schema.name}_prompts.json"), found)
     sources = [folder / "schema.json", folder / "train.csv", folder / "test.csv"]
-    write_manifest(args.output, sources, settings.model_dump(mode="json"), rows=len(anchors), shots=len(shots))
+    used = settings.model_dump(mode="json") | {"seed": args.seed}
+    write_manifest(args.output, sources, used, rows=len(anchors), shots=len(shots))
     print(f"{len(anchors)} anchors of {len(pool)} {settings.anchors} rows, {len(shots)} examples before each")
 
 

@@ -72,8 +72,10 @@ def main() -> None:
         written[fold] = write_lines(
             path, asked(schema, choices, rows, real, settings.shots, count, f"{args.seed}.{fold}")
         )
-        sources = [source / "train.csv", *([args.synthetic] if args.synthetic else [])]
-        write_manifest(path, sources, settings.model_dump(mode="json"), rows=written[fold], different=len(rows))
+        sources = [source / name for name in ("schema.json", "train.csv", "test.csv")]
+        sources += [args.synthetic] if args.synthetic else []
+        used = settings.model_dump(mode="json") | {"seed": args.seed}
+        write_manifest(path, sources, used, rows=written[fold], different=len(rows))
     print(f"{len(splits['train'])} rows over {settings.clients} clients; examples by fold: {written}")
 
 

@@ -11,7 +11,6 @@ question and response, and the prompts: train.jsonl, and eval.jsonl of every fif
 
 import json
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from workflow_scripts.core import tables
 from workflow_scripts.core.cli import arguments, run, say
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import record_id, write_json, write_text
+from workflow_scripts.core.records import record_id, write_dataset, write_json, write_text
 from workflow_scripts.core.schemas import Row, Schema, as_text, read_schema, read_table
 from workflow_scripts.core.table_sections import Tabular
 from workflow_scripts.tasks.tabular import answer_key, question
@@ -84,12 +83,7 @@ def shares_of(teachers: dict, settings: Tabular) -> dict[str, int]:
 
 def write_all(folder: Path, train: list[dict], test: list[dict]) -> None:
     """The examples for people's trainers: as Alpaca's JSON, and as a DatasetDict."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    shutil.rmtree(folder / "dataset", ignore_errors=True)
-    found = {"train": datasets.Dataset.from_list(train), "test": datasets.Dataset.from_list(test)}
-    datasets.DatasetDict(found).save_to_disk(folder / "dataset")
+    write_dataset(folder / "dataset", train=train, test=test)
     for split, rows in (("train", train), ("test", test)):
         as_alpaca = [{"instruction": row["question"], "input": "", "output": row["response"]} for row in rows]
         write_json(folder / f"alpaca_{split}.json", as_alpaca)
@@ -116,10 +110,11 @@ def main() -> None:
     for split, places in splits.items():
         lines = [json.dumps(one, ensure_ascii=False) for one in prompts(schema, rows, places, split, args.seed)]
         write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
-    sources = [path for _, path in found.values()]
+    sources = [path for folder_ in args.tables for path in (f"{folder_}/schema.json", f"{folder_}/train.csv")]
     counts = {"examples": len(train), "prompts": {split: len(places) for split, places in splits.items()}}
     for split in splits:
-        write_manifest(folder / f"{split}.jsonl", sources, settings.model_dump(mode="json"), **counts)
+        used = settings.model_dump(mode="json") | {"seed": args.seed}
+        write_manifest(folder / f"{split}.jsonl", sources, used, **counts)
     print(f"{len(train)} worked examples of {', '.join(teachers)}; prompts for {settings.dataset}: {counts['prompts']}")
 
 

@@ -11,6 +11,7 @@ answers with code, agreement compares accuracy_any with the verdicts already sto
 import time
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from workflow_scripts import tasks
 from workflow_scripts.core.cli import arguments, run, say, shard
@@ -23,6 +24,13 @@ from workflow_scripts.core.records import BadInput, conserve, read_records, writ
 from workflow_scripts.core.sandbox import Sandbox
 
 BATCH = 64
+JUDGED = ("uid", "question", "solution", "correct", "fault")  # of a record, what a verdict rests on
+
+
+def state_of(model: str | None) -> list:
+    """Size and time of the files of a model in a folder; nothing of one on the hub."""
+    files = sorted(Path(model).glob("*")) if model else []
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def check(where: str, record: dict) -> None:
@@ -49,8 +57,9 @@ def main() -> None:
     args = parser.parse_args()
     started, task = time.time(), tasks.load(args.task)
     judge = partial(task.grade, reward=args.reward, model=args.reward_model) if args.reward else task.grade
-    own = [file_digest(args.reward.rpartition(":")[0])] if args.reward and ":" in args.reward else []
-    judging = [args.sandbox, args.reward, args.reward_model, own]
+    whole = bool(args.reward) and ":" in args.reward  # a function of the user's own may read all of a record
+    own = [file_digest(args.reward.rpartition(":")[0])] if whole else []
+    judging = [args.sandbox, args.reward, args.reward_model, own, state_of(args.reward_model)]
     records = list(read_records(args.results))
     for number, record in enumerate(records):
         check(f"{args.results}, record {number}", record)
@@ -66,7 +75,7 @@ def main() -> None:
         code = code_digests("workflow_scripts.grade", task.__name__)
         verdicts = map_records(
             [record | {"uid": record.get("uid", str(number))} for number, record in enumerate(records)],
-            lambda job: [code, *judging, job["uid"], job["solution"], job["correct"]],
+            lambda job: [code, *judging, *(job.get(name) for name in JUDGED), job if whole else None],
             lambda batch: [judge(job, run) for job in batch],
             Ledger(args.ledger, args.shard) if args.ledger else None,
             [range(i, min(i + BATCH, len(records))) for i in range(0, len(records), BATCH)],

@@ -62,7 +62,8 @@ def main() -> None:
     args = parser.parse_args()
     task = tasks.load(args.task)
     settings = Recommend.model_validate_json(args.environment).model_dump(mode="json")
-    explore = settings["explore"] or {}
+    if not (explore := settings["explore"]):
+        raise BadInput("--environment: recommend.explore says what is learnt of what was explored; give it")
     pool = {record["id"]: record for record in read_records(args.pool)}
     lines = list(read_records(args.explored))
     if unknown := [line["id"] for line in lines if line["id"] not in pool]:

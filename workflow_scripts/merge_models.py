@@ -47,7 +47,8 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
 
     inputs = {path: content_digest(path) for path in paths}
-    manifest = publish(args.output, save, {"inputs": inputs, "settings": settings.model_dump(mode="json")})
+    used = settings.model_dump(mode="json") | {"seed": args.seed}
+    manifest = publish(args.output, save, {"inputs": inputs, "settings": used})
     print(f"{settings.method} merge, weight {settings.weight}: policy {manifest['digest']}")
 
 

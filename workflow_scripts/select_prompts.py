@@ -66,8 +66,8 @@ def main() -> None:
     scores, pool = read_json(args.scores), {record["id"]: record for record in read_records(args.pool)}
     values = {name: score["score"] for name, score in scores.items()}
     names = selected(values, settings.mode, settings.num_examples, args.seed)
-    write_dataset(args.grpo, [grpo_row(pool[name], scores[name]) for name in names])
-    write_dataset(args.sft, [row for name in names for row in sft_rows(pool[name])])
+    write_dataset(args.grpo, train=[grpo_row(pool[name], scores[name]) for name in names])
+    write_dataset(args.sft, train=[row for name in names for row in sft_rows(pool[name])])
     write_parquet(args.output, [pool[name] for name in names])
     made_of = [args.pool, args.scores]
     write_manifest(args.output, made_of, settings.model_dump(mode="json") | {"seed": args.seed}, rows=len(names))

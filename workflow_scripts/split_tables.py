@@ -36,8 +36,17 @@ def chosen(path: str, header: list[str], lines: list, columns: list[str] | None,
     return wanted, [[cells[place] for place in places] if len(cells) == len(header) else cells for cells in lines]
 
 
+def plain(cell: str) -> str:
+    """A cell in the one way that equal cells have in common: 1.0 as 1, missing as empty."""
+    value = schemas.number(cell)
+    if value is None:
+        return "" if cell.strip() in schemas.MISSING else cell.strip().casefold()
+    return str(int(value)) if value == int(value) else repr(value)
+
+
 def in_test(cells: list[str], share: float, seed: int) -> bool:
-    return int(digest([seed, cells]), 16) / 16**16 < share
+    """By the row's content, so that equal rows are on one side."""
+    return int(digest([seed, list(map(plain, cells))]), 16) / 16**16 < share
 
 
 def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, list[str], list[list[str]]]]:
@@ -82,9 +91,8 @@ def main() -> None:
             )
         schemas.write_csv(folder / f"{split}.csv", schema, rows)
         sources = [path] if Path(path).exists() else []
-        write_manifest(
-            folder / f"{split}.csv", sources, table.model_dump(mode="json"), rows=len(rows), rejects=len(bad)
-        )
+        used = table.model_dump(mode="json") | {"seed": args.seed, "test_share": args.test_share}
+        write_manifest(folder / f"{split}.csv", sources, used, rows=len(rows), rejects=len(bad))
         say(
             f"{path}: {split} {len(rows)} rows, {len(bad)} rejects"
             + (f", the first: {bad[0]['reason']}" if bad else "")

@@ -36,7 +36,8 @@ def main() -> None:
     write_jsonl(args.output, raw)
     counts = {status: sum(one["status"] == status for one in raw) for status in STATUSES}
     copies = sum(one["copy"] for one in raw)
-    write_manifest(args.output, [*args.results, args.prompts], {}, rows=len(raw), copies=copies, **counts)
+    sources = [*args.results, args.prompts, f"{args.tables}/schema.json", f"{args.tables}/train.csv"]
+    write_manifest(args.output, sources, {}, rows=len(raw), copies=copies, **counts)
     print(f"{len(raw)} answers: {counts}, {copies} copies of training rows")
 
 

@@ -86,7 +86,8 @@ def main() -> None:
     if not fresh:
         say(f"round {args.round}: no valid rows that are no copies: models learn one constant answer")
     plot(found, metrics.MAIN[schema.task], args.plot)
-    inputs = {path: content_digest(path) for path in [*args.results, folder / "train.csv", folder / "test.csv"]}
+    sources = [*args.results, *(folder / name for name in ("schema.json", "train.csv", "test.csv"))]
+    inputs = {path: content_digest(path) for path in [*sources, *filter(None, [args.anchors])]}
     write_json(args.output, {"round": args.round} | found | {"inputs": {str(k): v for k, v in inputs.items()}})
     print(
         f"round {args.round}: {found['valid']:.1%} of {len(records)} answers are rows, {found['copies']:.1%} of them "

@@ -101,6 +101,8 @@ class Config(Section):
             raise ValueError(f"`tabular` belongs to the task tabular, not to {self.task}")
         if self.tabular and self.train.objective != "dpo":
             raise ValueError(f"train.objective {self.train.objective}: task tabular makes preference pairs: dpo")
+        if self.tabular and self.data.data_filter != "none":
+            raise ValueError(f"data.data_filter {self.data.data_filter}: pairs of task tabular need bad rows too: none")
         if self.tabular and (self.generate.trigger or self.results):
             raise ValueError(
                 "task tabular asks in one way alone and its answers need scores: trigger: null, no results"

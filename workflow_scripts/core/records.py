@@ -180,13 +180,21 @@ def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def write_dataset(folder: str | Path, records: list[dict]) -> None:
-    """A DatasetDict with the split train, for `datasets.load_from_disk`."""
+def write_dataset(folder: str | Path, **splits: list[dict]) -> None:
+    """A DatasetDict for `datasets.load_from_disk`, put in place whole."""
     import datasets
 
     datasets.disable_progress_bars()
-    shutil.rmtree(folder, ignore_errors=True)
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(records)}).save_to_disk(folder)
+    folder = Path(folder)
+    whole = folder.with_name(f".{folder.name}.{os.getpid()}")
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+        datasets.DatasetDict(made).save_to_disk(whole)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(whole, folder)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 def write_rejects(output: str | Path, rejects: list[dict]) -> None:

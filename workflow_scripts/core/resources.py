@@ -45,6 +45,11 @@ def of_model(cfg: Config) -> dict[str, int]:
     return _asked(PROCESS + 2 * weights, 60 + 20 * _billions(cfg))
 
 
+def of_merge(cfg: Config) -> dict[str, int]:
+    """Of two models in fp32 and what they become."""
+    return _asked(PROCESS + 3 * _weights(cfg), 60 + 20 * _billions(cfg))
+
+
 def of_generation(cfg: Config) -> dict[str, int]:
     """Of a shard's answers: the weights pass through memory on their way to the GPUs."""
     generate = cfg.generate

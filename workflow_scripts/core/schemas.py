@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from workflow_scripts.core.sections import Section
 MISSING = {"", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"}
 # What becomes of an answer, the best first; a status counts as its rank in preferences (SynFed's status_score).
 STATUSES = {"SUCCESS": 5, "REDUNDANT_KEY": 3, "MISSING_KEY": 2, "CONVERSION_ERROR": 1, "INVALID_ANSWER": 0}
-DECIMALS = 4  # that numbers have at most
+DECIMALS = 4  # that numbers have at most, where the largest is not below 0.1
 LABELS = 10  # an integer target with more values is a quantity
 Row = dict[str, int | float | str | None]
 
@@ -129,7 +130,8 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
             columns.append(Column(name=column, **(found | (said.get(column) or {}))))
         except (ValidationError, TypeError, ValueError) as error:
             raise BadInput(f"{beside}: column {column!r}: {error}") from None
-    return with_task(name, path, target, task, columns, [cells[header.index(target)] for cells in lines if cells])
+    whole = [cells[header.index(target)] for cells in lines if len(cells) == len(header)]
+    return with_task(name, path, target, task, columns, whole)
 
 
 def kind_of(cells: list[str], wanted: str | None) -> dict:
@@ -144,8 +146,10 @@ def kind_of(cells: list[str], wanted: str | None) -> dict:
         kind = "integer"
     match kind:
         case "number":
-            written = [cell.partition(".")[2] for cell in present]
-            return found | {"type": kind, "decimals": min(DECIMALS, max([1, *map(len, written)]))}
+            largest = max((abs(value) for value in numbers if value), default=1.0)
+            most = DECIMALS + max(0, math.floor(-math.log10(largest)))  # of a small quantity, as many that count
+            written = [-Decimal(cell.strip()).as_tuple().exponent for cell, value in zip(present, numbers) if value]
+            return found | {"type": kind, "decimals": min(most, max([1, *written]))}
         case "category":
             return found | {"type": kind, "values": distinct}
         case _:
@@ -201,6 +205,7 @@ def convert(value, column: Column, known: bool = True) -> int | float | str | No
             )
         return int(found) if column.type == "integer" else round(found, column.decimals)
     text = str(value).strip()
+    text.encode()  # UnicodeEncodeError, a ValueError: half a surrogate pair
     if column.type == "text" or text in column.values:
         return text
     alike = [one for one in column.values if one.casefold() == text.casefold()]
@@ -260,7 +265,7 @@ def first_object(text: str) -> list[tuple[str, object]] | None:
     try:
         decoder.raw_decode(text, start)
         return objects[-1]
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
         end = text.find("}", start)
     try:
         found = ast.parse(text[start : end + 1], mode="eval").body

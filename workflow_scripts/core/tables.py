@@ -96,7 +96,9 @@ def shared_out(rows: Sequence[Row], schema: Schema, clients: int, alpha: float, 
     if clients > len(rows):
         raise BadInput(f"tabular.clients: {clients} asked, {schema.name} has {len(rows)} rows; each needs one")
     rng, table = np.random.default_rng(seed), frame(rows, schema)[schema.target]
-    groups = table if schema.task == "classification" else pd.qcut(table, 4, labels=False, duplicates="drop")
+    groups = table
+    if schema.task == "regression":
+        groups = pd.qcut(table, 4, labels=False, duplicates="drop").fillna(0)  # equal quantities have no quarters
     parts: list[list[int]] = [[] for _ in range(clients)]
     for _, members in sorted(table.groupby(groups.astype(str)).groups.items()):
         places = rng.permutation(np.asarray(members))

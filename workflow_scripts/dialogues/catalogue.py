@@ -92,7 +92,7 @@ class Catalogue:
                 f"{path}: made for the embedder {found['embedder']!r}, not for {settings['embedder']!r}; make it again "
                 "with workflow_scripts.catalogue"
             )
-        self.items, self.vectors, self.settings = found["items"], found["vectors"], settings
+        self.path, self.items, self.vectors, self.settings = path, found["items"], found["vectors"], settings
         self.places = {one["title"]: number for number, one in enumerate(self.items)}
         self.folded = [one["title"].casefold() for one in self.items]
         self.named, self.ranking = lru_cache(10_000)(self.named), lru_cache(10_000)(self.ranking)  # texts come again
@@ -106,7 +106,7 @@ class Catalogue:
     def place(self, title: str) -> int:
         """An item's number; BadInput if there is none of this title."""
         if normalise(title) not in self.places:
-            raise BadInput(f"{title!r} is not in the catalogue of {len(self.items)} items")
+            raise BadInput(f"{self.path}: a prompt's target {title!r} is none of its {len(self.items)} items")
         return self.places[normalise(title)]
 
     def named(self, text: str) -> list[int]:

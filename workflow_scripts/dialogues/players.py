@@ -79,7 +79,11 @@ def seeker(player: dict, catalogue: Catalogue, ledger: Ledger | None, purpose: s
 
 
 def named(title: str, text: str) -> bool:
-    return normalise(title).casefold() in normalise(text).casefold()
+    """Whether a text has the title, with its year or without; a title of one word by its capitals too ("Up")."""
+    bare, text = re.sub(r"\s*\(\d{4}\)$", "", normalise(title)), normalise(text)
+    if " " in bare:
+        bare, text = bare.casefold(), text.casefold()
+    return re.search(rf"(?<!\w){re.escape(bare)}(?!\w)", text) is not None
 
 
 def transcript(messages: list[dict]) -> str:

@@ -136,7 +136,11 @@ def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) 
             if worth(one) == worth(other):
                 dropped["pair of equal worth"] += 1
                 continue
-            found.append((asked, entry, *sorted((one, other), key=worth, reverse=True)))
+            chosen, rejected = sorted((one, other), key=worth, reverse=True)
+            if worth(chosen)[0] == COPY:
+                dropped["pair that a copy of a training row would win"] += 1
+                continue
+            found.append((asked, entry, chosen, rejected))
     if len(found) > settings["pairs"]:
         dropped["pair beyond data.pairs"] += len(found) - settings["pairs"]
         found = random.Random(f"{seed}.pairs").sample(found, settings["pairs"])
