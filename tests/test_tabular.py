@@ -275,7 +275,7 @@ def test_small_alpha_gives_clients_labels_of_their_own():
 def answers(*found) -> dict:
     shared = {"id": "q", "req": "r", "task": "mine", "correct": "{}"}
     rows = [
-        {"uid": f"u{i}", "text": f"t{i}", "status": status, "score": score, "likelihood": score}
+        {"uid": f"u{i}", "text": f"t{i}", "status": status, "score": score, "likelihood": score, "label": "ill"}
         | {"prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos"}
         for i, (status, score) in enumerate(found)
     ]
@@ -289,6 +289,13 @@ def pairs_of(metas, pairs=1000, seed=0):
     )
     assert len({row["qid"] for row in rows}) == len(rows)
     return {(a["source"], b["source"], a["type"]) for a, b in zip(rows[::2], rows[1::2])}, dropped
+
+
+def test_rows_of_different_labels_are_not_compared():
+    metas = answers(("SUCCESS", 0.1), ("SUCCESS", 0.3), ("MISSING_KEY", None))
+    metas["auto"]["question"]["resps"][1]["label"] = "well"
+    found, dropped = pairs_of(metas)
+    assert found == {("u0", "u2", "status"), ("u1", "u2", "status")} and dropped == {"pair of different labels": 1}
 
 
 def test_better_status_or_higher_gain_is_preferred():

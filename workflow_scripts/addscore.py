@@ -137,10 +137,12 @@ def main() -> None:
         )
     conserve("addscore", len(wanted), len(scores), 0)
     empty = {"score": None, "likelihood": None, "ds0": None, "ds1": None}
+    labels = {one["uid"]: one["own"]["gold"] for one in wanted} if prompts["task"] == "classification" else {}
     lines = []
     for one in raw:
         kept = {key: one[key] for key in ("uid", "syn_pmt_id", "answer", "status", "result", "copy")}
-        lines.append(kept | {"status_score": STATUSES[one["status"]]} | scores.get(one["uid"], empty))
+        kept |= {"status_score": STATUSES[one["status"]], "label": labels.get(one["uid"])}
+        lines.append(kept | scores.get(one["uid"], empty))
     write_jsonl(args.output, lines)
     mean = sum(one["score"] for one in scores.values()) / max(1, len(scores))
     used = {"copies": args.copies, "template": args.template}

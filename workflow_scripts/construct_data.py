@@ -28,8 +28,8 @@ def encoder(checkpoint: str):
 
 
 def with_scores(meta: dict[str, dict], path: str) -> dict[str, dict]:
-    """A meta whose answers have the score (and the likelihood, if any) that a stage gave them, joined by uid."""
-    scores = {one["uid"]: {key: one.get(key) for key in ("score", "likelihood")} for one in read_records(path)}
+    """A meta whose answers have the score (and likelihood and label, if any) that a stage gave them, joined by uid."""
+    scores = {one["uid"]: {key: one.get(key) for key in ("score", "likelihood", "label")} for one in read_records(path)}
     answers = [answer["uid"] for entry in meta.values() for answer in entry["resps"]]
     if missing := [uid for uid in answers if uid not in scores]:
         raise BadInput(f"{path}: {len(missing)} of {len(answers)} answers have no score, the first is {missing[0]}")

@@ -108,7 +108,7 @@ def main() -> None:
     settings = Generate.model_validate(given).model_dump(mode="json")
     sampling, model, rejects = settings[args.version], model_folder(args.model), []
     shards, rank = map(int, args.shard.split("_"))
-    cached = {record["id"] for record in read_records(args.answered)} if args.answered else set()
+    cached = {record.get("id") for record in read_records(args.answered)} if args.answered else set()
     records = [record for record in read_records(args.prompts) if shard_of(record["id"], shards) == rank]
     records = [record for record in records if record["id"] not in cached]
     common = {"sampling": sampling, "stop": task.STOP}

@@ -22,6 +22,16 @@ def histogram(scores: list[float], metric: str, path: str) -> None:
         axis.legend()
 
 
+def answered(file: str) -> dict[str, str]:
+    """{id: answer} of answers that exist already."""
+    texts: dict[str, str] = {}
+    for number, record in enumerate(read_records(file), 1):
+        if not {"id", "response"} <= set(record) or record["id"] in texts:
+            raise BadInput(f"{file}, record {number}: needs an id of its own and a response, found {sorted(record)}")
+        texts[record["id"]] = record["response"] or ""
+    return texts
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
@@ -33,7 +43,7 @@ def main() -> None:
     parser.add_argument("--histogram", required=True, help="the .png to write")
     parser.add_argument("--output", required=True, help="the .json of all scores to write")
     args = parser.parse_args()
-    texts = {record["id"]: record["response"] or "" for record in read_records(args.answered)} if args.answered else {}
+    texts = answered(args.answered) if args.answered else {}
     texts |= {result["id"]: result["solution"] for path in args.results for result in read_records(path)}
     pool = list(read_records(args.pool))
     if missing := [record["id"] for record in pool if record["id"] not in texts]:

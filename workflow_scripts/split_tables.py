@@ -30,6 +30,8 @@ def chosen(path: str, header: list[str], lines: list, columns: list[str] | None,
     if columns is None:
         return header, lines
     wanted = [*columns, target or header[-1]]
+    if twice := [name for number, name in enumerate(wanted) if name in wanted[:number]]:
+        raise BadInput(f"{path}: tabular.datasets: columns has {twice[0]!r} twice, or it is the target")
     if absent := [name for name in wanted if name not in header]:
         raise BadInput(f"{path}: has no column {absent[0]!r}, only {', '.join(header)}")
     places = [header.index(name) for name in wanted]

@@ -88,10 +88,13 @@ class Config(Section):
                 raise ValueError("task tabular needs a section `tabular`, with its data sets")
             return values
         folder = f"runs/{values.get('name')}/syn_datasets/sft_syn_{given.get('dataset')}"
-        prompts = values.get("prompts") or {}
+        prompts, cold = values.get("prompts") or {}, values.get("cold_start")
+        sections = [prompts, cold or {}, *((isinstance(prompts, dict) and prompts.values()) or ())]
+        if not all(isinstance(one or {}, dict) or one == prompts.get("instruction") for one in sections):
+            return values  # for their sections to say
         splits = {name: {"file": f"{folder}/{name}.jsonl"} | (prompts.get(name) or {}) for name in ("train", "eval")}
         made = {"prompts": prompts | splits}
-        if cold := values.get("cold_start"):
+        if cold:
             made["cold_start"] = ({} if cold.get("count") else {"file": f"{folder}/alpaca_train.json"}) | cold
         return values | made
 

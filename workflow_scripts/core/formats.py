@@ -72,6 +72,7 @@ def find_columns(source: dict, found: set[str]) -> dict[str, str]:
             prompt = source["prompt_key"] or ("prompt" if "prompt" in found else None)
             columns = {"chosen": source["chosen_key"], "rejected": source["rejected_key"]}
             columns |= {"prompt": prompt} if prompt else {}
+    found = {name for name in found if name is not None}
     if missing := [column for column in columns.values() if column not in found]:
         raise BadInput(_lacks(source, ", ".join(map(repr, missing)), found))
     if source["format"] == "rewarded" and "uid" not in found and not found.issuperset(("qid", "sample_id")):
@@ -157,6 +158,8 @@ def preference(record: dict, columns: dict) -> tuple[list[dict] | str, list | st
     values = [record.get(columns[side]) for side in ("chosen", "rejected")]
     if values[0] == values[1]:
         raise Reject("chosen and rejected are the same")
+    if "prompt" not in columns and record.get("prompt"):
+        raise Reject("it has a prompt, and the first record has none")
     given = turns_of(record, columns["prompt"], "user") if "prompt" in columns else []
     if not given and all(isinstance(value, str) for value in values):
         return _split_texts(*values)

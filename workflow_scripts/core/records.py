@@ -10,6 +10,7 @@ import pickle
 import shutil
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -125,9 +126,7 @@ def _streamed(path: Path) -> Iterator[dict]:
         case ".json":
             yield from _listed(path, read_json(path))
         case ".csv" | ".tsv":
-            csv.field_size_limit(2**31 - 1)  # an answer may be longer than the module's 128 KiB
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                yield from csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
+            yield from _separated(path, "," if path.suffix == ".csv" else "\t")
         case ".parquet":
             yield from _parquet(path)
         case ".pkl":
@@ -136,6 +135,26 @@ def _streamed(path: Path) -> Iterator[dict]:
             raise BadInput(
                 f"{path}: records are read from .jsonl, .json, .csv, .tsv, .parquet and .pkl files, not {other!r}"
             )
+
+
+def _separated(path: Path, delimiter: str) -> Iterator[dict]:
+    csv.field_size_limit(2**31 - 1)  # an answer may be longer than the module's 128 KiB
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = next(lines, [])
+            if twice := [name for name, count in Counter(header).items() if count > 1]:
+                raise BadInput(f"{path}: two columns are named {twice[0]!r}")
+            for cells in lines:
+                if cells and len(cells) != len(header):
+                    raise BadInput(
+                        f"{path}, line {lines.line_num}: {len(cells)} cells, the header has {len(header)} "
+                        "(text with separators needs quotes)"
+                    )
+                if cells:
+                    yield dict(zip(header, cells))
+        except csv.Error as error:
+            raise BadInput(f"{path}, line {lines.line_num}: {error} (a quote that is not closed?)") from None
 
 
 def _parquet(path: Path) -> Iterator[dict]:

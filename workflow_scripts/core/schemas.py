@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, ValidationError
 
 from workflow_scripts.core.records import BadInput, replacing
 from workflow_scripts.core.sections import Section
@@ -33,7 +33,7 @@ class Column(Section):
     type: Literal["integer", "number", "category", "text"]
     values: tuple[str, ...] = ()  # of a category
     optional: bool = False  # whether a cell may be empty
-    decimals: int = 0  # of a number
+    decimals: NonNegativeInt = 0  # of a number
 
 
 class Schema(Section):
@@ -69,7 +69,7 @@ def read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, IsADirectoryError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV file in UTF-8 ({error})") from None
     if len(lines) < 2:
         raise BadInput(f"{path}: a header and rows are needed, found {'a header alone' if lines else 'an empty file'}")
@@ -112,7 +112,7 @@ def read_schema(path: str | Path) -> Schema:
 def infer(name: str, path: str, header: list[str], lines: list[list[str]], target: str | None = None) -> Schema:
     """The schema of the table in `path`, with what the YAML file beside it says."""
     beside = Path(path).with_suffix(".yaml")
-    given = (yaml.safe_load(beside.read_text()) or {}) if beside.exists() else {}
+    given = read_beside(beside)
     if unknown := sorted({*given} - {"target", "task", "columns"}):
         raise BadInput(f"{beside}: there is no key {unknown[0]!r}; keys are target, task and columns")
     target = target or given.get("target") or header[-1]
@@ -120,18 +120,32 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
     for column in [target, *said]:
         if column not in header:
             raise BadInput(f"{path}: has no column {column!r}, only {', '.join(header)}")
-    task = given.get("task")
+    if (task := given.get("task")) not in (None, "classification", "regression"):
+        raise BadInput(f"{beside}: task should be classification or regression, found {task!r}")
     columns = []
     for place, column in enumerate(header):
         cells = [cells[place] for cells in lines if len(cells) == len(header)]
         wanted = (said.get(column) or {}).get("type")
         try:
             found = kind_of(cells, wanted or ("category" if column == target and task == "classification" else None))
-            columns.append(Column(name=column, **(found | (said.get(column) or {}))))
-        except (ValidationError, TypeError, ValueError) as error:
-            raise BadInput(f"{beside}: column {column!r}: {error}") from None
+            columns.append(Column.model_validate({"name": column} | found | (said.get(column) or {})))
+        except ValidationError as error:
+            faults = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+            raise BadInput(f"{beside}: column {column!r}: {faults}") from None
     whole = [cells[header.index(target)] for cells in lines if len(cells) == len(header)]
     return with_task(name, path, target, task, columns, whole)
+
+
+def read_beside(path: Path) -> dict:
+    """The YAML file of a table, empty if there is none."""
+    try:
+        given = yaml.safe_load(path.read_text()) if path.exists() else None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not YAML ({error})") from None
+    columns = (given or {}).get("columns") if isinstance(given or {}, dict) else []
+    if not isinstance(columns or {}, dict) or not all(isinstance(one or {}, dict) for one in (columns or {}).values()):
+        raise BadInput(f"{path}: should be target, task and columns: {{name: {{type: …}}}}")
+    return given or {}
 
 
 def kind_of(cells: list[str], wanted: str | None) -> dict:
@@ -165,7 +179,7 @@ def with_task(name: str, path: str, target: str, task: str | None, columns: list
     few = column.type == "integer" and len(distinct) <= LABELS
     task = task or ("classification" if few or column.type == "category" else "regression")
     if task == "classification":
-        column = column.model_copy(update={"type": "category", "values": column.values or distinct})
+        column = column.model_copy(update={"type": "category", "values": column.values or tuple(distinct)})
     elif column.type not in ("integer", "number"):
         raise BadInput(f"{path}: the target {target!r} has {len(distinct)} different texts: neither label nor quantity")
     columns = [*columns[:place], column.model_copy(update={"optional": False}), *columns[place + 1 :]]
@@ -174,10 +188,12 @@ def with_task(name: str, path: str, target: str, task: str | None, columns: list
     return Schema(name=name, target=target, task=task, columns=columns)
 
 
-def number(text: str) -> float | None:
-    """A finite number, or None."""
+def number(text: str) -> int | float | None:
+    """A finite number, or None; whole numbers as they are, of any size. 1_0 and 007 are names, not numbers."""
+    if "_" in text or re.match(r"\s*-?0\d", text):
+        return None
     try:
-        value = float(text)
+        value = int(text) if re.fullmatch(r"\s*[-+]?\d{1,300}\s*", text) else float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -70,7 +70,7 @@ class Prompts(Section):
     pool: Split | None = None  # in place of train: prompts that the train prompts are selected from (`selection`)
     question_key: str = "question"
     answer_key: str = "answer"
-    ref_models: list[str] = ["gold"]  # task reference: whose outputs in a pool are references, ref_output_{model}
+    ref_models: list[str] = Field(["gold"], min_length=1)  # task reference: references of a pool, ref_output_{model}
     references: PositiveInt = 3  # task reference: how many its made-up instructions have; for eval it is always 3
     instruction: str | None = None  # task recommend: what the recommender is told before the dialogue
     history: PositiveInt = 5  # task recommend: utterances of a given dialogue that it sees, the last ones

@@ -25,6 +25,8 @@ def read_items(file: str) -> list[dict]:
         title = record.get("title")
         if not isinstance(title, str) or not title.strip():
             raise BadInput(f"{file}, record {number}: title should be text, found {title!r:.60}")
+        if not isinstance(record.get("text") or "", str):
+            raise BadInput(f"{file}, record {number}: text should be text, found {record['text']!r:.60}")
         items.append(item(title, record.get("text"), {k: v for k, v in record.items() if k not in ("title", "text")}))
         if items[-1]["title"] in seen:
             raise BadInput(f"{file}, record {number}: the title {title!r} occurs before; titles must be unique")

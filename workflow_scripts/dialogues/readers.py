@@ -103,11 +103,14 @@ def _inspired_fault(rows: list[dict]) -> str | None:
             )
         if not (row["text"] or "").strip() or row["movies"] is None:
             return f"utterance {row.get('utt_id')}: no text, or columns are missing"
+    if not re.match(r"accept|reject$", rows[0]["fine_label"] or ""):
+        return f"fine_label should be accept… or reject, found {rows[0]['fine_label']!r:.40}"
     try:
         known = ast.literal_eval(rows[0]["movie_dict"] or "")
     except (ValueError, SyntaxError):
         known = None
-    return None if isinstance(known, dict) else f"movie_dict should be a dict, found {rows[0]['movie_dict']!r:.40}"
+    named = isinstance(known, dict) and all(isinstance(title, str) for title in known)
+    return None if named else f"movie_dict should be a dict, found {rows[0]['movie_dict']!r:.40}"
 
 
 # ---------------------------------------------------------------- ReDial
@@ -120,6 +123,11 @@ def redial(record: dict) -> dict:
         return dialogue(name, [], [], "redial", fault="movieMentions should be an object and messages a list")
     films = {number: normalise(str(title)) for number, title in films.items() if title}
     suggested, liked = (record.get(side) or {} for side in ("respondentQuestions", "initiatorQuestions"))
+    for side in (suggested, liked):
+        if not isinstance(side, dict) or not all(isinstance(one, dict) for one in side.values()):
+            return dialogue(name, [], [], "redial", fault="the questions should be an object of objects by film")
+    if "initiatorWorkerId" not in record or not all(isinstance(message, dict) for message in messages):
+        return dialogue(name, [], [], "redial", fault="no initiatorWorkerId, or messages that are no objects")
     wanted = [
         number
         for number in films
@@ -150,7 +158,7 @@ def processed(record: dict) -> dict:
         for one in messages
     ):
         return dialogue(name, [], [], "dialogues", fault="dialog should be messages by user and assistant with content")
-    if not isinstance(targets, list) or not all(isinstance(title, str) for title in targets):
+    if not isinstance(targets, list) or not all(isinstance(title, str) and normalise(title) for title in targets):
         return dialogue(name, [], [], "dialogues", fault=f"target_items should be titles, found {targets!r:.40}")
     titles = list(map(normalise, targets))
     utterances = [(one["role"], one["content"]) for one in messages]

@@ -66,10 +66,10 @@ def worked_examples(cold_start: dict, seed: int) -> Iterator[dict]:
     """Questions with worked solutions from a file: {question, pieces: [(text, trained on?)], trigger}."""
     for number, record in enumerate(read_records(cold_start["file"]), 1):
         question, solution = record.get("question", record.get("q")), record.get("solution", record.get("s"))
-        if not question or not solution:
+        if not all(isinstance(text, str) and text.strip() for text in (question, solution)):
             raise BadInput(
-                f"{cold_start['file']}, record {number}: needs a question (or q) and a solution (or s), "
-                f"found {sorted(record)}"
+                f"{cold_start['file']}, record {number}: needs a question (or q) and a solution (or s) as text, "
+                f"found {record!r:.80}"
             )
         yield {"question": question, "pieces": segments(solution), "trigger": "auto"}
 

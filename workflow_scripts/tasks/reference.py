@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from workflow_scripts.core import groups, rewards
 from workflow_scripts.core.bleu import answer_of, tokens_of
+from workflow_scripts.core.chat import Reject, check_messages
 from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.groups import counts, select  # noqa: F401
 from workflow_scripts.core.prompts import check_count
@@ -97,12 +98,24 @@ def pool(split: dict, ref_models: list[str]) -> Iterator[dict]:
         if number == 0 and (absent := [name for name in wanted if name not in record]):
             known = [name.removeprefix("ref_output_") for name in record if name.startswith("ref_output_")]
             raise BadInput(f"{split['file']}: has no {absent[0]!r}; prompts.ref_models may be {', '.join(known)}")
-        messages = record.get("messages") or []
-        question = next((one["content"] for one in messages if one.get("role") == "user"), record.get("prompt"))
+        question, fault = asked(record)
         references = [record.get(name) for name in wanted]
         whole = all(isinstance(text, str) and text.strip() for text in references)
         made = prompt(question, references, str(record.get("source") or "pool")) if question else {"question": None}
-        yield made | {"id": str(record.get("id") or record_id(str(question)))} | ({} if whole else {"answer": None})
+        made |= {"id": str(record.get("id") or record_id(str(question)))} | ({"fault": fault} if fault else {})
+        yield made | ({} if whole else {"fault": fault or f"a reference is missing: {', '.join(wanted)}"})
+
+
+def asked(record: dict) -> tuple[str | None, str | None]:
+    """(the instruction of a pool's record, what is wrong with it): the one message by the user, or `prompt`."""
+    try:
+        messages = check_messages(record["messages"], "messages") if record.get("messages") else None
+    except Reject as reject:
+        return None, str(reject)
+    texts = [one["content"] for one in messages if one["role"] == "user"] if messages else [record.get("prompt")]
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        return None, "an instruction is one message by the user, or `prompt`, as text"
+    return texts[0], None
 
 
 def prompt(question: str, references: list[str], level: str) -> dict:

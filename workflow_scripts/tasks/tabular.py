@@ -122,7 +122,8 @@ def worth(answer: dict) -> tuple[int, float, float]:
 def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
     """Two rows for each pair of answers to one prompt that has a good one: better status, or equal and higher score.
 
-    At most `pairs` of them, drawn by the seed.
+    Of rows, those with one label are compared: the label that is right more often would win otherwise, whatever stands
+    beside it. At most `pairs` of them, drawn by the seed.
     """
     found, dropped = [], Counter()
     for asked, entry in sorted(metas["auto"].items()):
@@ -135,6 +136,9 @@ def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) 
         for one, other in itertools.combinations(ranked, 2):
             if worth(one) == worth(other):
                 dropped["pair of equal worth"] += 1
+                continue
+            if None not in (one["score"], other["score"]) and one["label"] != other["label"]:
+                dropped["pair of different labels"] += 1
                 continue
             chosen, rejected = sorted((one, other), key=worth, reverse=True)
             if worth(chosen)[0] == COPY:
