@@ -73,3 +73,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_normalised_questions_share_an_id():
     assert records.record_id("What  is\n3?") == records.record_id(" What is 3? ") != records.record_id("What is 4?")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n1,2,3\n", r"line 3: 3 cells, the header has 2"),
+        ("a,b\n1\n", r"line 2: 1 cells, the header has 2"),
+        ('a,b\n1,"2\n3,4\n', r"line 3: unexpected end of data"),
+        ("a,a\n1,2\n", r"two columns are named 'a'"),
+    ],
+)
+def test_a_table_that_was_cut_or_shifted(tmp_path, text, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=rf"bad\.csv.*{message}"):
+        list(records.read_records(path))

@@ -171,7 +171,7 @@ def test_a_pool_gives_references_of_the_chosen_models(tmp_path):
 
     assert [json.loads(prompt["answer"]) for prompt in read("gold")] == [["Hi."], ["Bye."]]
     two = read("gold", "other")
-    assert json.loads(two[0]["answer"]) == ["Hi.", "Hello."] and two[1]["answer"] is None  # a reject
+    assert json.loads(two[0]["answer"]) == ["Hi.", "Hello."] and two[1]["fault"] == "no ref_output_other"
     with pytest.raises(BadInput, match="ref_models may be gold, other"):
         read("gpt")
 
@@ -217,3 +217,21 @@ def test_a_reward_is_refused_where_the_task_has_its_own(tmp_path):
     assert "reward: the task 'arithmetic' judges in its own way alone" in output
     output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=blue", fails=True)
     assert "reward: there is no such reward" in output
+
+
+def test_records_of_a_pool_that_cannot_be_asked(tmp_path):
+    """Each is left out with its reason: nothing is guessed of them."""
+    odd = [
+        {"messages": "hi"},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
+        {"prompt": 5},
+        {"prompt": "fine", "ref_output_gold": None},
+    ]
+    path = tmp_path / "pool.jsonl"
+    lines = [{"ref_output_gold": "x", "id": str(i)} | one for i, one in enumerate([{"prompt": "good"}, *odd])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = list(reference.pool({"file": str(path), "limit": None}, ["gold"]))
+    assert "fault" not in found[0] and found[0]["question"] == "good"
+    reasons = ["list of messages", "role and content", "one message by the user", "or `prompt`", "no ref_output_gold"]
+    assert all(reason in one["fault"] for reason, one in zip(reasons, found[1:], strict=True))

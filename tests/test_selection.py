@@ -67,7 +67,7 @@ def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
     assert grpo[0]["references"][0] == grpo[0]["ground_truth"] and len(grpo[0]["references"]) == 2
     sft = datasets.load_from_disk(run / "data_sft" / f"{name}_SFT")["train"]
     assert sft[1]["id"] == f"{grpo[0]['id']}_1" and sft[1]["messages"][1]["content"] == grpo[0]["references"][1]
-    assert "no answer" in (run / "prompts/rejects.jsonl").read_text()
+    assert "no ref_output_other" in (run / "prompts/rejects.jsonl").read_text()
     log = (run / "logs/generate_pool/2_0.log").read_text() + (run / "logs/generate_pool/2_1.log").read_text()
     assert (
         sum(int(line.split(" answers to ")[0].split()[-1]) for line in log.splitlines() if " answers to " in line) == 3

@@ -100,10 +100,11 @@ def pool(split: dict, ref_models: list[str]) -> Iterator[dict]:
             raise BadInput(f"{split['file']}: has no {absent[0]!r}; prompts.ref_models may be {', '.join(known)}")
         question, fault = asked(record)
         references = [record.get(name) for name in wanted]
-        whole = all(isinstance(text, str) and text.strip() for text in references)
+        absent = [name for name, text in zip(wanted, references) if not (isinstance(text, str) and text.strip())]
+        fault = fault or (f"no {absent[0]}" if absent else None)
         made = prompt(question, references, str(record.get("source") or "pool")) if question else {"question": None}
-        made |= {"id": str(record.get("id") or record_id(str(question)))} | ({"fault": fault} if fault else {})
-        yield made | ({} if whole else {"fault": fault or f"a reference is missing: {', '.join(wanted)}"})
+        made |= {"id": str(record.get("id") or record_id(str(question)))}
+        yield made | ({"fault": fault} if fault else {})
 
 
 def asked(record: dict) -> tuple[str | None, str | None]:
