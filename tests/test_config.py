@@ -39,6 +39,7 @@ def test_every_fault_is_reported_at_once_with_its_path():
         ({"generate": {"auto": {"engine": "openai"}}}, "generate.openai: the engine openai needs `base_url`"),
         ({"generate": {"openai": {"base_url": "x", "model": "y", "budget": 1}}}, "a budget needs `prices"),
         ({"python": {"vlm": "x"}}, "python.vlm"),
+        ({"selection": {"num_examples": 4}}, "task arithmetic has none"),
     ],
 )
 def test_hints(section, hint):

@@ -114,6 +114,30 @@ def test_rows_that_cannot_be_used(cells, reason):
     assert row is None and reason in found
 
 
+def test_a_stray_text_among_numbers_is_a_reject_and_no_type():
+    lines = [[str(i), f"{i}.5"] for i in range(30)] + [["12 kg", "1.5"], ["3", "n.a."], ["4", "much"]]
+    schema = schema_of(["a", "b"], lines)
+    assert schema.task == "regression" and [column.type for column in schema.columns] == ["integer", "number"]
+    reasons = [typed(schema, ["a", "b"], cells)[1] for cells in lines[-3:]]
+    assert "found '12 kg'" in reasons[0] and reasons[1] == "b is missing" and "found 'much'" in reasons[2]
+    ages = schema_of(["a", "b"], [[str(i), str(i % 3)] for i in range(30)] + [["1", "?"], ["2", "three"]])
+    assert ages.labels == ("0", "1", "2") and "should be one of" in typed(ages, ["a", "b"], ["2", "three"])[1]
+
+
+def test_rejects_have_their_row_in_the_file(tmp_path, monkeypatch):
+    from workflow_scripts import split_tables
+
+    lines = [f"{i},{'xy'[i % 2]}" for i in range(40)]
+    lines[17] = "17,x,more"
+    (tmp_path / "mine.csv").write_text("\n".join(["a,b", *lines]) + "\n")
+    settings = json.dumps({"file": str(tmp_path / "mine.csv")})
+    options = ["--name", "mine", "--settings", settings, "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["split_tables", *options])
+    split_tables.main()
+    [reject] = map(json.loads, (tmp_path / "out/rejects.jsonl").read_text().splitlines())
+    assert reject["row"] == 18 and reject["reason"] == "3 cells, the header has 2"
+
+
 def test_a_short_row_is_left_to_be_rejected():
     assert schema_of(["a", "b"], [["1", "x"], ["2"], ["3", "y"]]).labels == ("x", "y")
 

@@ -51,20 +51,20 @@ def in_test(cells: list[str], share: float, seed: int) -> bool:
     return int(digest([seed, list(map(plain, cells))]), 16) / 16**16 < share
 
 
-def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, list[str], list[list[str]]]]:
-    """{train, test: (path, header, cells)}."""
+def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, list[str], dict[int, list[str]]]]:
+    """{train, test: (path, header, {number of the row in its file: cells})}."""
     if table.train:
         found = {split: getattr(table, split) for split in ("train", "test")}
-        return {
-            split: (path, *chosen(path, *schemas.read_csv(path), table.columns, table.target))
-            for split, path in found.items()
+        read = {
+            split: chosen(path, *schemas.read_csv(path), table.columns, table.target) for split, path in found.items()
         }
+        return {split: (found[split], header, dict(enumerate(lines, 1))) for split, (header, lines) in read.items()}
     path = table.file or f"scikit-learn's {table.sklearn}"
     raw = schemas.read_csv(path) if table.file else shipped(table.sklearn)
     header, lines = chosen(path, *raw, table.columns, table.target)
-    split = {"train": [], "test": []}
-    for cells in lines:
-        split["test" if in_test(cells, share, seed) else "train"].append(cells)
+    split = {"train": {}, "test": {}}
+    for number, cells in enumerate(lines, 1):
+        split["test" if in_test(cells, share, seed) else "train"][number] = cells
     return {name: (path, header, part) for name, part in split.items()}
 
 
@@ -79,12 +79,13 @@ def main() -> None:
     table, folder, rejects = Table.model_validate_json(args.settings), Path(args.output), []
     splits = read_splits(table, args.test_share, args.seed)
     path, header, lines = splits["train"]
-    schema = schemas.infer(args.name, path, header, lines, table.target)
+    schema = schemas.infer(args.name, path, header, list(lines.values()), table.target)
+    say(f"{path}: {schema.task} of {schema.target!r}; " + ", ".join(f"{c.name} {c.type}" for c in schema.columns))
     write_text(folder / "schema.json", schema.model_dump_json(indent=1) + "\n")
     for split, (path, header, lines) in splits.items():
-        found = [schemas.typed(schema, header, cells) for cells in lines]
-        rows = [row for row, reason in found if not reason]
-        bad = [{"split": split, "row": n, "reason": reason} for n, (_, reason) in enumerate(found, 1) if reason]
+        found = {number: schemas.typed(schema, header, cells) for number, cells in lines.items()}
+        rows = [row for row, reason in found.values() if not reason]
+        bad = [{"split": split, "row": n, "reason": reason} for n, (_, reason) in found.items() if reason]
         conserve(f"split_tables ({split})", len(lines), len(rows), len(bad))
         rejects += bad
         if not rows:
@@ -97,7 +98,7 @@ def main() -> None:
         write_manifest(folder / f"{split}.csv", sources, used, rows=len(rows), rejects=len(bad))
         say(
             f"{path}: {split} {len(rows)} rows, {len(bad)} rejects"
-            + (f", the first: {bad[0]['reason']}" if bad else "")
+            + (f", the first, row {bad[0]['row']}: {bad[0]['reason']}" if bad else "")
         )
     write_jsonl(folder / "rejects.jsonl", rejects)
 

@@ -168,6 +168,8 @@ class Config(Section):
                 f"`data.source`, for rows that exist; found {found}"
             )
         explore = self.recommend and self.recommend.explore
+        if self.selection and self.task != "reference":
+            raise ValueError(f"selection: answers are scored by references; task {self.task} has none")
         if bool(self.prompts.pool) != bool(self.selection or explore):
             raise ValueError(
                 "`prompts.pool` and `selection` belong together: the train prompts are selected from the pool "

@@ -20,10 +20,11 @@ from pydantic import ConfigDict, NonNegativeInt, ValidationError
 from workflow_scripts.core.records import BadInput, replacing
 from workflow_scripts.core.sections import Section
 
-MISSING = {"", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"}
+MISSING = {"", "NA", "N/A", "n/a", "n.a.", "NaN", "nan", "NULL", "null", "None", "?", "-"}
 # What becomes of an answer, the best first; a status counts as its rank in preferences (SynFed's status_score).
 STATUSES = {"SUCCESS": 5, "REDUNDANT_KEY": 3, "MISSING_KEY": 2, "CONVERSION_ERROR": 1, "INVALID_ANSWER": 0}
 DECIMALS = 4  # that numbers have at most, where the largest is not below 0.1
+NUMERIC = 0.9  # of a column's cells are numbers: it is numeric, and rows with other cells are rejects
 LABELS = 10  # an integer target with more values is a quantity
 Row = dict[str, int | float | str | None]
 
@@ -152,9 +153,9 @@ def kind_of(cells: list[str], wanted: str | None) -> dict:
     """{type, values, optional, decimals} of a column's cells; a type that is wanted is taken."""
     present = [cell for cell in cells if cell not in MISSING]
     found = {"optional": len(present) < len(cells)}
-    numbers = [number(cell) for cell in present]
-    distinct = sorted(set(present))
-    numeric = bool(present) and None not in numbers
+    numeric_cells = [cell for cell in present if number(cell) is not None]
+    numbers, distinct = list(map(number, numeric_cells)), sorted(set(present))
+    numeric = bool(numbers) and len(numbers) >= NUMERIC * len(present)
     kind = wanted or ("number" if numeric else "category" if len(distinct) <= max(20, len(cells) // 20) else "text")
     if kind == "number" and not wanted and all(value == int(value) for value in numbers):
         kind = "integer"
@@ -162,7 +163,9 @@ def kind_of(cells: list[str], wanted: str | None) -> dict:
         case "number":
             largest = max((abs(value) for value in numbers if value), default=1.0)
             most = DECIMALS + max(0, math.floor(-math.log10(largest)))  # of a small quantity, as many that count
-            written = [-Decimal(cell.strip()).as_tuple().exponent for cell, value in zip(present, numbers) if value]
+            written = [
+                -Decimal(cell.strip()).as_tuple().exponent for cell, value in zip(numeric_cells, numbers) if value
+            ]
             return found | {"type": kind, "decimals": min(most, max([1, *written]))}
         case "category":
             return found | {"type": kind, "values": distinct}
@@ -174,6 +177,8 @@ def with_task(name: str, path: str, target: str, task: str | None, columns: list
     """The schema, once its target can be learnt: two labels, or a quantity; else BadInput."""
     place = next(i for i, column in enumerate(columns) if column.name == target)
     column, distinct = columns[place], sorted(set(cells) - MISSING, key=lambda cell: (len(cell), cell))
+    if column.type in ("integer", "number"):
+        distinct = [cell for cell in distinct if number(cell) is not None]
     if len(distinct) < 2:
         raise BadInput(f"{path}: the target {target!r} has {len(distinct) or 'no'} value, so there is nothing to learn")
     few = column.type == "integer" and len(distinct) <= LABELS
