@@ -285,6 +285,18 @@ def get_answers_before(wildcards):
     return [f"{RUN}/evaluation/r{int(wildcards.n) - 1}/{rank}_matchlog.pkl" for rank in RANKS]
 
 
+def get_verdicts(wildcards):
+    """What the judge says of round n's answers."""
+    return [f"{RUN}/evaluation/judged/r{wildcards.n}.jsonl"] if cfg.judge and int(wildcards.n) else []
+
+
+def get_judge_flag():
+    """Who the judge is, less what no verdict depends on."""
+    settings = cfg.judge.model_dump(mode="json")
+    settings["openai"] = cfg.judge.openai.model_dump(mode="json", exclude=ENDPOINT)
+    return flag("settings", json.dumps(settings, sort_keys=True))
+
+
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     pairs = [f"{RUN}/r{k}_dpo/{cfg.tabular.dataset}.pref.jsonl" for k in range(1, n + 1)] if cfg.tabular else []
@@ -451,6 +463,14 @@ def get_player_flags():
     return {name: f" {limits[name]} {ledgers[name]}" if name in limits else "" for name in ledgers}
 
 
+def get_judge_limits():
+    """How the judge's endpoint is asked, and where its account is."""
+    if not cfg.judge:
+        return ""
+    limits = cfg.judge.openai.model_dump(mode="json", include=ENDPOINT)
+    return f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/judge_requests')}"
+
+
 def get_generate_command():
     """`generate GPUS …`, under the Python of its engine's environment, with the endpoint's limits and the account."""
     python = flag("python", cfg.python["vllm"]) if is_vllm() and "vllm" in cfg.python else ""
@@ -466,6 +486,7 @@ def get_generate_command():
 prefix = f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(str(workflow.basedir))} {exported}; "
 prefix += 'launch() { python -m workflow_scripts.core.launch "$@"; }; '
 prefix += f"generate() {{ {get_generate_command()}; }}; "
+prefix += f'judge() {{ python -m workflow_scripts.judge{get_judge_limits()} "$@"; }}; '
 prefix += f'explore() {{ python -m workflow_scripts.explore{"".join(get_player_flags().values())} "$@"; }}; '
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV

@@ -31,11 +31,42 @@ use rule generate as generate_eval with:
         ledger=lambda wildcards: flag("ledger", f"{RUN}/ledger/generate_eval/r{wildcards.n}"),
 
 
+if cfg.judge:
+
+    rule judge:
+        input:
+            data=ancient([f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.pkl" for rank in RANKS]),
+            manifests=[f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.json" for rank in RANKS],
+            before=get_answers_before,
+        output:
+            data=f"{RUN}/evaluation/judged/r{{n}}.jsonl",
+            manifest=f"{RUN}/evaluation/judged/r{{n}}.json",
+            rejects=f"{RUN}/evaluation/judged/r{{n}}.rejects.jsonl",
+        log:
+            f"{RUN}/logs/judge/r{{n}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/judge/r{{n}}.tsv"
+        wildcard_constraints:
+            n=r"[1-9]\d*",
+        conda:
+            ENV
+        resources:
+            mem_mb=sizes.PROCESS,
+            runtime=sizes.DAY,
+            api=1,
+        params:
+            *get_code("judge"),
+            settings=get_judge_flag(),
+        shell:
+            "judge {params.settings} --results {input.data} --before {input.before} --output {output.data} 2>&1 | tee {log}"
+
+
 rule evaluate:
     input:
         data=ancient([f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.pkl" for rank in RANKS]),
         manifests=[f"{RUN}/evaluation/r{{n}}/{rank}_matchlog.json" for rank in RANKS],
         before=get_answers_before,
+        judged=get_verdicts,
     output:
         f"{RUN}/evaluation/r{{n}}.json",
     log:
@@ -51,7 +82,7 @@ rule evaluate:
         task=flag("task", cfg.task),
     shell:
         "python -m workflow_scripts.evaluate {params.task} --results {input.data} --before {input.before} "
-        "--round {wildcards.n} --output {output} 2>&1 | tee {log}"
+        "--judged {input.judged} --round {wildcards.n} --output {output} 2>&1 | tee {log}"
 
 
 rule compare_logps:

@@ -1,5 +1,6 @@
 """An HTTP proxy that harms a share of the answers, in ways that real endpoints are known for."""
 
+import contextlib
 import http.client
 import json
 import random
@@ -103,3 +104,30 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
+
+
+class Answers(BaseHTTPRequestHandler):
+    """An endpoint whose model always says the same."""
+
+    text = ""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.text}}
+        body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def says(text: str):
+    """The base URL of a server whose model says `text`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (Answers,), {"text": text}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()

@@ -1,16 +1,14 @@
 """Recommendation dialogues as they come: published formats, teachers and seekers behind an endpoint, whole rounds."""
 
-import http.server
 import json
 import shutil
 import sys
-import threading
 from contextlib import closing
 
 import pandas as pd
 import pytest
 from conftest import Copy
-from faulty_proxy import FaultyProxy
+from faulty_proxy import FaultyProxy, says
 from test_openai import PRICES, model, server  # noqa: F401  fixtures
 
 from workflow_scripts import explore, freeze_prompts
@@ -153,36 +151,15 @@ def test_teacher_and_seeker_behind_a_real_server(server, model, tmp_path, monkey
     assert sum(proxy.asked.values()) == asked and (tmp_path / "out.jsonl").read_bytes() == before  # paid for once
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """An endpoint whose model always says the same."""
-
-    text = ""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": self.text}}
-        body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.mark.parametrize(
     ("text", "reason"), [("Seeker: No, thanks.", None), ("I want Silver  Harbor!", "gave a target's title away")]
 )
 def test_a_seeker_must_not_name_what_it_wants(tmp_path, text, reason):
-    endpoint = http.server.HTTPServer(("127.0.0.1", 0), type("Says", (Answers,), {"text": text}))
-    threading.Thread(target=endpoint.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{endpoint.server_port}/v1"
-    player = {"engine": "openai", "openai": {"base_url": url, "model": "m", "key_env": None}}
-    player = Recommend(seeker=player).model_dump(mode="json")["seeker"]
-    with closing(players.ModelSeeker(player, Ledger(tmp_path, "1_0"), "seeker")) as seeker:
-        replies = seeker.answer([(["Silver Harbor"], [{"role": "assistant", "content": "What do you like?"}])])
-    endpoint.shutdown()
+    with says(text) as url:
+        player = {"engine": "openai", "openai": {"base_url": url, "model": "m", "key_env": None}}
+        player = Recommend(seeker=player).model_dump(mode="json")["seeker"]
+        with closing(players.ModelSeeker(player, Ledger(tmp_path, "1_0"), "seeker")) as seeker:
+            replies = seeker.answer([(["Silver Harbor"], [{"role": "assistant", "content": "What do you like?"}])])
     assert replies[0].rejected == reason and not replies[0].text.startswith("Seeker:")
 
 

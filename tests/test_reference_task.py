@@ -8,12 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import Copy
+from faulty_proxy import says
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceClassification
 
+from workflow_scripts import judge
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of, sentence_bleu, tokens_of
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.manifest import write_manifest
+from workflow_scripts.core.records import BadInput, read_records, write_pickle
 from workflow_scripts.core.sections import Prompts
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.tasks import reference
@@ -217,6 +220,44 @@ def test_a_reward_is_refused_where_the_task_has_its_own(tmp_path):
     assert "reward: the task 'arithmetic' judges in its own way alone" in output
     output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=blue", fails=True)
     assert "reward: there is no such reward" in output
+
+
+def answered(tmp_path, name: str, texts: list[str]):
+    """A graded shard of these answers to five instructions."""
+    rows = [{"uid": f"q{i}.0", "question": f"Say {i}.", "solution": text} for i, text in enumerate(texts)]
+    write_pickle(tmp_path / name, rows)
+    write_manifest(tmp_path / name, [], {}, rows=len(rows))
+    return str(tmp_path / name)
+
+
+def test_a_judge_compares_answers_with_those_of_the_round_before(tmp_path, monkeypatch):
+    """A judge who always prefers the first answer prefers the newer one where that stands first; equal ones tie."""
+    now = answered(tmp_path, "now.pkl", [f" new {i}" for i in range(9)] + [" same"])
+    before = answered(tmp_path, "before.pkl", [f" old {i}" for i in range(9)] + [" same"])
+    command = ["judge", "--results", now, "--before", before, "--output", str(tmp_path / "r1.jsonl")]
+    with says("**A**, clearly") as url:
+        settings = {"openai": {"base_url": url, "model": "m", "key_env": None}}
+        monkeypatch.setattr("sys.argv", [*command, "--settings", json.dumps(settings)])
+        judge.main()
+    found = {line["uid"]: line["verdict"] for line in read_records(tmp_path / "r1.jsonl")}
+    assert found == {f"q{i}.0": float(judge.is_first(f"q{i}.0")) for i in range(9)} | {"q9.0": 0.5}
+    assert 0 < sum(found.values()) < 9
+    judge.main()  # with no server left: all is in the ledger
+    figures = {"bleu": 0.0, "rouge_l": 0.0, "parts": {}}
+    wins = reference.win_rates([figures | {"before": figures, "judged": value} for value in (1.0, 0.5, None)])
+    assert wins["win_rate judge"] == 0.75
+
+
+def test_what_is_no_verdict_is_a_reject(tmp_path, monkeypatch):
+    pairs = [answered(tmp_path, name, [f" {name}"]) for name in ("now.pkl", "before.pkl")]
+    with says("Both are fine.") as url:
+        settings = {"openai": {"base_url": url, "model": "m", "key_env": None}}
+        options = ["--results", pairs[0], "--before", pairs[1], "--settings", json.dumps(settings)]
+        monkeypatch.setattr("sys.argv", ["judge", *options, "--output", str(tmp_path / "r1.jsonl")])
+        judge.main()
+    assert list(read_records(tmp_path / "r1.jsonl")) == []
+    [reject] = read_records(tmp_path / "r1.rejects.jsonl")
+    assert "neither A, B nor tie: 'Both are fine.'" in reject["reason"]
 
 
 def test_records_of_a_pool_that_cannot_be_asked(tmp_path):

@@ -23,6 +23,7 @@ from workflow_scripts.core.sections import (
     ColdStart,
     Data,
     Generate,
+    Judge,
     Logp,
     Model,
     Name,
@@ -63,6 +64,7 @@ class Config(Section):
     sandbox: OnOff = "on"
     reward: Reward | None = None  # task reference: how answers are rewarded
     reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
+    judge: Judge | None = None  # task reference: compares a round's eval answers with the round before's
     tabular: Tabular | None = None  # task tabular: it makes the prompts and the cold start
     prompts: Prompts
     selection: Selection | None = None
@@ -168,6 +170,8 @@ class Config(Section):
                 f"`data.source`, for rows that exist; found {found}"
             )
         explore = self.recommend and self.recommend.explore
+        if self.judge and self.task != "reference":
+            raise ValueError(f"judge: it compares answers in words; task {self.task} counts right ones")
         if self.selection and self.task != "reference":
             raise ValueError(f"selection: answers are scored by references; task {self.task} has none")
         if bool(self.prompts.pool) != bool(self.selection or explore):

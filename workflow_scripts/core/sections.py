@@ -274,6 +274,15 @@ class OpenAI(Section):
 ENDPOINT = set(OpenAI.model_fields) - {"base_url", "model"}  # how it is asked: no result depends on it
 
 
+class Judge(Section):
+    """Who says which of two answers is better."""
+
+    openai: OpenAI
+    temperature: NonNegativeFloat = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: PositiveInt = 16
+
+
 class Generate(Section):
     engine: Engine = "transformers"
     auto: Sampling = Sampling()

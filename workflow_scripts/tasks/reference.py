@@ -179,7 +179,7 @@ def construct_meta(records: list[dict], dedup: bool) -> dict[str, dict]:
 def summarise(records: list[dict]) -> dict:
     """The means of FIGURES over greedy answers, and by level. distinct_2: different pairs of tokens over all pairs;
     win_rate: share of answers with more BLEU than the round before's, a tie counting as half; after it that of
-    ROUGE-L, and of what the reward is made of. Round 0 has none."""
+    ROUGE-L, of what the reward is made of, and by the judge, if there is one. Round 0 has none."""
     return math.by_level(records, figures)
 
 
@@ -202,4 +202,6 @@ def win_rates(records: list[dict]) -> dict[str, float]:
     metrics = {"win_rate": lambda r: r["bleu"], "win_rate rouge_l": lambda r: r["rouge_l"]}
     metrics |= {f"win_rate {name}": lambda r, name=name: r["parts"][name] for name in records[0]["parts"]}
     wins = lambda metric, r: (metric(r) > metric(r["before"])) + (metric(r) == metric(r["before"])) / 2  # noqa: E731
-    return {name: sum(wins(metric, r) for r in records) / len(records) for name, metric in metrics.items()}
+    found = {name: sum(wins(metric, r) for r in records) / len(records) for name, metric in metrics.items()}
+    verdicts = [record["judged"] for record in records if record.get("judged") is not None]
+    return found | ({"win_rate judge": sum(verdicts) / len(verdicts)} if verdicts else {})
