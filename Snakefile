@@ -16,6 +16,8 @@ if not workflow.overwrite_configfiles:
 
 ##### what every rule uses #####
 include: "rules/common.smk"
+include: "rules/params.smk"
+include: "rules/resources.smk"
 include: "rules/freezing.smk"
 
 
@@ -29,6 +31,7 @@ rule all:
 
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
+include: "rules/table_files.smk"
 include: "rules/tabular.smk"
 include: "rules/prompts.smk"
 include: "rules/recommend.smk"

@@ -1,4 +1,4 @@
-# Helpers of all rules: what is read from the config (get_*), what it decides (is_*), and where files lie.
+# What all rules share: the config, where the story branches (is_*), and where files lie (get_*).
 
 import difflib
 import glob
@@ -26,7 +26,7 @@ from workflow_scripts.core.formats import READABLE
 from workflow_scripts.core.manifest import file_digest, manifest_of
 from workflow_scripts.core.records import BadInput, read_json
 from workflow_scripts.core.rewards import needs_model
-from workflow_scripts.core.sections import ENDPOINT
+from workflow_scripts.core.sections import ENDPOINT, without_endpoint
 
 try:
     cfg = load_config(config)
@@ -144,47 +144,6 @@ def get_local(name):
     return [name] if is_file(name) or os.path.isdir(name) else []
 
 
-def get_table_files(name):
-    """The CSV files of a data set, and the YAML files beside them."""
-    table = cfg.tabular.datasets[name]
-    files = [file for file in (table.file, table.train, table.test) if file]
-    return files + [beside for file in files if os.path.exists(beside := str(Path(file).with_suffix(".yaml")))]
-
-
-def get_tabular_settings(*keys):
-    """The keys of config section `tabular` that a stage uses, so that others rerun nothing there; and which data set."""
-    return json.dumps(cfg.tabular.model_dump(mode="json", include={"dataset", "datasets", *keys}), sort_keys=True)
-
-
-def get_client_files(tag, splits):
-    """The task data of each client."""
-    name = f"{RUN}/syned_datasets/{tag}_sft_fed/{cfg.tabular.dataset}_client_"
-    return [f"{name}{client}.{split}.jsonl" for split in splits for client in range(cfg.tabular.clients)]
-
-
-def get_fold_file(tag, fold):
-    """What a task model is trained on, less the suffix."""
-    return f"{RUN}/syned_datasets/{tag}_sft_fed/{cfg.tabular.dataset}_fold_{fold}"
-
-
-def get_task_data(wildcards):
-    """The same of the model of a round and fold: real rows in round 0."""
-    return get_fold_file(f"r{wildcards.n}" if int(wildcards.n) else "original_0", wildcards.fold)
-
-
-def get_task_model(n, fold):
-    """The task model of round n, which scores the rows of this fold: that of round 0 knows real rows alone."""
-    if n == 0:
-        return f"{RUN}/checkpoints/task_r0_all/checkpoint.json"
-    return f"{RUN}/checkpoints/{'merged' if cfg.tabular.merge else 'task'}_r{n}_{fold}/checkpoint.json"
-
-
-def get_task_start(wildcards):
-    """What training of a task model starts from: the model of its fold in the round before."""
-    n = int(wildcards.n)
-    return get_task_model(n - 1, wildcards.fold) if n else f"{RUN}/checkpoints/init/checkpoint.json"
-
-
 def get_policy(wildcards):
     """The checkpoint that answers in round n, that is scored under and that training starts from."""
     return get_checkpoint(int(wildcards.n) - 1)
@@ -233,24 +192,6 @@ def get_stored_logps(wildcards):
     return found
 
 
-def get_logp_flags(wildcards):
-    """The same as options of train."""
-    n, flags = int(wildcards.n), []
-    for option, scored in get_compared(n).items():
-        flags.append(" ".join([f"--{option}", *(f"{get_logp(n, scored)}/{rank}.pkl" for rank in RANKS)]))
-        if option == "ref-logp":
-            flags.append(flag("reference", get_checkpoint(scored)))
-    return " ".join(flags)
-
-
-def get_sampling_flags():
-    """How a round's answers are sampled, for the log-probs; of rows that others wrote nobody knows it."""
-    if cfg.data.source:
-        return ""
-    sampling = cfg.generate.auto
-    return f"--temperature {sampling.temperature} --top-p {sampling.top_p} --top-k {sampling.top_k}"
-
-
 def get_compared_logps():
     """Where answers were sampled and scored here: how the two log-probs agree."""
     if cfg.data.source or not cfg.train.needs_behaviour:
@@ -290,13 +231,6 @@ def get_verdicts(wildcards):
     return [f"{RUN}/evaluation/judged/r{wildcards.n}.jsonl"] if cfg.judge and int(wildcards.n) else []
 
 
-def get_judge_flag():
-    """Who the judge is, less what no verdict depends on."""
-    settings = cfg.judge.model_dump(mode="json")
-    settings["openai"] = cfg.judge.openai.model_dump(mode="json", exclude=ENDPOINT)
-    return flag("settings", json.dumps(settings, sort_keys=True))
-
-
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     pairs = [f"{RUN}/r{k}_dpo/{cfg.tabular.dataset}.pref.jsonl" for k in range(1, n + 1)] if cfg.tabular else []
@@ -312,181 +246,3 @@ def get_further_rounds():
 def beside(paths):
     """The manifests beside large outputs: small, so they are compared by content; the outputs are `ancient`."""
     return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
-
-
-##### params: what a result depends on. Snakemake compares them as a set, so each says what it is #####
-
-
-def flag(name, value):
-    """A command line option as one param, such as `--seed 0`."""
-    return f"--{name} {shlex.quote(str(value))}"
-
-
-def get_settings(section, *left_out):
-    """A section of the config as the JSON that its stage takes."""
-    return json.dumps(section.model_dump(mode="json", exclude=set(left_out)), sort_keys=True)
-
-
-def get_generate_settings(version):
-    """Engine and sampling of one version alone, so that changing another reruns nothing here."""
-    settings = cfg.generate.model_dump(
-        mode="json", exclude={"gpus", "tensor_parallel", "auto", "trigger", "eval", "pool", "openai"}
-    )
-    settings |= {"engine": cfg.generate.engine_of(version), version: getattr(cfg.generate, version).model_dump()}
-    if is_api(version):
-        settings["openai"] = cfg.generate.openai.model_dump(mode="json", exclude=ENDPOINT)
-    return json.dumps(settings, sort_keys=True)
-
-
-def get_reward_flags(name, reward):
-    """A reward, by the option of that name, and the model that gives it."""
-    if not reward:
-        return ""
-    return flag(name, reward) + (f" {flag('reward-model', cfg.reward_model)}" if needs_model(reward) else "")
-
-
-def get_engine_code(version):
-    """The code behind the engine of one version; a list, as a param of its own."""
-    return get_code(f"engines.{cfg.generate.engine_of(version)}")
-
-
-# What of the section `recommend` a dialogue depends on: in any version, in rollouts, and where it is judged.
-PLAYED = ("seeker", "grounding", "list_length")
-IN_ROLLOUTS = ("hardcore", "off_formatcheck", "rec_format_check", "resamples")
-JUDGED = ("grounding", "list_length", "rerank", "reward", "bonus")
-
-
-def get_environment_flag(*keys, explore=()):
-    """The keys of the section `recommend` (and of its `explore`) that a stage uses, less how endpoints are asked; nothing
-    for other tasks."""
-    if not cfg.recommend:
-        return ""
-    chosen = dict.fromkeys(keys, True) | ({"explore": set(explore)} if explore else {})
-    settings = cfg.recommend.model_dump(mode="json", include=chosen)
-    for player in (settings.get("seeker"), (settings.get("explore") or {}).get("teacher")):
-        for name in ENDPOINT if player and player["openai"] else ():
-            del player["openai"][name]
-    return flag("environment", json.dumps(settings, sort_keys=True))
-
-
-def get_dialogue_flags(version=None):
-    """Of the environment that a dialogue is played in (by version) or judged by: what it does, and its catalogue."""
-    if not cfg.recommend:
-        return ""
-    keys = {"auto": PLAYED + IN_ROLLOUTS, "eval": PLAYED, None: JUDGED}[version]
-    return f"{get_environment_flag(*keys)} {flag('catalogue', CATALOGUE[0])}"
-
-
-def get_code(*stages, task=False):
-    """The code behind a stage, a param per file: a changed function reruns the stage, a comment does not."""
-    modules = [f"workflow_scripts.{stage}" for stage in stages]
-    if task:
-        modules.append(f"workflow_scripts.tasks.{cfg.task}")
-    return [f"{file} {digest}" for file, digest in code_digests(*modules).items()]
-
-
-##### resources and commands: where and how a stage runs, which no result depends on, so no params #####
-
-
-def by_attempt(sizing, *section):
-    """Memory (MB) and time (minutes, at most a day) of a job, at each further attempt half as much again."""
-
-    def get(name, attempt):
-        try:
-            asked = (attempt + 1) * sizing(cfg, *section)[name] // 2
-            return min(asked, sizes.DAY) if name == "runtime" else asked
-        except ValueError as error:
-            if workflow.local_exec:
-                return 0  # nobody is asked
-            raise WorkflowError(f"config: {error}")
-
-    return {
-        "mem_mb": lambda wildcards, attempt: get("mem_mb", attempt),
-        "runtime": lambda wildcards, attempt: get("runtime", attempt),
-    }
-
-
-def get_generate_resources(version=None):
-    """Of a shard's answers in this version (by default the wildcard's): an API takes its turn, and no GPU."""
-    model = by_attempt(sizes.of_generation)
-
-    def choose(of_api, of_model):
-        return lambda wildcards, attempt: (
-            of_api if is_api(version or wildcards.version) else of_model(wildcards, attempt)
-        )
-
-    return {
-        "mem_mb": choose(sizes.PROCESS, model["mem_mb"]),
-        "runtime": choose(sizes.DAY, model["runtime"]),
-        "gpu": choose(0, lambda wildcards, attempt: cfg.generate.gpus),
-        "api": choose(1, lambda wildcards, attempt: int(bool(cfg.recommend and cfg.recommend.seeker.openai))),
-        "nodes": 1,
-    }
-
-
-def get_data_resources():
-    """Of a stage that holds its inputs in memory as Python objects, and needs no GPU."""
-    memory = lambda wildcards, input, attempt: (attempt + 1) * (1000 + 10 * int(input.size_mb))
-    return {"mem_mb": memory, "runtime": lambda wildcards, attempt: (attempt + 1) * 30}
-
-
-def get_judging_resources(reward):
-    """Of a stage that rewards answers; where a model gives them a GPU, and memory for one of 8 billion parameters."""
-    judged = {"gpu": 1, "mem_mb": lambda wildcards, attempt: (attempt + 1) * 20_000}
-    return get_data_resources() | (judged if needs_model(reward) else {})
-
-
-def get_judging_command(reward):
-    return "launch --gpus 1 --" if needs_model(reward) else "python -m"
-
-
-def get_train_resources(train):
-    """Of a training stage: a GPU per process. On several nodes, srun starts it: the plugin calls that mpi."""
-    asked = by_attempt(sizes.of_training, train) | {"processes": train.processes, "nodes": train.nodes}
-    if train.nodes == 1:
-        return asked | {"gpu": train.processes}
-    return asked | {"gpu": 0, "mpi": "srun", "tasks": train.nodes, "slurm_extra": f"--gpus-per-node={train.processes}"}
-
-
-def get_player_flags():
-    """How the seeker's and the teacher's endpoints are asked, for generate and for explore, and what they cost so far."""
-    players = {"seeker": cfg.recommend.seeker} if cfg.recommend else {}
-    if cfg.recommend and cfg.recommend.explore:
-        players["teacher"] = cfg.recommend.explore.teacher
-    limits = {
-        name: flag(name, json.dumps(player.openai.model_dump(mode="json", include=ENDPOINT)))
-        for name, player in players.items()
-        if player.openai
-    }
-    ledgers = {"seeker": flag("seeker-requests", f"{RUN}/ledger/seeker_requests")}
-    ledgers["teacher"] = flag("requests", f"{RUN}/ledger/teacher_requests")
-    return {name: f" {limits[name]} {ledgers[name]}" if name in limits else "" for name in ledgers}
-
-
-def get_judge_limits():
-    """How the judge's endpoint is asked, and where its account is."""
-    if not cfg.judge:
-        return ""
-    limits = cfg.judge.openai.model_dump(mode="json", include=ENDPOINT)
-    return f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/judge_requests')}"
-
-
-def get_generate_command():
-    """`generate GPUS …`, under the Python of its engine's environment, with the endpoint's limits and the account."""
-    python = flag("python", cfg.python["vllm"]) if is_vllm() and "vllm" in cfg.python else ""
-    command = f'launch --gpus "$1" {python} -- workflow_scripts.generate'
-    if cfg.generate.tensor_parallel:
-        command += f" {flag('tensor-parallel', cfg.generate.tensor_parallel)}"
-    if cfg.generate.openai:
-        limits = cfg.generate.openai.model_dump(mode="json", include=ENDPOINT)
-        command += f" {flag('endpoint', json.dumps(limits))} {flag('requests', f'{RUN}/ledger/requests')}"
-    return f'{command}{get_player_flags()["seeker"]} "${{@:2}}"'
-
-
-prefix = f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(str(workflow.basedir))} {exported}; "
-prefix += 'launch() { python -m workflow_scripts.core.launch "$@"; }; '
-prefix += f"generate() {{ {get_generate_command()}; }}; "
-prefix += f'judge() {{ python -m workflow_scripts.judge{get_judge_limits()} "$@"; }}; '
-prefix += f'explore() {{ python -m workflow_scripts.explore{"".join(get_player_flags().values())} "$@"; }}; '
-shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
-GENERATE_ENV = f"{workflow.basedir}/envs/vllm.yaml" if is_vllm() else ENV

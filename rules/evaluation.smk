@@ -56,7 +56,7 @@ if cfg.judge:
             api=1,
         params:
             *get_code("judge"),
-            settings=get_judge_flag(),
+            settings=flag("settings", get_settings(cfg.judge)),
         shell:
             "judge {params.settings} --results {input.data} --before {input.before} --output {output.data} 2>&1 | tee {log}"
 

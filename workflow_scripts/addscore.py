@@ -30,10 +30,11 @@ from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 from workflow_scripts.training.prefixes import answer_logps, read_shared
 
 SURE = math.log(0.5)  # a target more likely than not is as good as any
+UNSCORED = {"score": None, "likelihood": None, "ds0": None, "ds1": None}
 HELD = 160  # prompts, each with its answers, whose keys and values are held at a time
 
 
-class Judge:
+class TaskModel:
     """A task model with the anchors' prompts, of which it has read the beginning and answered those of ds0."""
 
     def __init__(self, checkpoint: str, prompts: dict, template: str, dtype: str):
@@ -97,22 +98,28 @@ def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -
     """{uid: {score, likelihood, ds0, ds1}} of rows of one fold; equal rows are judged once."""
     if not rows:
         return {}
-    judge, different = Judge(checkpoint, prompts, args.template, dtype), {row["ds1"]: row for row in rows}
+    model, different = TaskModel(checkpoint, prompts, args.template, dtype), {row["ds1"]: row for row in rows}
     jobs = [{"uid": line, "row": different[line]} for line in sorted(different)]
     batch = max(1, HELD // (len(prompts["ds0"]) * len(prompts["candidates"])))
     common = [policy_digest(checkpoint), prompts, args.template, dtype, code_digests("workflow_scripts.addscore")]
     values = map_records(
         jobs,
         lambda job: [common, torch.__version__, transformers.__version__, job["uid"]],
-        lambda batch: judge.judge([job["row"] for job in batch]),
+        lambda batch: model.judge([job["row"] for job in batch]),
         Ledger(args.ledger or f"{args.output}.ledger", "1_0"),
         [range(i, min(i + batch, len(jobs))) for i in range(0, len(jobs), batch)],
         "addscore",
     )
-    say(f"{len(jobs)} different rows, the task model has {judge.ds0['score']:.3f} without them")
-    found = {job["uid"]: value | {"ds0": judge.ds0} for job, value in zip(jobs, values)}
+    say(f"{len(jobs)} different rows, the task model has {model.ds0['score']:.3f} without them")
+    found = {job["uid"]: value | {"ds0": model.ds0} for job, value in zip(jobs, values)}
     gains = {line: {"score": one["ds1"]["score"] - one["ds0"]["score"]} | one for line, one in found.items()}
     return {row["uid"]: gains[row["ds1"]] for row in rows}
+
+
+def with_score(one: dict, label: str | None, score: dict) -> dict:
+    """A line of the output: an answer, its status and label, and what a task model gains from it."""
+    kept = {key: one[key] for key in ("uid", "syn_pmt_id", "answer", "status", "result", "copy")}
+    return kept | {"status_score": STATUSES[one["status"]], "label": label} | score
 
 
 def main() -> None:
@@ -136,13 +143,8 @@ def main() -> None:
             [one for one in wanted if fold_of(one["result"]) == fold], checkpoint, prompts, args, settings.dtype
         )
     conserve("addscore", len(wanted), len(scores), 0)
-    empty = {"score": None, "likelihood": None, "ds0": None, "ds1": None}
     labels = {one["uid"]: one["own"]["gold"] for one in wanted} if prompts["task"] == "classification" else {}
-    lines = []
-    for one in raw:
-        kept = {key: one[key] for key in ("uid", "syn_pmt_id", "answer", "status", "result", "copy")}
-        kept |= {"status_score": STATUSES[one["status"]], "label": labels.get(one["uid"])}
-        lines.append(kept | scores.get(one["uid"], empty))
+    lines = [with_score(one, labels.get(one["uid"]), scores.get(one["uid"], UNSCORED)) for one in raw]
     write_jsonl(args.output, lines)
     mean = sum(one["score"] for one in scores.values()) / max(1, len(scores))
     used = {"copies": args.copies, "template": args.template}

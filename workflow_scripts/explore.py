@@ -21,7 +21,7 @@ from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.prompts import as_messages
 from workflow_scripts.core.records import BadInput, conserve, read_records, write_jsonl, write_rejects
-from workflow_scripts.core.sections import ENDPOINT, Generate
+from workflow_scripts.core.sections import Generate, without_endpoint
 from workflow_scripts.dialogues import players
 from workflow_scripts.engines.conversation import converse_in_text
 
@@ -111,12 +111,10 @@ def main() -> None:
 def publish(args, given: dict, engine, found: list[dict], rejects: list[dict]) -> None:
     write_jsonl(args.output, found)
     write_rejects(args.output, rejects)
-    for player in (given["seeker"], given["explore"]["teacher"]):
-        for name in ENDPOINT:  # no result depends on them
-            (player["openai"] or {}).pop(name, None)
     success = sum(line["rec_success"] for line in found)
     counts = {"rows": len(found), "successful": success, "rejects": len(rejects)}
-    write_manifest(args.output, [args.prompts, args.catalogue], given | {"seed": args.seed}, **counts)
+    settings = without_endpoint(given) | {"seed": args.seed}
+    write_manifest(args.output, [args.prompts, args.catalogue], settings, **counts)
     write_usage(args.output, **getattr(engine, "usage", {}))
     if rejects:
         say(f"{len(rejects)} rejects, the first: {rejects[0]['reason']}")

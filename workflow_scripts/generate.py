@@ -27,7 +27,7 @@ from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.prompts import TEMPLATES, as_messages, render
 from workflow_scripts.core.records import conserve, read_records, shard_of, write_pickle, write_rejects
 from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.core.sections import ENDPOINT, Generate
+from workflow_scripts.core.sections import Generate, without_endpoint
 from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.engines.conversation import converse_in_text, foreign, well_formed
 
@@ -157,13 +157,11 @@ def publish(args, settings, engine, policy, records, results, rejects, seconds: 
         kept = ("uid", "question", "text", "turns")
         listed = [{k: job[k] for k in kept if k in job} | {"reason": job["rejected"]} for job in rejects]
         write_rejects(args.output, listed)
-    for name in ENDPOINT:  # no result depends on them
-        (settings["openai"] or {}).pop(name, None)
     played = {"environment": json.loads(args.environment)} if args.environment else {}
     write_manifest(
         args.output,
         [args.model, *filter(None, (args.shard_file, args.catalogue))],
-        settings | {"version": args.version, "template": args.template, "seed": args.seed} | played,
+        without_endpoint(settings) | {"version": args.version, "template": args.template, "seed": args.seed} | played,
         prompts=len(records),
         rows=len(results),
         rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),

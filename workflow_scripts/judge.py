@@ -16,7 +16,7 @@ from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.ledger import Ledger
 from workflow_scripts.core.manifest import write_manifest, write_usage
 from workflow_scripts.core.records import BadInput, conserve, digest, read_records, write_jsonl, write_rejects
-from workflow_scripts.core.sections import ENDPOINT, Judge
+from workflow_scripts.core.sections import Judge, without_endpoint
 from workflow_scripts.engines import Chat, Reply
 
 ASKED = """Which of two answers to an instruction is better: more helpful, more correct, better written?
@@ -92,9 +92,8 @@ def main() -> None:
     conserve("judge", len(pairs), len(lines), len(rejects))
     write_jsonl(args.output, lines)
     write_rejects(args.output, rejects)
-    for name in ENDPOINT:  # no result depends on them
-        settings["openai"].pop(name, None)
-    write_manifest(args.output, [*args.results, *args.before], settings, rows=len(lines), rejects=len(rejects))
+    inputs = [*args.results, *args.before]
+    write_manifest(args.output, inputs, without_endpoint(settings), rows=len(lines), rejects=len(rejects))
     write_usage(args.output, **engine.usage)
     if rejects:
         say(f"{len(rejects)} answers without a verdict, the first: {rejects[0]['reason']}")

@@ -90,11 +90,11 @@ class Config(Section):
                 raise ValueError("task tabular needs a section `tabular`, with its data sets")
             return values
         folder = f"runs/{values.get('name')}/syn_datasets/sft_syn_{given.get('dataset')}"
-        prompts, cold = values.get("prompts") or {}, values.get("cold_start")
-        sections = [prompts, cold or {}, *((isinstance(prompts, dict) and prompts.values()) or ())]
-        if not all(isinstance(one or {}, dict) or one == prompts.get("instruction") for one in sections):
-            return values  # for their sections to say
-        splits = {name: {"file": f"{folder}/{name}.jsonl"} | (prompts.get(name) or {}) for name in ("train", "eval")}
+        prompts, cold = values.get("prompts") or {}, values.get("cold_start") or {}
+        splits = {name: prompts.get(name) or {} for name in ("train", "eval")} if isinstance(prompts, dict) else {}
+        if not all(isinstance(section, dict) for section in (prompts, cold, *splits.values())):
+            return values  # their own sections say what is wrong
+        splits = {name: {"file": f"{folder}/{name}.jsonl"} | split for name, split in splits.items()}
         made = {"prompts": prompts | splits}
         if cold:
             made["cold_start"] = ({} if cold.get("count") else {"file": f"{folder}/alpaca_train.json"}) | cold

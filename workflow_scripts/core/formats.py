@@ -72,7 +72,6 @@ def find_columns(source: dict, found: set[str]) -> dict[str, str]:
             prompt = source["prompt_key"] or ("prompt" if "prompt" in found else None)
             columns = {"chosen": source["chosen_key"], "rejected": source["rejected_key"]}
             columns |= {"prompt": prompt} if prompt else {}
-    found = {name for name in found if name is not None}
     if missing := [column for column in columns.values() if column not in found]:
         raise BadInput(_lacks(source, ", ".join(map(repr, missing)), found))
     if source["format"] == "rewarded" and "uid" not in found and not found.issuperset(("qid", "sample_id")):

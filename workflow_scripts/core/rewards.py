@@ -1,7 +1,7 @@
 """Rewards of answers that have references: by name, or a function of the user's own in a file.
 
 A reward is a function (answer, references, record) → number, where `record` is the answer's whole record; the larger,
-the better. `my_rewards.py:length_penalty` names one in a file. Some rewards are judged by a model (`core/judges.py`),
+the better. `my_rewards.py:length_penalty` names one in a file. Some rewards a model gives (`core/reward_models.py`),
 and some are made of several, which are then compared in units of their spread.
 """
 
@@ -34,7 +34,7 @@ def bleu_rouge_f1(answer: str, references: Sequence[str], record: dict) -> float
 
 
 FORMULAS: dict[str, Reward] = {"bleu": bleu, "rouge": rouge, "bleu_rouge_f1": bleu_rouge_f1}
-JUDGED = ("rm", "bertscore")  # functions of core/judges.py: need a model
+JUDGED = ("rm", "bertscore")  # functions of core/reward_models.py: need a model
 COMBINED = {"bleu_rm": ("bleu", "rm")}
 REWARDS = (*FORMULAS, *JUDGED, *COMBINED)
 
@@ -56,9 +56,9 @@ def load(name: str, model: str | None = None) -> Reward:
     if name in JUDGED:
         if not model:
             raise BadInput(f"reward {name}: needs a model (config key reward_model)")
-        from workflow_scripts.core import judges  # here: it needs torch
+        from workflow_scripts.core import reward_models  # here: it needs torch
 
-        return getattr(judges, name)(model)
+        return getattr(reward_models, name)(model)
     file, _, function = name.rpartition(":")
     if not file.endswith(".py"):
         raise BadInput(f"there is no reward {name!r}; rewards are {', '.join(REWARDS)}, or FILE.py:FUNCTION")

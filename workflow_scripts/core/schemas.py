@@ -37,6 +37,14 @@ class Column(Section):
     decimals: NonNegativeInt = 0  # of a number
 
 
+class Beside(Section):
+    """The YAML file beside a table: what its cells do not tell."""
+
+    target: str | None = None
+    task: Literal["classification", "regression"] | None = None
+    columns: dict[str, dict | None] | None = None  # keys of Column
+
+
 class Schema(Section):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,39 +122,38 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
     """The schema of the table in `path`, with what the YAML file beside it says."""
     beside = Path(path).with_suffix(".yaml")
     given = read_beside(beside)
-    if unknown := sorted({*given} - {"target", "task", "columns"}):
-        raise BadInput(f"{beside}: there is no key {unknown[0]!r}; keys are target, task and columns")
-    target = target or given.get("target") or header[-1]
-    said = given.get("columns") or {}
+    target, task = target or given.target or header[-1], given.task
+    said = {name: column or {} for name, column in (given.columns or {}).items()}
     for column in [target, *said]:
         if column not in header:
             raise BadInput(f"{path}: has no column {column!r}, only {', '.join(header)}")
-    if (task := given.get("task")) not in (None, "classification", "regression"):
-        raise BadInput(f"{beside}: task should be classification or regression, found {task!r}")
     columns = []
     for place, column in enumerate(header):
         cells = [cells[place] for cells in lines if len(cells) == len(header)]
-        wanted = (said.get(column) or {}).get("type")
+        own = said.get(column, {})
+        wanted = own.get("type") or ("category" if column == target and task == "classification" else None)
         try:
-            found = kind_of(cells, wanted or ("category" if column == target and task == "classification" else None))
-            columns.append(Column.model_validate({"name": column} | found | (said.get(column) or {})))
+            columns.append(Column.model_validate({"name": column} | kind_of(cells, wanted) | own))
         except ValidationError as error:
-            faults = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-            raise BadInput(f"{beside}: column {column!r}: {faults}") from None
+            raise BadInput(f"{beside}: column {column!r}: {faults_of(error)}") from None
     whole = [cells[header.index(target)] for cells in lines if len(cells) == len(header)]
     return with_task(name, path, target, task, columns, whole)
 
 
-def read_beside(path: Path) -> dict:
+def read_beside(path: Path) -> Beside:
     """The YAML file of a table, empty if there is none."""
     try:
-        given = yaml.safe_load(path.read_text()) if path.exists() else None
+        return Beside.model_validate((yaml.safe_load(path.read_text()) if path.exists() else None) or {})
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not YAML ({error})") from None
-    columns = (given or {}).get("columns") if isinstance(given or {}, dict) else []
-    if not isinstance(columns or {}, dict) or not all(isinstance(one or {}, dict) for one in (columns or {}).values()):
-        raise BadInput(f"{path}: should be target, task and columns: {{name: {{type: …}}}}")
-    return given or {}
+    except ValidationError as error:
+        raise BadInput(
+            f"{path}: {faults_of(error)}; should be target, task and columns: {{name: {{type: …}}}}"
+        ) from None
+
+
+def faults_of(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors())
 
 
 def kind_of(cells: list[str], wanted: str | None) -> dict:

@@ -274,6 +274,14 @@ class OpenAI(Section):
 ENDPOINT = set(OpenAI.model_fields) - {"base_url", "model"}  # how it is asked: no result depends on it
 
 
+def without_endpoint(settings):
+    """Settings as JSON values, at any depth less how endpoints are asked."""
+    if not isinstance(settings, dict):
+        return settings
+    left_out = ENDPOINT if {"base_url", "model"} <= settings.keys() else ()
+    return {name: without_endpoint(value) for name, value in settings.items() if name not in left_out}
+
+
 class Judge(Section):
     """Who says which of two answers is better."""
 

@@ -8,7 +8,8 @@ from transformers.utils import is_bitsandbytes_available
 
 from workflow_scripts.core.pretrained import AutoModelForCausalLM
 from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.sections import Lora
+from workflow_scripts.core.sections import Lora, Train
+from workflow_scripts.training.logps import load_policy
 
 NAME = "default"
 
@@ -26,6 +27,15 @@ def adapted(model: PreTrainedModel, settings: Lora, seed: int) -> LoraModel:
         raise BadInput(f"train.lora.targets: {error}") from None
     model.enable_input_require_grads()  # else checkpointed blocks would see nothing to train
     return adapters
+
+
+def load_adapted(folder: str, settings: Train, seed: int, device: torch.device) -> tuple[PreTrainedModel, LoraModel]:
+    """The policy in `folder` with adapters in it, and the adapters; its weights in 4 bits if `lora.bits` says so."""
+    options = {}
+    if settings.lora.bits:  # transformers.Trainer moves no quantized model to its device
+        options = {"quantization_config": four_bits(settings.dtype), "device_map": {"": device}}
+    policy = load_policy(folder, "float32", **options)
+    return policy, adapted(policy, settings.lora, seed)
 
 
 def four_bits(dtype: str) -> BitsAndBytesConfig:

@@ -220,16 +220,12 @@ def prepared(
     # update of 1e-6 is lost.
     arguments = training_arguments(settings, state, accumulation, updates, seed, report)
     if settings.lora:
-        from workflow_scripts.training.adapters import adapted, four_bits  # here: peft takes seconds to load
+        from workflow_scripts.training.adapters import load_adapted  # here: peft takes seconds to load
 
-        options = {}
-        if settings.lora.bits:  # the parent moves no quantized model to its device
-            options = {"quantization_config": four_bits(settings.dtype), "device_map": {"": arguments.device}}
-        policy = load_policy(model, "float32", **options)
-        adapters = adapted(policy, settings.lora, seed)
+        policy, adapters = load_adapted(model, settings, seed, arguments.device)
         policy._hf_peft_config_loaded = True  # else the parent refuses weights in 4 bits
     else:
-        policy = load_policy(model, "float32")
+        policy, adapters = load_policy(model, "float32"), None
     trainer = RoundTrainer(
         settings=settings,
         temperature=temperature,
@@ -240,7 +236,7 @@ def prepared(
         model=policy,
         train_dataset=Bins(rows, units, planned, pad),
     )
-    trainer.adapters = adapters if settings.lora else None
+    trainer.adapters = adapters
     policy._hf_peft_config_loaded = False  # else saved states would be of the parent's own adapters
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     trainer.add_callback(Watch(trainer))
