@@ -18,6 +18,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 include: "rules/params.smk"
 include: "rules/resources.smk"
+include: "rules/table_files.smk"
 include: "rules/freezing.smk"
 
 
@@ -31,7 +32,6 @@ rule all:
 
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
-include: "rules/table_files.smk"
 include: "rules/tabular.smk"
 include: "rules/prompts.smk"
 include: "rules/recommend.smk"

@@ -12,6 +12,17 @@ def get_shard_files(split):
     return [f"{RUN}/prompts/shards/{split}/{rank}.txt" for rank in RANKS]
 
 
+def check_given():
+    """That the data which the config names is here, where no rule makes or fetches it."""
+    given = [*FILES, cfg.cold_start and cfg.cold_start.file, cfg.data.source and cfg.data.source.file]
+    given += [cfg.selection and cfg.selection.inference]
+    given += sum(map(get_table_files, cfg.tabular.datasets if cfg.tabular else ()), [])
+    given = [file for file in filter(None, given) if not (file.startswith(f"{RUN}/") or is_on_hub(file))]
+    if missing := [file for file in dict.fromkeys(given) if not os.path.exists(file)]:
+        recipe = f" (see the head of {workflow.overwrite_configfiles[0]})" if workflow.overwrite_configfiles else ""
+        raise WorkflowError(f"config: there is no file {' nor '.join(missing)}{recipe}")
+
+
 def is_running():
     """Whether another Snakemake works on this run's prompts: then this one leaves them alone."""
     locks = glob.glob(".snakemake/locks/*")
@@ -21,9 +32,6 @@ def is_running():
 def freeze_sources():
     """Freeze prompts that come from files, if file, settings or code changed since. This cannot wait for a job,
     since the shards that an edited file changes must be known when the jobs are worked out."""
-    if missing := [source for source in SOURCES if not os.path.exists(source)]:
-        recipe = f" (see the head of {workflow.overwrite_configfiles[0]})" if workflow.overwrite_configfiles else ""
-        raise WorkflowError(f"config: prompts: there is no file {' nor '.join(missing)}{recipe}")
     settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
     now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
@@ -35,6 +43,7 @@ def freeze_sources():
         stamp.write_text(now)
 
 
+check_given()
 if not is_running():
     try:
         if SOURCES:

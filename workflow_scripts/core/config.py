@@ -240,7 +240,7 @@ def _with_nulls(value):
 
 
 def _line(fault: dict, config: dict) -> str:
-    path = ".".join(map(str, fault["loc"])) or "(top level)"
+    path = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(fault["loc"][-1]), _keys_beside(fault["loc"]), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_keys_beside(fault['loc']))}"
@@ -250,7 +250,7 @@ def _line(fault: dict, config: dict) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
     shown = "" if isinstance(found, (dict, list)) else f", found {found!r}"
-    return f"{path}: {message}{shown}"
+    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
 
 
 def _keys_beside(location: tuple) -> list[str]:
