@@ -39,6 +39,11 @@ made_up |= {"cold_start": cfg.cold_start}
 if wrong := [key for key, section in made_up.items() if section and section.count and not task.MAKES_UP]:
     raise WorkflowError(f"config: {wrong[0]}.count: the task {cfg.task!r} makes up nothing: give {wrong[0]}.file")
 
+if cfg.results and not hasattr(task, "question_of"):
+    raise WorkflowError(
+        f"config: results: AutoCode's files cannot be read as answers of the task {cfg.task!r}; remove it"
+    )
+
 if cfg.reward and "reward" not in inspect.signature(task.grade).parameters:
     raise WorkflowError(f"config: reward: the task {cfg.task!r} judges in its own way alone; remove the key")
 

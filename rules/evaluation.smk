@@ -137,6 +137,7 @@ rule report:
     conda:
         ENV
     params:
+        *get_code("report", task=True),
         task=flag("task", cfg.task),
         run=flag("run", RUN),
     shell:

@@ -7,6 +7,8 @@ FILES = [split.file for split in SPLITS.values() if split and split.file]
 # What a job must fetch, or makes of tables, cannot be frozen while this is read.
 SOURCES = [] if cfg.tabular or any(map(is_on_hub, FILES)) else FILES
 
+READ = [*SOURCES, *filter(os.path.exists, [cfg.prompts.catalogue or ""])]  # what the frozen prompts are made of
+
 
 def get_shard_files(split):
     return [f"{RUN}/prompts/shards/{split}/{rank}.txt" for rank in RANKS]
@@ -15,7 +17,8 @@ def get_shard_files(split):
 def check_given():
     """That the data which the config names is here, where no rule makes or fetches it."""
     given = [*FILES, cfg.cold_start and cfg.cold_start.file, cfg.data.source and cfg.data.source.file]
-    given += [cfg.selection and cfg.selection.inference]
+    given += [cfg.selection and cfg.selection.inference, cfg.prompts.catalogue]
+    given += [file for files in cfg.results.values() for file in (*files.auto, *files.trigger)]
     given += sum(map(get_table_files, cfg.tabular.datasets if cfg.tabular else ()), [])
     given = [file for file in filter(None, given) if not (file.startswith(f"{RUN}/") or is_on_hub(file))]
     if missing := [file for file in dict.fromkeys(given) if not os.path.exists(file)]:
@@ -34,11 +37,14 @@ def freeze_sources():
     since the shards that an edited file changes must be known when the jobs are worked out."""
     settings, stamp = cfg.prompts.model_dump(mode="json"), Path(f"{RUN}/prompts/.stamp.json")
     code = code_digests("workflow_scripts.freeze_prompts", f"workflow_scripts.tasks.{cfg.task}")
-    now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in SOURCES]])
+    now = json.dumps([settings, cfg.seed, code, [prompt_shards.file_state(source) for source in READ]])
     if not (stamp.exists() and stamp.read_text() == now and all(map(os.path.exists, FROZEN.values()))):
         for path in filter(os.path.exists, FROZEN.values()):
             if file_digest(path) != read_json(manifest_of(path))["sha256"]:
-                raise WorkflowError(f"{path} was edited by hand and {SOURCES[0]} changed too: delete one of both edits")
+                raise WorkflowError(
+                    f"{path} was edited by hand, and what it is made of changed too ({', '.join(READ)}, `prompts`, `seed` "
+                    f"or the code of task {cfg.task}): undo that, or delete {path} and with it the edits"
+                )
         freeze_prompts.freeze(task, settings, cfg.seed, stamp.parent)
         stamp.write_text(now)
 

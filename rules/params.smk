@@ -16,7 +16,7 @@ def as_json(settings):
 
 
 def get_logp_flags(wildcards):
-    """The same as options of train."""
+    """The stored log-probs that training needs, as its options."""
     n, flags = int(wildcards.n), []
     for option, scored in get_compared(n).items():
         flags.append(" ".join([f"--{option}", *(f"{get_logp(n, scored)}/{rank}.pkl" for rank in RANKS)]))

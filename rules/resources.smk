@@ -38,8 +38,10 @@ def get_generate_resources(version=None):
 
 
 def get_data_resources():
-    """Of a stage that holds its inputs in memory as Python objects, and needs no GPU."""
-    memory = lambda wildcards, input, attempt: (attempt + 1) * (1000 + 10 * int(input.size_mb))
+    """Of a stage that holds its inputs in memory as Python objects, and needs no GPU; some embed titles by a model."""
+    embeds = cfg.recommend and cfg.recommend.grounding.embedder not in (None, "tfidf")
+    least = sizes.PROCESS if embeds else 1000
+    memory = lambda wildcards, input, attempt: (attempt + 1) * (least + 10 * int(input.size_mb))
     return {"mem_mb": memory, "runtime": lambda wildcards, attempt: (attempt + 1) * 30}
 
 

@@ -1,6 +1,7 @@
 """What the documents name exists, and the house keeps its own rules."""
 
 import importlib
+import itertools
 import re
 import sys
 
@@ -91,6 +92,10 @@ def test_imports_point_down_only():
 def test_profiles_comment_each_key():
     for path in REPOSITORY.glob("profiles/*/config.yaml"):
         assert yaml.safe_load(path.read_text())["rerun-triggers"] == ["mtime", "params", "input"]
+        lines = path.read_text().splitlines()
+        for above, line in itertools.pairwise(["", *lines]):
+            if re.match(r"[\w-]+:", line):
+                assert "#" in line or above.startswith("#"), f"{path}: {line}"
 
 
 def test_all_versions_are_pinned():

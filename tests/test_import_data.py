@@ -49,6 +49,12 @@ def test_all_supervised_shapes_give_the_same_row(tokenizers, tmp_path, shape, su
     ]
 
 
+def test_an_answer_that_is_json_is_an_answer(tokenizers, tmp_path):
+    said = '[{"name": "Anna", "role": "guest"}]'
+    (row,) = rows_of(saved(tmp_path / "a.jsonl", [{"prompt": "Who?", "response": said}]), "sft", tokenizers["plain"])
+    assert row["output"].strip() == said
+
+
 def test_alpacas_input_follows_its_instruction(tokenizers, tmp_path):
     path = saved(tmp_path / "a.jsonl", [{"instruction": "Add.", "input": "2, 2", "output": "4"}])
     (row,) = rows_of(path, "sft", tokenizers["plain"], template="alpaca")

@@ -74,7 +74,7 @@ def test_of_devices_that_are_given_out_a_job_sees_what_it_asks_for(start):
 
 def test_odd_lists_of_devices(start):
     assert start(2, SHOW, LOCAL_GPUS=" 3, 3,all,").communicate()[0] == "3,all\n"
-    assert start(1, SHOW, LOCAL_GPUS="NoDevFiles").communicate()[0] == "None\n"
+    assert start(1, SHOW, LOCAL_GPUS="NoDevFiles").communicate()[0] == "\n"
 
 
 def test_a_job_that_asks_for_no_gpu_sees_none(start):
@@ -83,7 +83,7 @@ def test_a_job_that_asks_for_no_gpu_sees_none(start):
 
 
 def test_without_gpus_jobs_run_on_the_cpu(start):
-    assert start(2, SHOW, LOCAL_GPUS="").communicate()[0] == "None\n"
+    assert start(2, SHOW, LOCAL_GPUS="").communicate()[0] == "\n"
 
 
 def test_more_than_there_are_is_an_error(start):

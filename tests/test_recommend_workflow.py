@@ -41,6 +41,27 @@ CONFIG = {
 # ---------------------------------------------------------------- the workflow
 
 
+def test_an_edited_catalogue_freezes_the_prompts_anew_but_never_over_edits(tmp_path):
+    prompts = {"train": {"file": "mine.jsonl"}, "eval": {"file": "eval.jsonl"}, "catalogue": "items.csv"}
+    changes = {"prompts": prompts, "recommend": {}, "model": {"path": "model"}, "cold_start": None}
+    copy = Copy(tmp_path, CONFIG | changes)
+    dialog = [{"role": "user", "content": "A western?"}]
+    rows = [{"dialog": dialog, "target_items": [title]} for title in ("Silver Harbor", "Nowhere")]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = {"dialog": [{"role": "user", "content": "A film?"}], "target_items": ["Silver Harbor"]}
+    (tmp_path / "eval.jsonl").write_text(json.dumps(other) + "\n")
+    assert "there is no file items.csv" in copy.snakemake("-n", fails=True)
+    for titles, count in ((["Silver Harbor"], 1), (["Silver Harbor", "Nowhere"], 2)):
+        (tmp_path / "items.csv").write_text("\n".join(["title", *titles]) + "\n")
+        copy.snakemake("-n")
+        frozen = tmp_path / "runs/mine/prompts/train.parquet"
+        assert len(list(read_records(frozen))) == count
+    write_parquet(frozen, list(read_records(frozen))[:1])
+    (tmp_path / "items.csv").write_text("title\nSilver Harbor\n")
+    assert "was edited by hand, and what it is made of changed too (mine.jsonl" in copy.snakemake("-n", fails=True)
+    assert len(list(read_records(frozen))) == 1
+
+
 @pytest.mark.slow
 def test_a_round_from_the_teacher_to_the_figures(tmp_path):
     copy = Copy(tmp_path, CONFIG)

@@ -15,9 +15,11 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceCla
 from workflow_scripts import judge
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of, sentence_bleu, tokens_of
+from workflow_scripts.core.formats import existing_answers
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, read_records, write_pickle
 from workflow_scripts.core.sections import Prompts
+from workflow_scripts.engines import Reply
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.tasks import reference
 
@@ -235,7 +237,7 @@ def test_a_judge_compares_answers_with_those_of_the_round_before(tmp_path, monke
     now = answered(tmp_path, "now.pkl", [f" new {i}" for i in range(9)] + [" same"])
     before = answered(tmp_path, "before.pkl", [f" old {i}" for i in range(9)] + [" same"])
     command = ["judge", "--results", now, "--before", before, "--output", str(tmp_path / "r1.jsonl")]
-    with says("**A**, clearly") as url:
+    with says("**A**.") as url:
         settings = {"openai": {"base_url": url, "model": "m", "key_env": None}}
         monkeypatch.setattr("sys.argv", [*command, "--settings", json.dumps(settings)])
         judge.main()
@@ -258,6 +260,22 @@ def test_what_is_no_verdict_is_a_reject(tmp_path, monkeypatch):
     assert list(read_records(tmp_path / "r1.jsonl")) == []
     [reject] = read_records(tmp_path / "r1.rejects.jsonl")
     assert "neither A, B nor tie: 'Both are fine.'" in reject["reason"]
+
+
+@pytest.mark.parametrize("text", ["A tie.", "A and B are equal: tie", "A better answer is B", ""])
+def test_a_verdict_is_one_word(text):
+    value, reason = judge.verdict({"uid": "x"}, Reply(text, "eos", None, 1))
+    assert value is None and "neither A, B nor tie" in reason
+    assert judge.verdict({"uid": "x"}, Reply(" **Tie**\n", "eos", None, 1)) == (0.5, None)
+
+
+def test_answers_that_exist_have_ids_as_text_of_any_kind(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"id": 7, "response": "a"}\n{"id": "8", "response": null}\n')
+    assert existing_answers(str(path)) == {"7": "a", "8": ""}
+    path.write_text('{"prompt": "p", "response": "a"}\n')
+    with pytest.raises(BadInput, match=r"answers\.jsonl, record 1: needs an id of its own"):
+        existing_answers(str(path))
 
 
 def test_records_of_a_pool_that_cannot_be_asked(tmp_path):

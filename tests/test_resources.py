@@ -37,6 +37,16 @@ def test_gpus_and_nodes_follow_from_the_config(tmp_path):
     assert int(rules["generate"]["mem_mb"]) > 14_000
 
 
+def test_memory_is_for_the_engine_that_answers(tmp_path):
+    config = large_config()
+    config["generate"]["openai"] = {"base_url": "http://none", "model": "m"}
+    config["generate"]["auto"] |= {"engine": "openai"}
+    config["generate"]["trigger"] = None
+    config["train"] |= {"objective": "sft"}
+    teacher, policy = (resources.of_generation(load(one)) for one in (config, large_config()))
+    assert teacher["mem_mb"] == policy["mem_mb"]
+
+
 def test_several_nodes_are_one_srun(tmp_path):
     train = asked(Copy(tmp_path, large_config(nodes=2)))["train"]
     assert (train["nodes"], train["tasks"], train["mpi"], train["gpu"]) == ("2", "2", "srun", "0")

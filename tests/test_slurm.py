@@ -160,13 +160,10 @@ def test_a_round_on_slurm_equals_one_on_this_machine(tmp_path, finished):
     copy.snakemake("round1_checkpoint")
     assert copy.digest() == read_json(finished.folder / CHECKPOINT)["digest"]
     for stage in ("generate", "logp", "train"):
-        assert copy.starts(stage) and {len(gpus.split(",")) for gpus, *_ in copy.starts(stage)} == {1}
-        assert all(gpus in ("0", "1") and job for gpus, job, _ in copy.starts(stage))
+        assert copy.starts(stage) and all(gpus in ("0", "1") and job for gpus, job, _ in copy.starts(stage))
     for stage in ("grade", "construct_meta", "construct_data", "evaluate", "init_model", "freeze_prompts"):
         assert copy.starts(stage) and {gpus for gpus, *_ in copy.starts(stage)} <= {"", "NoDevFiles"}
         assert all(job for _, job, _ in copy.starts(stage))
-    held = Counter((node, gpus, job) for gpus, job, node in copy.starts("generate"))
-    assert max(held.values()) == 1
 
 
 @pytest.mark.slow
@@ -229,7 +226,7 @@ def test_a_round_with_a_cancelled_job_and_a_killed_driver(begun, tmp_path):
     starts = Counter(line.split("|")[0] for line in (copy.folder / "starts.txt").read_text().splitlines())
     assert all(count == 1 for stage, count in starts.items() if stage not in ("launch", "train")), starts
     for stage in ("generate", "logp", "train"):
-        assert {len(gpus.split(",")) for gpus, *_ in copy.starts(stage)} == {1}
+        assert copy.starts(stage) and all(gpus in ("0", "1") for gpus, *_ in copy.starts(stage))
 
 
 @pytest.mark.slow

@@ -114,6 +114,13 @@ def test_rows_that_cannot_be_used(cells, reason):
     assert row is None and reason in found
 
 
+@pytest.mark.parametrize("number", ["5", "5.0", "5.00"])
+def test_a_number_is_one_row_however_it_is_written(number):
+    schema = schema_of(["a", "y"], [[f"{i}.5", "pq"[i % 2]] for i in range(10)])
+    row, _ = typed(schema, ["a", "y"], ["5.0", "p"])
+    assert as_text(extract(f'{{"a": {number}, "y": "p"}}', schema)[1]) == as_text(row) == '{"a": 5.0, "y": "p"}'
+
+
 def test_a_stray_text_among_numbers_is_a_reject_and_no_type():
     lines = [[str(i), f"{i}.5"] for i in range(30)] + [["12 kg", "1.5"], ["3", "n.a."], ["4", "much"]]
     schema = schema_of(["a", "b"], lines)

@@ -62,7 +62,8 @@ def main() -> None:
     found = {"task": schema.task, "candidates": choices, "scale": scale, "ds0": asked}
     write_json(Path(args.output).with_name(f"{schema.name}_prompts.json"), found)
     sources = [folder / "schema.json", folder / "train.csv", folder / "test.csv"]
-    used = settings.model_dump(mode="json") | {"seed": args.seed}
+    used = settings.model_dump(mode="json", include={"dataset", "num_clusters", "anchors", "shots"})
+    used |= {"seed": args.seed}
     write_manifest(args.output, sources, used, rows=len(anchors), shots=len(shots))
     print(f"{len(anchors)} anchors of {len(pool)} {settings.anchors} rows, {len(shots)} examples before each")
 

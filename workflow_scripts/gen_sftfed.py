@@ -14,7 +14,7 @@ from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
 from workflow_scripts.core.records import BadInput, write_jsonl
-from workflow_scripts.core.schemas import Row, Schema, read_schema, read_table
+from workflow_scripts.core.schemas import Row, Schema, as_text, read_schema, read_table
 from workflow_scripts.core.table_sections import Tabular
 from workflow_scripts.tasks.tabular import task_question
 
@@ -66,6 +66,8 @@ def main() -> None:
             records = asked(schema, choices, own, real, settings.shots, len(own), seed)
             write_lines(folder / f"{schema.name}_client_{client}.{split}.jsonl", records)
     written = {}
+    used = settings.model_dump(mode="json", include={"dataset", "clients", "alpha", "shots", "task_rows"})
+    used |= {"seed": args.seed}
     for fold, rows in folds.items():
         path = folder / f"{schema.name}_fold_{fold}.jsonl"
         count = len(rows) if args.synthetic else settings.task_rows or len(rows)
@@ -74,8 +76,7 @@ def main() -> None:
         )
         sources = [source / name for name in ("schema.json", "train.csv", "test.csv")]
         sources += [args.synthetic] if args.synthetic else []
-        used = settings.model_dump(mode="json") | {"seed": args.seed}
-        write_manifest(path, sources, used, rows=written[fold], different=len(rows))
+        write_manifest(path, sources, used, rows=written[fold], different=len(set(map(as_text, rows))))
     print(f"{len(splits['train'])} rows over {settings.clients} clients; examples by fold: {written}")
 
 

@@ -112,8 +112,8 @@ def main() -> None:
         write_text(folder / f"{split}.jsonl", "\n".join(lines) + "\n")
     sources = [path for folder_ in args.tables for path in (f"{folder_}/schema.json", f"{folder_}/train.csv")]
     counts = {"examples": len(train), "prompts": {split: len(places) for split, places in splits.items()}}
+    used = settings.model_dump(mode="json", include={"dataset", "examples", "own_share"}) | {"seed": args.seed}
     for split in splits:
-        used = settings.model_dump(mode="json") | {"seed": args.seed}
         write_manifest(folder / f"{split}.jsonl", sources, used, **counts)
     print(f"{len(train)} worked examples of {', '.join(teachers)}; prompts for {settings.dataset}: {counts['prompts']}")
 

@@ -21,6 +21,7 @@ from workflow_scripts.core.code import code_digests
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.copies import Copies
 from workflow_scripts.core.dialogue_sections import Recommend
+from workflow_scripts.core.formats import existing_answers
 from workflow_scripts.core.ledger import Ledger, map_records
 from workflow_scripts.core.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.pretrained import AutoTokenizer
@@ -108,9 +109,11 @@ def main() -> None:
     settings = Generate.model_validate(given).model_dump(mode="json")
     sampling, model, rejects = settings[args.version], model_folder(args.model), []
     shards, rank = map(int, args.shard.split("_"))
-    cached = {record.get("id") for record in read_records(args.answered)} if args.answered else set()
     records = [record for record in read_records(args.prompts) if shard_of(record["id"], shards) == rank]
-    records = [record for record in records if record["id"] not in cached]
+    if args.answered:
+        known, count = existing_answers(args.answered), len(records)
+        records = [record for record in records if record["id"] not in known]
+        say(f"{count - len(records)} of {count} prompts have an answer in {args.answered}")
     common = {"sampling": sampling, "stop": task.STOP}
 
     with environment(args, task) as run:
@@ -157,11 +160,13 @@ def publish(args, settings, engine, policy, records, results, rejects, seconds: 
         kept = ("uid", "question", "text", "turns")
         listed = [{k: job[k] for k in kept if k in job} | {"reason": job["rejected"]} for job in rejects]
         write_rejects(args.output, listed)
+    unused = {"auto", "trigger", "eval", "pool"} - {args.version}
+    settings = {name: value for name, value in without_endpoint(settings).items() if name not in unused}
     played = {"environment": json.loads(args.environment)} if args.environment else {}
     write_manifest(
         args.output,
         [args.model, *filter(None, (args.shard_file, args.catalogue))],
-        without_endpoint(settings) | {"version": args.version, "template": args.template, "seed": args.seed} | played,
+        settings | {"version": args.version, "template": args.template, "seed": args.seed} | played,
         prompts=len(records),
         rows=len(results),
         rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),

@@ -49,7 +49,7 @@ def verdict(record: dict, reply: Reply) -> tuple[float | None, str | None]:
     """(1, 0.5 or 0 for the newer answer, None), or (None, why there is no verdict)."""
     if reply.rejected:
         return None, reply.rejected
-    if not (said := re.match(r"\W*(A|B|tie)\b", reply.text.strip(), re.IGNORECASE)):
+    if not (said := re.fullmatch(r"\W*(A|B|tie)\W*", reply.text, re.IGNORECASE)):
         return None, f"neither A, B nor tie: {reply.text.strip()!r:.60}"
     if said[1].casefold() == "tie":
         return 0.5, None

@@ -77,7 +77,8 @@ def main() -> None:
     )
     asked = {line["id"]: task.requests(pool[line["id"]]["question"], "auto")["auto"] for line in kept}
     write_jsonl(args.sft, [sft_row(line, asked[line["id"]], explore["train_only_interaction"]) for line in kept])
-    used = settings | {"seed": args.seed, "turns": args.turns}
+    used = {key: settings[key] for key in ("tgi", "new_tgi", "start", "end")} | {"seed": args.seed, "turns": args.turns}
+    used |= {"explore": {key: explore[key] for key in ("only_success", "train_only_interaction")}}
     write_manifest(args.sft, [args.explored, args.pool], used, rows=len(kept), unsuccessful=len(lines) - len(kept))
 
     prompts = train_prompts(lines, pool, settings, args.turns, args.seed)

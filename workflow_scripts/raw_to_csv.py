@@ -18,7 +18,8 @@ def main() -> None:
     schema, raw = read_schema(args.schema), list(read_records(args.raw))
     valid = [one for one in raw if one["result"]]
     rows = [one["result"] for one in valid if args.copies == "keep" or not one["copy"]]
-    conserve("raw_to_csv", len(raw), len(rows), len(raw) - len(valid) + len(valid) - len(rows))
+    invalid, copies = sum(one["status"] != "SUCCESS" for one in raw), sum(one["copy"] for one in valid)
+    conserve("raw_to_csv", len(raw), len(rows), invalid + (copies if args.copies == "drop" else 0))
     write_csv(args.output, schema, rows)
     write_manifest(args.output, [args.raw], {"copies": args.copies}, rows=len(rows), valid=len(valid), answers=len(raw))
     print(f"{Path(args.output).name}: {len(rows)} rows of {len(raw)} answers, {len(valid) - len(rows)} copies left out")

@@ -10,6 +10,7 @@ import json
 from workflow_scripts.core import rewards
 from workflow_scripts.core.bleu import answer_of
 from workflow_scripts.core.cli import arguments, progress, run
+from workflow_scripts.core.formats import existing_answers
 from workflow_scripts.core.plots import plotted
 from workflow_scripts.core.records import BadInput, read_records, replacing, write_json
 
@@ -20,16 +21,6 @@ def histogram(scores: list[float], metric: str, path: str) -> None:
         axis.axvline(sum(scores) / len(scores), color="black", lw=1, label=f"mean {sum(scores) / len(scores):.3f}")
         axis.set(xlabel=metric, ylabel="prompts")
         axis.legend()
-
-
-def answered(file: str) -> dict[str, str]:
-    """{id: answer} of answers that exist already."""
-    texts: dict[str, str] = {}
-    for number, record in enumerate(read_records(file), 1):
-        if not {"id", "response"} <= set(record) or record["id"] in texts:
-            raise BadInput(f"{file}, record {number}: needs an id of its own and a response, found {sorted(record)}")
-        texts[record["id"]] = record["response"] or ""
-    return texts
 
 
 def main() -> None:
@@ -43,7 +34,7 @@ def main() -> None:
     parser.add_argument("--histogram", required=True, help="the .png to write")
     parser.add_argument("--output", required=True, help="the .json of all scores to write")
     args = parser.parse_args()
-    texts = answered(args.answered) if args.answered else {}
+    texts = existing_answers(args.answered) if args.answered else {}
     texts |= {result["id"]: result["solution"] for path in args.results for result in read_records(path)}
     pool = list(read_records(args.pool))
     if missing := [record["id"] for record in pool if record["id"] not in texts]:

@@ -69,8 +69,9 @@ def main() -> None:
     write_dataset(args.grpo, train=[grpo_row(pool[name], scores[name]) for name in names])
     write_dataset(args.sft, train=[row for name in names for row in sft_rows(pool[name])])
     write_parquet(args.output, [pool[name] for name in names])
+    used = settings.model_dump(mode="json", exclude={"inference"}) | {"seed": args.seed}
     made_of = [args.pool, args.scores]
-    write_manifest(args.output, made_of, settings.model_dump(mode="json") | {"seed": args.seed}, rows=len(names))
+    write_manifest(args.output, made_of, used, rows=len(names))
     folder = Path(args.output)
     shards.sync(folder.parent / "shards" / folder.stem, args.shards, folder)
     mean = sum(values[name] for name in names) / len(names)

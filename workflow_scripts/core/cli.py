@@ -61,6 +61,6 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(STATUS)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
-        sys.exit(f"error: --settings: {'; '.join(faults)}")
+        sys.exit(f"error: {error.title}: {'; '.join(faults)}")
     except FileNotFoundError as error:
         sys.exit(f"error: there is no file {error.filename}")

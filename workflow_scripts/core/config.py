@@ -1,6 +1,7 @@
-"""The whole config: its sections, what must hold between them, and errors that say all faults at once.
+"""The whole config: its sections, and what must hold between them.
 
-A fault is one line with its path and a hint (`ConfigError`).
+All keys that are wrong are said at once, one line each with its path and a hint (`ConfigError`); what must hold between
+sections is looked at once they are right, and the first fault is said.
 """
 
 import difflib
@@ -50,7 +51,7 @@ def _known_task(name: str) -> str:
 
 
 class ConfigError(Exception):
-    """Every fault of a config, one line each."""
+    """What is wrong with a config, one line each."""
 
 
 class Config(Section):
@@ -152,6 +153,11 @@ class Config(Section):
             return self
         if self.selection or self.generate.trigger:
             raise ValueError("the task recommend has no `selection` and no triggers: set generate.trigger to null")
+        if self.generate.engine_of("auto") == "openai":
+            raise ValueError(
+                "generate.auto.engine: in dialogues the policy itself answers; a teacher has its part in "
+                "`recommend.explore`: set it to transformers or vllm"
+            )
         if self.cold_start and self.cold_start.explored and not self.recommend.explore:
             raise ValueError("cold_start.explored needs `recommend.explore`: the teacher's dialogues")
         return self
@@ -223,7 +229,7 @@ def settings_help(section: str) -> str:
 
 
 def load(config: dict) -> Config:
-    """Validate a whole config; all faults at once."""
+    """Validate a whole config; all wrong keys at once."""
     config = _with_nulls(config)
     try:
         return Config.model_validate(config)

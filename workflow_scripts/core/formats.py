@@ -56,6 +56,16 @@ def read_source(file: str, split: str, revision: str | None = None) -> Iterator[
     yield from found
 
 
+def existing_answers(file: str) -> dict[str, str]:
+    """{prompt's id: answer} of a file with id and response, as BLEUBERI keeps its inference."""
+    texts: dict[str, str] = {}
+    for number, record in enumerate(read_records(file), 1):
+        if not {"id", "response"} <= set(record) or str(record["id"]) in texts:
+            raise BadInput(f"{file}, record {number}: needs an id of its own and a response, found {sorted(record)}")
+        texts[str(record["id"])] = record["response"] or ""
+    return texts
+
+
 def find_columns(source: dict, found: set[str]) -> dict[str, str]:
     """{what: the column that holds it} of a format; BadInput if one is missing."""
     match source["format"]:
@@ -124,12 +134,17 @@ def text_of(record: dict, column: str, what: str) -> str:
 def turns_of(record: dict, column: str, role: str) -> list[dict]:
     """A column as messages: a list of them, or text as one of `role`. CodeRL's prompt is a list as JSON text."""
     value = record.get(column)
-    if column == "prompt_pretokenized" or (isinstance(value, str) and value.startswith('[{"')):
+    if column == "prompt_pretokenized":
         try:
             value = json.loads(value)
         except (json.JSONDecodeError, TypeError) as error:
             raise Reject(f"{column} is not JSON ({error})") from None
         return check_messages(value, column)
+    if isinstance(value, str) and value.startswith("[{"):
+        with contextlib.suppress(ValueError):
+            found = json.loads(value)
+            if all(isinstance(one, dict) and {"role", "content"} <= one.keys() for one in found):
+                value = found  # else it is text that is JSON itself
     if isinstance(value, list):
         return check_messages(value, column)
     return [{"role": role, "content": text_of(record, column, "prompt" if role == "user" else "response")}]

@@ -70,9 +70,10 @@ def take(count: int, candidates: list[str], folder: Path) -> list[tuple[str, int
 
 def see(count: int) -> None:
     """Set CUDA_VISIBLE_DEVICES to `count` GPUs that this process holds from now on."""
-    if not count:
+    candidates = gpus() if count else []
+    if candidates == []:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif candidates := gpus():
+    elif candidates:
         if count > len(candidates):
             found = f"there are {len(candidates)}"
             sys.exit(f"error: the rule asks for {count} GPUs, {found}: lower `gpus` or `processes`, or use a cluster")

@@ -51,11 +51,12 @@ def of_merge(cfg: Config) -> dict[str, int]:
 
 
 def of_generation(cfg: Config) -> dict[str, int]:
-    """Of a shard's answers: the weights pass through memory on their way to the GPUs."""
+    """Of a shard's answers, in whichever version: the weights pass through memory on their way to the GPUs."""
     generate = cfg.generate
-    tokens = max(one.max_tokens for one in (generate.auto, generate.trigger, generate.eval) if one)
+    versions = [name for name in ("auto", "trigger", "eval", "pool") if name != "pool" or cfg.selection]
+    tokens = max(getattr(generate, name).max_tokens for name in versions if getattr(generate, name))
     gpus, split = max(1, generate.gpus), generate.tensor_parallel or generate.gpus or 1
-    copies = gpus // split if generate.engine == "vllm" else gpus
+    copies = gpus if "transformers" in map(generate.engine_of, versions) else max(1, gpus // split)
     memory = PROCESS * gpus + 1.2 * copies * _weights(cfg) * BYTES[generate.dtype] / 4
     return _asked(memory, 60 + 30 * _billions(cfg) * tokens / 1024)
 

@@ -231,7 +231,7 @@ def convert(value, column: Column, known: bool = True) -> int | float | str | No
             raise ValueError(
                 f"{column.name} should be a{'n' * (column.type == 'integer')} {column.type}, found {value!r:.40}"
             )
-        return int(found) if column.type == "integer" else round(found, column.decimals)
+        return int(found) if column.type == "integer" else round(float(found), column.decimals)
     text = str(value).strip()
     text.encode()  # UnicodeEncodeError, a ValueError: half a surrogate pair
     if column.type == "text" or text in column.values:

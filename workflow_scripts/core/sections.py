@@ -4,7 +4,6 @@ Stages receive their own section as JSON (`--settings`) and validate it with the
 """
 
 import difflib
-import json
 import re
 from typing import Annotated, Literal
 
@@ -37,10 +36,6 @@ Reward = Annotated[str, AfterValidator(_known_reward)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    def as_json(self) -> str:
-        """What a stage is given: the values that count, in a fixed order."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
 def either(**options) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -15,6 +16,8 @@ def claim(record: Path, run: str | None) -> None:
     BadInput if jobs of an earlier driver are left: submitted beside them, the same work would be done twice, by two
     writers of the same files.
     """
+    if not run and not shutil.which("squeue"):  # a run's folder that was brought from its cluster
+        return
     earlier = json.loads(record.read_text()) if record.exists() else {}
     if jobs := queued(earlier.get("run")):
         shown = "\n".join(f"  {line}" for line in jobs)

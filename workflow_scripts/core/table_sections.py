@@ -56,4 +56,6 @@ class Tabular(Section):
     def known_dataset(self):
         if self.dataset not in self.datasets:
             raise ValueError(f"dataset: {self.dataset!r} is none of datasets: {', '.join(self.datasets)}")
+        if self.own_share and not self.examples and len(self.datasets) > 1:
+            raise ValueError(f"own_share: {self.own_share} is a share of `examples`: give their number too")
         return self

@@ -167,7 +167,8 @@ class Engine:
         timeout = self.settings["timeout"]
         if timeout > deadline() - BEGAN:
             raise BadInput(
-                f"generate.openai.timeout: {timeout:g} s is more than this job has; lower it, or ask for more"
+                f"the endpoint's timeout of {timeout:g} s is more than this job has ({self.settings['base_url']}); "
+                "lower it, or ask for more"
             )
         if time.time() + timeout > deadline():
             raise OutOfTime("the job's time is nearly up")
