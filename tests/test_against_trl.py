@@ -1,12 +1,15 @@
 """Our DPO is TRL's: run in an environment that has TRL, by `make test-trl`."""
 
+import datasets
 import pytest
 import torch
 
 pytest.importorskip("trl", reason="needs TRL's environment: make test-trl")
 
 from benchmarks.training import BATCH, make_model, make_rows, trl_trainer
-from workflow_scripts.core.sections import Train
+from workflow_scripts import gen_dpo, init_model
+from workflow_scripts.core.records import write_pickle
+from workflow_scripts.core.sections import Scratch, Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.logps import load_policy, sampled_logps
 from workflow_scripts.training.objectives import OBJECTIVES, Tokens
@@ -40,3 +43,28 @@ def test_dpo_has_trls_loss_and_gradients(tmp_path, monkeypatch):
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5) and abs(loss.item() - 0.6931) > 1e-3
     for (name, ours), right in zip(policy.named_parameters(), theirs.model.parameters()):
         torch.testing.assert_close(ours.grad, right.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_trl_trains_on_the_pairs_that_a_round_of_tables_leaves(tmp_path, monkeypatch):
+    """Both forms, the JSON lines and the folder; the first loss is that of a policy that is its own reference."""
+    import trl
+
+    row = {"instruction": "Write a row.", "status": "SUCCESS", "score": 0.5}
+    rows = [row | {"output": f'{{"a": {n}}}'} for n in range(8)]
+    write_pickle(tmp_path / "pairs.pkl", rows)
+    options = ["--data", "pairs.pkl", "--folder", "pairs", "--output", "pairs.pref.jsonl"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["gen_dpo", *options])
+    gen_dpo.main()
+    tokenizer = init_model.train_tokenizer([one["output"] for one in rows], 300)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}<assistant>{% endif %}"
+    scratch = Scratch(layers=1, width=32, heads=2, mlp_width=64).model_dump()
+    init_model.make_model(scratch, tokenizer, 0).save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    files = {"data_files": "pairs.pref.jsonl", "split": "train", "cache_dir": str(tmp_path / "cache")}
+    for pairs in (datasets.load_from_disk("pairs")["train"], datasets.load_dataset("json", **files)):
+        assert len(pairs) == 4
+        config = trl.DPOConfig(output_dir="trl", max_steps=1, use_cpu=True, bf16=False, report_to="none")
+        trainer = trl.DPOTrainer(model="model", args=config, train_dataset=pairs)
+        assert trainer.train().metrics["train_loss"] == pytest.approx(0.6931, abs=1e-4)
