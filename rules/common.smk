@@ -67,6 +67,7 @@ if cfg.selection:
     REFS = f"{len(cfg.prompts.ref_models)}ref-{'-'.join(cfg.prompts.ref_models)}"
     SCORED = f"{POOL}_{Path(cfg.selection.metric).stem}_{EXP}_{REFS}"
     SELECTED = f"{SCORED}_{cfg.selection.mode}_{cfg.selection.num_examples}"
+TRAINING_DATA = [f"{RUN}/data_grpo/{SELECTED}", f"{RUN}/data_sft/{SELECTED}_SFT"] if cfg.selection else []
 SOURCE = re.sub(r"[^\w.-]", "_", Path(cfg.data.source.file).name) if cfg.data.source else None
 
 # Jobs run the Python that runs Snakemake (or, with --sdm conda, that of ENV), from any working directory.
@@ -134,7 +135,7 @@ def is_file(name):
 
 def is_on_hub(name):
     """A data set on the hub: neither here, nor named as a file would be."""
-    return not (os.path.exists(name) or name.endswith(READABLE) or re.match(r"[/.~]", name))
+    return not (os.path.exists(name) or name.endswith((*READABLE, ".py")) or re.match(r"[/.~]", name))
 
 
 def get_reward_files(name):
@@ -239,7 +240,8 @@ def get_verdicts(wildcards):
 def get_round(n):
     """All that round n promises: its checkpoint, and the figures of every round up to it."""
     pairs = [f"{RUN}/r{k}_dpo/{cfg.tabular.dataset}.pref.jsonl" for k in range(1, n + 1)] if cfg.tabular else []
-    return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1)), *pairs]
+    others = pairs + (TRAINING_DATA if n else [])  # for other trainers
+    return [get_checkpoint(n), *(f"{RUN}/evaluation/r{k}.json" for k in range(n + 1)), *others]
 
 
 def get_further_rounds():

@@ -15,15 +15,26 @@ def get_shard_files(split):
 
 
 def check_given():
-    """That the data which the config names is here, where no rule makes or fetches it."""
-    given = [*FILES, cfg.cold_start and cfg.cold_start.file, cfg.data.source and cfg.data.source.file]
-    given += [cfg.selection and cfg.selection.inference, cfg.prompts.catalogue]
-    given += [file for files in cfg.results.values() for file in (*files.auto, *files.trigger)]
-    given += sum(map(get_table_files, cfg.tabular.datasets if cfg.tabular else ()), [])
-    given = [file for file in filter(None, given) if not (file.startswith(f"{RUN}/") or is_on_hub(file))]
-    if missing := [file for file in dict.fromkeys(given) if not os.path.exists(file)]:
-        recipe = f" (see the head of {workflow.overwrite_configfiles[0]})" if workflow.overwrite_configfiles else ""
-        raise WorkflowError(f"config: there is no file {' nor '.join(missing)}{recipe}")
+    """That the files which the config names are here, where no rule makes or fetches them."""
+    given = [(f"prompts.{name}.file", split.file) for name, split in SPLITS.items() if split]
+    given += [("prompts.catalogue", cfg.prompts.catalogue), ("cold_start.file", cfg.cold_start and cfg.cold_start.file)]
+    given += [("data.source.file", cfg.data.source and cfg.data.source.file)]
+    given += [("selection.inference", cfg.selection and cfg.selection.inference)]
+    for key, name in (("reward", cfg.reward), ("selection.metric", cfg.selection and cfg.selection.metric)):
+        given += [(key, file) for file in get_reward_files(name) if not needs_model(name)]
+    for n, files in cfg.results.items():
+        given += [(f"results.{n}", file) for file in (*files.auto, *files.trigger)]
+    for name in cfg.tabular.datasets if cfg.tabular else ():
+        given += [(f"tabular.datasets.{name}", file) for file in get_table_files(name)]
+    given = {file: key for key, file in given if file and not (file.startswith(f"{RUN}/") or is_on_hub(file))}
+    if missing := [f"{key}: there is no file {file}" for file, key in given.items() if not os.path.exists(file)]:
+        raise WorkflowError("config: " + "; ".join(missing) + get_hint())
+
+
+def get_hint():
+    """Where a recipe of this repository says what data it needs."""
+    recipe = next(iter(workflow.overwrite_configfiles), "")
+    return f" (see the head of {recipe})" if f"{workflow.basedir}/recipes/" in os.path.abspath(recipe) else ""
 
 
 def is_running():

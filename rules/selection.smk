@@ -73,8 +73,6 @@ if cfg.selection:
             pool=PROMPTS["pool"],
             scores=f"{RUN}/scored_outputs/{SCORED}.json",
         output:
-            grpo=directory(f"{RUN}/data_grpo/{SELECTED}"),
-            sft=directory(f"{RUN}/data_sft/{SELECTED}_SFT"),
             prompts=PROMPTS["train"],
             manifest=beside([PROMPTS["train"]]),
             shards=get_shard_files("train"),
@@ -93,5 +91,27 @@ if cfg.selection:
             shards=flag("shards", cfg.shards),
         shell:
             "python -m workflow_scripts.select_prompts {params.settings} {params.seed} {params.shards} "
-            "--pool {input.pool} --scores {input.scores} --grpo {output.grpo} --sft {output.sft} "
-            "--output {output.prompts} 2>&1 | tee {log}"
+            "--pool {input.pool} --scores {input.scores} --output {output.prompts} 2>&1 | tee {log}"
+
+    # A rule of its own: settings are in the names, and a rule with an output that is not there yet is not asked whether
+    # its params have changed.
+    rule create_training_data:
+        input:
+            prompts=PROMPTS["train"],
+            scores=f"{RUN}/scored_outputs/{SCORED}.json",
+        output:
+            grpo=directory(TRAINING_DATA[0]),
+            sft=directory(TRAINING_DATA[1]),
+        log:
+            f"{RUN}/logs/create_training_data.log",
+        benchmark:
+            f"{RUN}/benchmarks/create_training_data.tsv"
+        conda:
+            ENV
+        resources:
+            **get_data_resources(),
+        params:
+            *get_code("create_training_data"),
+        shell:
+            "python -m workflow_scripts.create_training_data --prompts {input.prompts} --scores {input.scores} "
+            "--grpo {output.grpo} --sft {output.sft} 2>&1 | tee {log}"

@@ -53,7 +53,8 @@ def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
         writer = csv.writer(file)
         writer.writerow(["id", "response"])
         writer.writerows([[f"p{i}", f"It is the number {i}."] for i in range(8)])  # as good as can be
-    copy.snakemake("runs/mine/prompts/train.parquet")
+    train, name = "runs/mine/prompts/train.parquet", "pool_bleu_mine_2ref-gold-other_hard_4"
+    copy.snakemake(train, f"runs/mine/data_grpo/{name}")
     run = tmp_path / "runs/mine"
     scores = read_json(run / "scored_outputs/pool_bleu_mine_2ref-gold-other.json")
     assert len(scores) == 11 and [scores[f"p{i}"]["score"] for i in range(8)] == pytest.approx([1.0] * 8)
@@ -61,7 +62,6 @@ def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
     assert list(answers) == ["id", "source", "prompt", "response"] and len(answers) == 11
     chosen = set(pd.read_parquet(run / "prompts/train.parquet")["id"])
     assert chosen > {"p8", "p9", "p10"} and len(chosen) == 4  # those that were not cached, and one more
-    name = "pool_bleu_mine_2ref-gold-other_hard_4"
     grpo = datasets.load_from_disk(run / "data_grpo" / name)["train"]
     assert set(grpo["id"]) == chosen and grpo["bleu_score"] == sorted(grpo["bleu_score"], reverse=True)
     assert grpo[0]["references"][0] == grpo[0]["ground_truth"] and len(grpo[0]["references"]) == 2
@@ -72,3 +72,12 @@ def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
     assert (
         sum(int(line.split(" answers to ")[0].split()[-1]) for line in log.splitlines() if " answers to " in line) == 3
     )
+
+    for change in ({"mode": "random"}, {"num_examples": 5}, {"metric": "rouge"}):
+        copy.configure(config | {"selection": config["selection"] | change})
+        pending = copy.snakemake("-n", train)
+        assert "rule select_prompts:" in pending and ("rule score_pool:" in pending) == ("metric" in change)
+    copy.snakemake(train)
+    assert read_json(run / "prompts/train.json")["settings"]["metric"] == "rouge"
+    copy.configure(config | {"selection": config["selection"] | {"num_examples": 12}})
+    assert "12 prompts asked, the pool has 11" in copy.snakemake(train, fails=True)

@@ -66,7 +66,8 @@ def main() -> None:
         questions = sum(map(len, metas.values()))
         raise BadInput(
             f"nothing is left to train on: {questions} questions in {', '.join(paths.values())}, dropped "
-            f"{dict(dropped)}. Sample more answers, ask easier questions, or change data.tag ({settings['tag']})."
+            f"{dict(dropped)}. Ask easier questions, sample more answers to each, give them more room "
+            "(generate.auto.max_tokens), or train the cold start longer."
         )
     write_pickle(args.output, rows)
     kinds = {kind: sum(row["type"] == kind for row in rows) for kind in sorted({row["type"] for row in rows})}

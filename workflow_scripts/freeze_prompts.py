@@ -34,11 +34,12 @@ def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> 
 
 
 def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[list[dict], list[dict]]:
-    """(good records, rejects with `split` and `reason`)."""
+    """(good records, rejects with `split`, `record` (its number in the file, from 1) and `reason`)."""
     good, rejects, seen, ids = [], [], set(), set()
-    for record in records:
+    for number, record in enumerate(records, 1):
         if reason := fault(record, seen, ids, eval_texts):
-            rejects.append(record | {"split": split, "reason": reason})
+            kept = {key: value for key, value in record.items() if key != "fault"}
+            rejects.append(kept | {"split": split, "record": number, "reason": reason})
             continue
         seen.add(normalise(record["question"]))
         ids.add(record["id"])
@@ -68,7 +69,9 @@ def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list
         splits[name], bad = validate(records, name, eval_texts)
         rejects += bad
         if not splits[name]:
-            raise BadInput(f"prompts.{name}: none of {len(records)} records can be used: {reasons(bad)}")
+            source = settings[name]["file"] or "what the task makes up"
+            found = f"none of {len(records)} records can be used: {reasons(bad)}" if records else "there are no records"
+            raise BadInput(f"prompts.{name}: {source}: {found}")
         eval_texts = {normalise(record["question"]) for record in splits[name]}
     return splits, rejects
 
@@ -79,7 +82,7 @@ def freeze(task, settings: dict, seed: int, output: Path) -> None:
     write_jsonl(output / "rejects.jsonl", rejects)
     for name, records in splits.items():
         bad, path = [reject for reject in rejects if reject["split"] == name], output / f"{name}.parquet"
-        say(f"{name}: {len(records)} prompts, {len(bad)} rejects {reasons(bad)}")
+        say(f"{name}: {len(records)} prompts, {len(bad)} rejects{f' ({reasons(bad)})' if bad else ''}")
         write_parquet(path, records)
         sources = [settings[name]["file"]] if settings[name]["file"] else []
         write_manifest(path, sources, settings | {"seed": seed}, rows=len(records))
@@ -102,7 +105,7 @@ def main() -> None:
 
 def reasons(rejects: list[dict]) -> str:
     counts = Counter(reject["reason"] for reject in rejects)
-    return "(" + "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(5)) + ")"
+    return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(5))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,9 @@ def main() -> None:
     runs = {run: rounds_of(Path(run), list(figures)) for run in args.run}
     if missing := [run for run, rows in runs.items() if not rows]:
         raise BadInput(f"{missing[0]}/evaluation has no r*.json yet: run `snakemake --profile local round1_checkpoint`")
+    first = next(iter(figures))
+    if other := [run for run, rows in runs.items() if rows[0][first] is None]:
+        raise BadInput(f"{other[0]}/evaluation has no {first!r}: it is of another task than {args.task}")
     if args.csv and len(runs) > 1:
         raise BadInput(f"--csv: the table is of one run, and --run names {len(runs)}")
     if args.plot:

@@ -1,11 +1,8 @@
 """Select the prompts to train on from a scored pool (BLEUBERI's create_training_data, part two).
 
-hard takes the lowest scores, easy the highest, medium the middle of the sorted list, random any. They are written as
-the run's train prompts, and as two data sets in the original's format that `datasets.load_from_disk` loads: for GRPO
-one row per prompt, with all references; for SFT one row per reference, with the id {id}_{number}.
+hard takes the lowest scores, easy the highest, medium the middle of the sorted list, random any.
 """
 
-import json
 import random
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from workflow_scripts.core import shards
 from workflow_scripts.core.cli import arguments, run
 from workflow_scripts.core.config import settings_help
 from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, read_json, read_records, write_dataset, write_parquet
+from workflow_scripts.core.records import BadInput, read_json, read_records, write_parquet
 from workflow_scripts.core.sections import Selection
 
 
@@ -35,22 +32,6 @@ def selected(scores: dict[str, float], mode: str, count: int, seed: int) -> list
             return [name for name in ordered if name in chosen]
 
 
-def grpo_row(record: dict, score: dict) -> dict:
-    references = json.loads(record["answer"])
-    row = {"id": record["id"], "source": record["level"], "prompt": record["question"]}
-    row |= {"messages": [{"role": "user", "content": record["question"]}], "ground_truth": references[0]}
-    return row | {"references": references, f"{score['metric']}_score": score["score"]}
-
-
-def sft_rows(record: dict) -> list[dict]:
-    asked = {"role": "user", "content": record["question"]}
-    return [
-        {"id": f"{record['id']}_{j}", "source": record["level"]}
-        | {"messages": [asked, {"role": "assistant", "content": text}]}
-        for j, text in enumerate(json.loads(record["answer"]))
-    ]
-
-
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
@@ -58,16 +39,12 @@ def main() -> None:
     parser.add_argument("--settings", default="{}", help=settings_help("selection"))
     parser.add_argument("--seed", type=int, default=0, help="of mode random")
     parser.add_argument("--shards", type=int, default=1, help="number of digest files")
-    parser.add_argument("--grpo", required=True, help="folder of the data set for GRPO to write")
-    parser.add_argument("--sft", required=True, help="folder of the data set for SFT to write")
     parser.add_argument("--output", required=True, help="the train prompts to write (.parquet)")
     args = parser.parse_args()
     settings = Selection.model_validate_json(args.settings)
     scores, pool = read_json(args.scores), {record["id"]: record for record in read_records(args.pool)}
     values = {name: score["score"] for name, score in scores.items()}
     names = selected(values, settings.mode, settings.num_examples, args.seed)
-    write_dataset(args.grpo, train=[grpo_row(pool[name], scores[name]) for name in names])
-    write_dataset(args.sft, train=[row for name in names for row in sft_rows(pool[name])])
     write_parquet(args.output, [pool[name] for name in names])
     used = settings.model_dump(mode="json", exclude={"inference"}) | {"seed": args.seed}
     made_of = [args.pool, args.scores]

@@ -153,6 +153,8 @@ def redial(record: dict) -> dict:
 def processed(record: dict) -> dict:
     name = str(record.get("id") or record_id(f"{record.get('dialog')} {record.get('target_items')}"))
     messages, targets = record.get("dialog"), record.get("target_items")
+    if missing := [key for key in ("dialog", "target_items") if key not in record]:
+        return dialogue(name, [], [], "dialogues", fault=f"no {missing[0]}; its keys are {', '.join(record)}")
     if not isinstance(messages, list) or not all(
         isinstance(one, dict) and one.get("role") in ROLES.values() and isinstance(one.get("content"), str)
         for one in messages

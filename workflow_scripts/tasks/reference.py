@@ -97,7 +97,8 @@ def pool(split: dict, ref_models: list[str]) -> Iterator[dict]:
             return
         if number == 0 and (absent := [name for name in wanted if name not in record]):
             known = [name.removeprefix("ref_output_") for name in record if name.startswith("ref_output_")]
-            raise BadInput(f"{split['file']}: has no {absent[0]!r}; prompts.ref_models may be {', '.join(known)}")
+            right = f"prompts.ref_models may be {', '.join(known)}" if known else f"its columns are {', '.join(record)}"
+            raise BadInput(f"{split['file']}: has no {absent[0]!r}, the references by that model; {right}")
         question, fault = asked(record)
         references = [record.get(name) for name in wanted]
         absent = [name for name, text in zip(wanted, references) if not (isinstance(text, str) and text.strip())]
