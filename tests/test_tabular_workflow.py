@@ -149,6 +149,8 @@ def test_configs_that_cannot_work(change, message):
 )
 def test_bad_tables_end_in_one_message(tmp_path, text, message):
     copy = Copy(tmp_path / "bad", small_config())
+    write_table(copy.folder / "other.csv", 60, 1, ("b", "c", "y"))
+    assert "tabular.datasets.mine: there is no file mine.csv" in copy.snakemake("-n", fails=True)
     (copy.folder / "mine.csv").write_text(text)
     output = copy.snakemake("runs/rows/datasets/mine/schema.json", fails=True)
     assert message in output and "Traceback" not in output.split("RuleException")[0]
