@@ -373,7 +373,7 @@ def test_an_empty_selection_says_what_to_do(fork, imported):
     write_pickle(imported, records)
     fork.configure(tiny_config(results={1: {"auto": [str(imported)]}}))
     output = fork.snakemake(CHECKPOINT, fails=True)
-    assert "error: nothing is left to train on: 30 questions" in output and "ask easier questions" in output
+    assert "error: nothing is left to train on: 30 questions" in output and "Ask easier questions" in output
 
 
 def test_a_pickle_with_code_in_it_is_refused(fork, imported):
