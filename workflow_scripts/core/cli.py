@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from workflow_scripts.core.copies import NUMBER, die_with_parent
 from workflow_scripts.core.deadline import STATUS, OutOfTime
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.records import BadInput, faults_of
 
 
 def say(text: str) -> None:
@@ -60,7 +60,6 @@ def run(main: Callable[[], int | None]) -> None:
         say(f"{error}; exit status {STATUS}: the same command goes on from here")
         sys.exit(STATUS)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
-        sys.exit(f"error: {error.title}: {'; '.join(faults)}")
+        sys.exit(f"error: {error.title}: {faults_of(error)}")
     except FileNotFoundError as error:
         sys.exit(f"error: there is no file {error.filename}")

@@ -30,6 +30,11 @@ class BadInput(Exception):
     """An input that a person must mend; its text names file, record, what was found and what is right."""
 
 
+def faults_of(error) -> str:
+    """What a pydantic.ValidationError found, in one line."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors())
+
+
 class RestrictedUnpickler(pickle.Unpickler):
     """Reads builtin types and NumPy arrays; a pickle from elsewhere is data, not code."""
 

@@ -17,7 +17,7 @@ from typing import Literal
 import yaml
 from pydantic import ConfigDict, NonNegativeInt, ValidationError
 
-from workflow_scripts.core.records import BadInput, replacing
+from workflow_scripts.core.records import BadInput, faults_of, replacing
 from workflow_scripts.core.sections import Section
 
 MISSING = {"", "NA", "N/A", "n/a", "n.a.", "NaN", "nan", "NULL", "null", "None", "?", "-"}
@@ -150,10 +150,6 @@ def read_beside(path: Path) -> Beside:
         raise BadInput(
             f"{path}: {faults_of(error)}; should be target, task and columns: {{name: {{type: …}}}}"
         ) from None
-
-
-def faults_of(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors())
 
 
 def kind_of(cells: list[str], wanted: str | None) -> dict:
