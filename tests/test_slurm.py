@@ -246,7 +246,8 @@ def test_a_killed_driver_whose_jobs_are_ended(untrained, trained):
 @pytest.mark.slow
 def test_a_job_at_its_time_limit(untrained, trained):
     """A minute is less than the training needs: it saves, ends with status 75, and goes on in the next attempt."""
-    process = untrained.start("--set-resources", "train:runtime=1", "--", CHECKPOINT)
+    limit = "train:runtime=1 if attempt == 1 else 30"
+    process = untrained.start("--set-resources", limit, "--", CHECKPOINT)
     log = untrained.path("logs/train/r1.log")
     wait_for(lambda: log.exists() and "exit status 75" in log.read_text(), process)
     saved, struck = marks(untrained)[-1].stat().st_mtime, time.time()
