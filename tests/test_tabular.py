@@ -396,16 +396,20 @@ def test_gains_have_the_right_sign():
     sure = {"a": [-0.1, -2.0], "b": [-2.0, -0.1]}
     right, wrong = (scored([sure[label] for label in said], labels) for said in ("aabb", "bbaa"))
     assert right["score"] == 1 and wrong["score"] == -1 and right["answers"] == list("aabb")
-    assert likelihood(sure["b"], "a", labels) == pytest.approx(-2.0 - np.log(np.exp(-0.1) + np.exp(-2.0)))
-    assert likelihood(sure["a"], "a", labels) == likelihood([0.0, -0.1], "a", labels) == np.log(0.5)
+    a = {"gold": "a", "target": "a"}
+    assert likelihood(sure["b"], a, labels) == pytest.approx(-2.0 - np.log(np.exp(-0.1) + np.exp(-2.0)))
+    assert likelihood(sure["a"], a, labels) == likelihood([0.0, -0.1], a, labels) == np.log(0.5)
     numbers = {"task": "regression", "candidates": ["10", "20"], "scale": 5.0, "ds0": [{"gold": "10"}, {"gold": "20"}]}
     assert chosen([-3.0, -3.0], numbers) == pytest.approx(15)
     near, far = scored([[0.0, -50.0], [-50.0, 0.0]], numbers), scored([[-3.0, -3.0], [-3.0, -3.0]], numbers)
     assert near["score"] == pytest.approx(0) and far["score"] == pytest.approx(-1)
+    # a target beyond all candidates is as far as it was written, not as far as its nearest candidate
+    assert likelihood([-3.0, -3.0], {"gold": "20", "target": 1000}, numbers) == pytest.approx(-985 / 5)
+    assert likelihood([-3.0, -3.0], {"gold": "20", "target": 17}, numbers) == -0.5
 
 
 def test_equal_scores_are_told_apart_by_likelihood():
-    metas = answers(("SUCCESS", 0.0), ("SUCCESS", 0.0))
+    metas = answers(("SUCCESS", 0.003), ("SUCCESS", 0.0))
     for answer, likelihood in zip(metas["auto"]["question"]["resps"], (-0.5, -0.2)):
         answer["likelihood"] = likelihood
     assert pairs_of(metas)[0] == {("u1", "u0", "score")}

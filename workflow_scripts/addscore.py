@@ -3,10 +3,11 @@
 The model answers the anchors' prompts without the row (ds0, once) and with it as one more example (ds1); its answer is
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
 MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
-different values, and a good task model answers all of them without help: equal scores are told apart by the
-log-probability that the model gives the row's own target (`likelihood`), where that is below one half: the plainest
-rows would win otherwise. A row is scored by the model of its fold, which did not train on it. What the prompts share is
-read once (training/prefixes.py).
+different values, and a good task model answers all of them without help: equal scores (to two decimals) are told apart
+by the log-likelihood of the row's own target under the model: the label's log-probability, or (Laplace) minus the
+deviations that a quantity is away from the answer. What is more likely than one half, or nearer than half a deviation,
+is as good as any: the plainest rows would win otherwise. A row is scored by the model of its fold, which did not train
+on it. What the prompts share is read once (training/prefixes.py).
 """
 
 import math
@@ -29,7 +30,7 @@ from workflow_scripts.core.tables import fold_of
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 from workflow_scripts.training.prefixes import answer_logps, read_shared
 
-SURE = math.log(0.5)  # a target more likely than not is as good as any
+SURE = {"classification": math.log(0.5), "regression": -0.5}  # likelihood of a target that is as good as any
 UNSCORED = {"score": None, "likelihood": None, "ds0": None, "ds1": None}
 HELD = 160  # prompts, each with its answers, whose keys and values are held at a time
 
@@ -63,7 +64,7 @@ class TaskModel:
         with_rows = self.logps([self.encode(row["ds1"]) for row in rows])
         own = self.logps([[self.prompt(row["own"]["after"])] for row in rows])
         return [
-            {"ds1": scored(found, self.prompts), "likelihood": likelihood(alone, row["own"]["gold"], self.prompts)}
+            {"ds1": scored(found, self.prompts), "likelihood": likelihood(alone, row["own"], self.prompts)}
             for row, found, [alone] in zip(rows, with_rows, own)
         ]
 
@@ -76,10 +77,20 @@ def chosen(logps: list[float], prompts: dict) -> str | float:
     return sum(w * float(c) for w, c in zip(weights, prompts["candidates"])) / sum(weights)
 
 
-def likelihood(logps: list[float], gold: str, prompts: dict) -> float:
-    """The log-probability of a candidate among all, at most that of one half."""
-    whole = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
-    return min(logps[prompts["candidates"].index(gold)] - whole, SURE)
+def likelihood(logps: list[float], own: dict, prompts: dict) -> float:
+    """Of a row's target: the log-probability of its label among all, or minus the scaled distance from the answer; at
+    most SURE."""
+    if prompts["task"] == "regression":
+        found = -abs(chosen(logps, prompts) - own["target"]) / prompts["scale"]
+    else:
+        whole = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
+        found = logps[prompts["candidates"].index(own["gold"])] - whole
+    return min(found, SURE[prompts["task"]])
+
+
+def line(row: dict) -> str:
+    """All that a row is scored by, as text."""
+    return f"{row['ds1']}{row['own']['target']}"
 
 
 def scored(logps: list[list[float]], prompts: dict) -> dict:
@@ -98,8 +109,8 @@ def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -
     """{uid: {score, likelihood, ds0, ds1}} of rows of one fold; equal rows are judged once."""
     if not rows:
         return {}
-    model, different = TaskModel(checkpoint, prompts, args.template, dtype), {row["ds1"]: row for row in rows}
-    jobs = [{"uid": line, "row": different[line]} for line in sorted(different)]
+    model, different = TaskModel(checkpoint, prompts, args.template, dtype), {line(row): row for row in rows}
+    jobs = [{"uid": uid, "row": different[uid]} for uid in sorted(different)]
     batch = max(1, HELD // (len(prompts["ds0"]) * len(prompts["candidates"])))
     common = [policy_digest(checkpoint), prompts, args.template, dtype, code_digests("workflow_scripts.addscore")]
     values = map_records(
@@ -112,8 +123,8 @@ def judged(rows: list[dict], checkpoint: str, prompts: dict, args, dtype: str) -
     )
     say(f"{len(jobs)} different rows, the task model has {model.ds0['score']:.3f} without them")
     found = {job["uid"]: value | {"ds0": model.ds0} for job, value in zip(jobs, values)}
-    gains = {line: {"score": one["ds1"]["score"] - one["ds0"]["score"]} | one for line, one in found.items()}
-    return {row["uid"]: gains[row["ds1"]] for row in rows}
+    gains = {uid: {"score": one["ds1"]["score"] - one["ds0"]["score"]} | one for uid, one in found.items()}
+    return {row["uid"]: gains[line(row)] for row in rows}
 
 
 def with_score(one: dict, label: str | None, score: dict) -> dict:

@@ -2,7 +2,8 @@
 
 uid, syn_pmt_id, prompt, answer, status, result (the row, or null), copy (whether it is a training row), and `ds1`: the
 line that a task model sees of it between `before` and `after` of each anchor's prompt; `ds0` is those prompts without
-it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold).
+it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold,
+target: as it wrote it).
 """
 
 from pathlib import Path
@@ -30,7 +31,10 @@ def main() -> None:
         one = {"uid": record["uid"], "syn_pmt_id": record["id"], "prompt": record["question"]}
         one |= {"answer": record["solution"], "status": record["status"], "result": row}
         one |= {"copy": bool(row) and as_text(row) in known, "ds1": shot(schema, choices, row) if row else None}
-        one["own"] = dict(zip(("after", "gold"), task_question(schema, choices, [], row)[1:])) if row else None
+        one["own"] = None
+        if row:
+            _, after, gold = task_question(schema, choices, [], row)
+            one["own"] = {"after": after, "gold": gold, "target": row[schema.target]}
         raw.append(one)
     conserve("syn_addprompt", len(records), len(raw), 0)
     write_jsonl(args.output, raw)
