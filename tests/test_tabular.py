@@ -409,10 +409,23 @@ def test_gains_have_the_right_sign():
 
 
 def test_equal_scores_are_told_apart_by_likelihood():
-    metas = answers(("SUCCESS", 0.003), ("SUCCESS", 0.0))
+    metas = answers(("SUCCESS", 0.03), ("SUCCESS", 0.03))
     for answer, likelihood in zip(metas["auto"]["question"]["resps"], (-0.5, -0.2)):
         answer["likelihood"] = likelihood
     assert pairs_of(metas)[0] == {("u1", "u0", "score")}
+
+
+def test_small_gains_count_for_labels_and_not_for_quantities():
+    metas = answers(("SUCCESS", 0.03), ("SUCCESS", 0.0))
+    rows = metas["auto"]["question"]["resps"]
+    for answer, likelihood in zip(rows, (-0.5, -0.2)):
+        answer["likelihood"] = likelihood
+    assert pairs_of(metas)[0] == {("u0", "u1", "score")}
+    for answer in rows:
+        answer["label"] = None
+    assert pairs_of(metas)[0] == {("u1", "u0", "score")}
+    rows[0]["score"] = 0.13
+    assert pairs_of(metas)[0] == {("u0", "u1", "score")}
 
 
 def test_candidates_of_a_quantity_are_its_quantiles():

@@ -3,8 +3,8 @@
 The model answers the anchors' prompts without the row (ds0, once) and with it as one more example (ds1); its answer is
 the candidate of the highest probability, of a quantity their mean. The score is MCC(ds1) - MCC(ds0); for a quantity
 MAE(ds0) - MAE(ds1) in standard deviations of the training rows, so that more is better in both. Ten anchors give few
-different values, and a good task model answers all of them without help: equal scores (to two decimals) are told apart
-by the log-likelihood of the row's own target under the model: the label's log-probability, or (Laplace) minus the
+different values, and a good task model answers all of them without help: equal scores are told apart by the
+log-likelihood of the row's own target under the model, which is the label's log-probability, or (Laplace) minus the
 deviations that a quantity is away from the answer. What is more likely than one half, or nearer than half a deviation,
 is as good as any: the plainest rows would win otherwise. A row is scored by the model of its fold, which did not train
 on it. What the prompts share is read once (training/prefixes.py).

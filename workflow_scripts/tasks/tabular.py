@@ -112,12 +112,16 @@ def counts(meta: dict[str, dict]) -> dict[str, int]:
 
 
 def worth(answer: dict) -> tuple[int, float, float]:
-    """What an answer is ranked by: status, score (finer differences are noise), likelihood. A row without them is a
-    copy: below the rest."""
+    """What an answer is ranked by: status, score, likelihood. A row without them is a copy: below the rest.
+
+    Of a quantity, gains count in tenths of a deviation: an answer is a mean there, which moves a little with any example.
+    """
     rank = STATUSES[answer["status"]]
     if rank < STATUSES["SUCCESS"]:
         return rank, 0.0, 0.0
-    return (COPY, 0.0, 0.0) if answer["score"] is None else (rank, round(answer["score"], 2), answer["likelihood"])
+    if answer["score"] is None:
+        return COPY, 0.0, 0.0
+    return rank, round(answer["score"], 1 if answer["label"] is None else 9), answer["likelihood"]
 
 
 def select(metas: dict[str, dict], settings: dict, seed: int, encode: Callable) -> tuple[list[dict], Counter]:
