@@ -114,7 +114,7 @@ def counts(meta: dict[str, dict]) -> dict[str, int]:
 def worth(answer: dict) -> tuple[int, float, float]:
     """What an answer is ranked by: status, score, likelihood. A row without them is a copy: below the rest.
 
-    Of a quantity, gains count in tenths of a deviation: an answer is a mean there, which moves a little with any example.
+    Of a quantity, gains count in tenths of a deviation: the answer is a mean, which moves a little with any example.
     """
     rank = STATUSES[answer["status"]]
     if rank < STATUSES["SUCCESS"]:
