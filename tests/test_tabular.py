@@ -186,7 +186,7 @@ def test_a_feature_may_be_missing_in_test_rows_alone():
     assert np.isfinite(table_metrics.compared([row], rows, [row], schema)["nearest_distance_test"])
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_columns_without_any_value_are_kept():
     header, lines = [*HEADER[:3], "empty", "status"], [[*cells[:3], "", cells[3]] for cells in people()]
     schema = schema_of(header, lines)

@@ -25,7 +25,7 @@ class Ledger:
     def __init__(self, folder: str | Path, shard: str):
         self.folder, self.shard = Path(folder), shard
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = None
+        self.own = self.folder / f"{shard}.{int(time.time())}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl"
 
     def find(self, keys: Sequence[str]) -> dict[str, object]:
         """The stored results among `keys`. Other cuts of the data are read only when this one lacks some."""
@@ -45,24 +45,23 @@ class Ledger:
             yield from self._entries(path)
 
     def _entries(self, path: Path):
-        for number, line in enumerate(open(path, "rb"), 1):
-            try:
-                batch = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:  # not JSON, or not even text
-                batch = None
-            if not isinstance(batch, list):
-                say(f"{path}: line {number} is torn (the writer was killed); its batch is done again")
-                continue
-            yield from batch
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    batch = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:  # not JSON, or not even text
+                    batch = None
+                if not isinstance(batch, list):
+                    say(f"{path}: line {number} is torn (the writer was killed); its batch is done again")
+                    continue
+                yield from batch
 
     def append(self, batch: list[tuple[str, object]]) -> None:
         """Enter a finished batch, on disk before the next one starts."""
-        if self.file is None:
-            writer = f"{int(time.time())}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-            self.file = open(self.folder / f"{self.shard}.{writer}.jsonl", "a")
-        self.file.write(json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with open(self.own, "a") as file:
+            file.write(json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def map_records(
