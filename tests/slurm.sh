@@ -2,7 +2,7 @@
 # A throw-away Slurm on one Debian machine: four nodes of two fake GPUs each, without systemd, cgroups or real GPUs.
 #
 #   tests/slurm.sh         # up, as root; installs Debian's packages where they are missing
-#   tests/slurm.sh down    # stops all that it started
+#   tests/slurm.sh down    # stops all that it started, and takes its configuration away
 #   tests/slurm.sh node 2  # starts node n2's daemon again
 set -euo pipefail
 
@@ -21,7 +21,7 @@ retry() { local n=$1; shift; for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && re
 nodes_up() { sinfo -h -N -o '%N %t' | sort -u | awk '$2 ~ /^(idle|mix|alloc)$/' | wc -l; }
 all_up() { [[ $(nodes_up) -ge $NODES ]]; }
 
-down() {
+stop() {
   local name
   for name in $(seq -f 'slurmd-n%g' $NODES) slurmctld munged; do
     if alive "$DIR/run/$name.pid"; then
@@ -30,6 +30,11 @@ down() {
     fi
     rm -f "$DIR/run/$name.pid"
   done
+}
+
+down() {  # a configuration left behind makes every start of Snakemake wait for a controller that is gone
+  stop
+  if grep -qs '^ClusterName=roundhouse$' $CONF; then rm -f $CONF /etc/slurm/gres.conf; fi
 }
 
 install() {
@@ -106,7 +111,7 @@ END
 AutoDetect=off
 $(for i in $(seq $NODES); do echo "NodeName=n$i Name=gpu Type=fake File=$DIR/dev/nvidia[0-$((GPUS - 1))]"; done)
 END
-  if ! cmp -s $CONF.new $CONF; then down; fi
+  if ! cmp -s $CONF.new $CONF; then stop; fi
   mv $CONF.new $CONF
 }
 
