@@ -91,7 +91,8 @@ def test_more_than_there_are_is_an_error(start):
 
 
 def test_several_processes_are_ranks_and_one_that_fails_gives_its_status(start):
-    ranks = "import os; print(os.environ['RANK'], os.environ['WORLD_SIZE'], os.environ['CUDA_VISIBLE_DEVICES'])"
+    shown = "{RANK} {WORLD_SIZE} {CUDA_VISIBLE_DEVICES}\\n"  # in one write, which no other rank's can cut in two
+    ranks = f"import os, sys; sys.stdout.write('{shown}'.format(**os.environ))"
     output, errors = start(2, ranks, ["--processes", "2"]).communicate()
     assert sorted(output.split("\n")[:-1]) == ["0 2 0,1", "1 2 0,1"], errors
     job = start(0, "import os, sys; sys.exit(75 if os.environ['RANK'] == '1' else 0)", ["--processes", "2"])
