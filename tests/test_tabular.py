@@ -1,6 +1,7 @@
 """Tables: schemas, answers read as rows, what is near what, shares, pairs, scores and figures; bad tables."""
 
 import json
+import math
 import random
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_yaml_beside_the_table_has_the_last_word(tmp_path):
     (tmp_path / "t.yaml").write_text("columns: {kode: {type: category}}\n")
     with pytest.raises(BadInput, match=r"t\.csv: has no column 'kode', only grade, code, x"):
         schema_of(header, lines, tmp_path / "t.csv")
+    (tmp_path / "t.yaml").write_text("columns: {code: {values: ['1', '2']}, x: {minimum: -5, maximum: null}}\n")
+    schema = schema_of(header, lines, tmp_path / "t.csv")
+    assert schema.column("code").type == "category" and schema.column("x").span == (-5, math.inf)
+    for wrong, said in (
+        ("code: {type: integer, values: ['1']}", "`values` are of a category, and the column's type is integer"),
+        ("code: {type: category, maximum: 9}", "`minimum` and `maximum` are of numbers, and .* is category"),
+        ("x: {minimum: 30}", "`minimum` 30 is above `maximum` 19"),
+    ):
+        (tmp_path / "t.yaml").write_text(f"columns: {{{wrong}}}\n")
+        with pytest.raises(BadInput, match=rf"t\.yaml: column '[codex]+': .*{said}"):
+            schema_of(header, lines, tmp_path / "t.csv")
     (tmp_path / "t.yaml").write_text("traget: x\n")
     with pytest.raises(BadInput, match=r"t\.yaml: traget: .* not permitted; should be target, task and columns"):
         schema_of(header, lines, tmp_path / "t.csv")
@@ -195,6 +207,17 @@ def test_columns_without_any_value_are_kept():
     assert len(list(tables.similar(rows, schema))) == len(rows)
 
 
+def test_numbers_lie_within_the_tables_range_as_they_are_written():
+    lines = [["12345678901234567890", "0.123456", "a"], ["-3", "2", "b"]]
+    schema = schema_of(["whole", "part", "y"], lines)
+    assert [schema.column(name).span for name in ("whole", "part")] == [(-3, 12345678901234567890), (0.1235, 2.0)]
+    for cells in lines:
+        row, _ = typed(schema, ["whole", "part", "y"], cells)
+        assert extract(json.dumps(row), schema) == ("SUCCESS", row)
+    assert extract(json.dumps(row | {"part": 2.1}), schema)[0] == "CONVERSION_ERROR"
+    assert extract(json.dumps(row | {"whole": 12345678901234567891}), schema)[0] == "CONVERSION_ERROR"
+
+
 # ---------------------------------------------------------------- answers
 
 GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}
@@ -207,10 +230,12 @@ GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"
         ("{'age': 44, 'Blood_Pressure': '120.5', 'paintype': 'NONE', 'Status': 'ill',}", "SUCCESS"),
         (json.dumps(GOOD | {"Age": 44.0}), "SUCCESS"),
         (json.dumps(GOOD | {"more": 1}), "REDUNDANT_KEY"),
-        ('{"Age": 44, "age": 45, "blood pressure": 1, "Pain/Type": "none", "status": "ill"}', "REDUNDANT_KEY"),
+        ('{"Age": 44, "age": 45, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}', "REDUNDANT_KEY"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "Age"}), "MISSING_KEY"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "Age"} | {"more": 1}), "MISSING_KEY"),
         (json.dumps(GOOD | {"Age": 44.5}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"Age": 440}), "CONVERSION_ERROR"),
+        (json.dumps(GOOD | {"blood pressure": -120.5}), "CONVERSION_ERROR"),
         (json.dumps(GOOD | {"Age": True}), "CONVERSION_ERROR"),
         (json.dumps(GOOD | {"Age": None}), "CONVERSION_ERROR"),
         (json.dumps(GOOD | {"Age": [44]}), "CONVERSION_ERROR"),

@@ -1,7 +1,7 @@
 """Tables as text: what a CSV file's columns hold, its rows as JSON, and rows found in what a model wrote.
 
 A schema comes from the CSV file and, where there is one, a YAML file beside it (X.yaml for X.csv) with any of `target`,
-`task` and `columns: {name: {type, values, optional}}`. A row is {column: int, float, str or None}.
+`task` and `columns: {name: {type, values, minimum, maximum, optional}}`. A row is {column: int, float, str or None}.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, NonNegativeInt, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, ValidationError, model_validator
 
 from workflow_scripts.core.records import BadInput, faults_of, replacing
 from workflow_scripts.core.sections import Section
@@ -33,8 +33,27 @@ class Column(Section):
     name: str
     type: Literal["integer", "number", "category", "text"]
     values: tuple[str, ...] = ()  # of a category
+    minimum: int | float | None = None  # of an integer or number
+    maximum: int | float | None = None
     optional: bool = False  # whether a cell may be empty
     decimals: NonNegativeInt = 0  # of a number
+
+    @model_validator(mode="after")
+    def has_what_its_type_has(self):
+        numeric = self.type in ("integer", "number")
+        if self.values and self.type != "category":
+            raise ValueError(f"`values` are of a category, and the column's type is {self.type}")
+        if not numeric and (self.minimum, self.maximum) != (None, None):
+            raise ValueError(f"`minimum` and `maximum` are of numbers, and the column's type is {self.type}")
+        if self.span[0] > self.span[1]:
+            raise ValueError(f"`minimum` {self.minimum} is above `maximum` {self.maximum}")
+        return self
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the most that a number may be, as rows have it written."""
+        least = -math.inf if self.minimum is None else round(self.minimum, self.decimals)
+        return least, math.inf if self.maximum is None else round(self.maximum, self.decimals)
 
 
 class Beside(Section):
@@ -131,7 +150,8 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
     for place, column in enumerate(header):
         cells = [cells[place] for cells in lines if len(cells) == len(header)]
         own = said.get(column, {})
-        wanted = own.get("type") or ("category" if column == target and task == "classification" else None)
+        labels = "values" in own or (column == target and task == "classification")
+        wanted = own.get("type") or ("category" if labels else None)
         try:
             columns.append(Column.model_validate({"name": column} | kind_of(cells, wanted) | own))
         except ValidationError as error:
@@ -153,7 +173,7 @@ def read_beside(path: Path) -> Beside:
 
 
 def kind_of(cells: list[str], wanted: str | None) -> dict:
-    """{type, values, optional, decimals} of a column's cells; a type that is wanted is taken."""
+    """{type, values, minimum, maximum, optional, decimals} of a column's cells; a type that is wanted is taken."""
     present = [cell for cell in cells if cell not in MISSING]
     found = {"optional": len(present) < len(cells)}
     numeric_cells = [cell for cell in present if number(cell) is not None]
@@ -162,6 +182,8 @@ def kind_of(cells: list[str], wanted: str | None) -> dict:
     kind = wanted or ("number" if numeric else "category" if len(distinct) <= max(20, len(cells) // 20) else "text")
     if kind == "number" and not wanted and all(value == int(value) for value in numbers):
         kind = "integer"
+    if kind in ("integer", "number") and numbers:
+        found |= {"minimum": min(numbers), "maximum": max(numbers)}
     match kind:
         case "number":
             largest = max((abs(value) for value in numbers if value), default=1.0)
@@ -187,7 +209,8 @@ def with_task(name: str, path: str, target: str, task: str | None, columns: list
     few = column.type == "integer" and len(distinct) <= LABELS
     task = task or ("classification" if few or column.type == "category" else "regression")
     if task == "classification":
-        column = column.model_copy(update={"type": "category", "values": column.values or tuple(distinct)})
+        label = {"type": "category", "minimum": None, "maximum": None}
+        column = column.model_copy(update=label | {"values": column.values or tuple(distinct)})
     elif column.type not in ("integer", "number"):
         raise BadInput(f"{path}: the target {target!r} has {len(distinct)} different texts: neither label nor quantity")
     columns = [*columns[:place], column.model_copy(update={"optional": False}), *columns[place + 1 :]]
@@ -213,7 +236,8 @@ def number(text: str) -> int | float | None:
 def convert(value, column: Column, known: bool = True) -> int | float | str | None:
     """A cell as its column has it; ValueError if it cannot be.
 
-    `known`: a category must be one of the schema's, and only a cell that is optional may be empty.
+    `known`: a category must be one of the schema's, a number within its range, and only a cell that is optional may be
+    empty.
     """
     if value is None or (isinstance(value, str) and value.strip() in MISSING and value.strip() not in column.values):
         if column.optional or not known:
@@ -227,7 +251,11 @@ def convert(value, column: Column, known: bool = True) -> int | float | str | No
             raise ValueError(
                 f"{column.name} should be a{'n' * (column.type == 'integer')} {column.type}, found {value!r:.40}"
             )
-        return int(found) if column.type == "integer" else round(float(found), column.decimals)
+        value = int(found) if column.type == "integer" else round(float(found), column.decimals)
+        least, most = column.span
+        if known and not least <= value <= most:
+            raise ValueError(f"{column.name} should be from {least} to {most}, found {value}")
+        return value
     text = str(value).strip()
     text.encode()  # UnicodeEncodeError, a ValueError: half a surrogate pair
     if column.type == "text" or text in column.values:
