@@ -68,9 +68,9 @@ def test_yaml_beside_the_table_has_the_last_word(tmp_path):
     (tmp_path / "t.yaml").write_text("columns: {kode: {type: category}}\n")
     with pytest.raises(BadInput, match=r"t\.csv: has no column 'kode', only grade, code, x"):
         schema_of(header, lines, tmp_path / "t.csv")
-    (tmp_path / "t.yaml").write_text("columns: {code: {values: ['1', '2']}, x: {minimum: -5, maximum: null}}\n")
+    (tmp_path / "t.yaml").write_text("columns: {code: {values: ['1', '2']}, x: {minimum: -5.5, maximum: null}}\n")
     schema = schema_of(header, lines, tmp_path / "t.csv")
-    assert schema.column("code").type == "category" and schema.column("x").span == (-5, math.inf)
+    assert schema.column("code").type == "category" and schema.column("x").span == (-5.5, math.inf)
     for wrong, said in (
         ("code: {type: integer, values: ['1']}", "`values` are of a category, and the column's type is integer"),
         ("code: {type: category, maximum: 9}", "`minimum` and `maximum` are of numbers, and .* is category"),

@@ -51,9 +51,9 @@ class Column(Section):
 
     @property
     def span(self) -> tuple[float, float]:
-        """The least and the most that a number may be, as rows have it written."""
-        least = -math.inf if self.minimum is None else round(self.minimum, self.decimals)
-        return least, math.inf if self.maximum is None else round(self.maximum, self.decimals)
+        """The least and the most that a number may be, rounded as rows are."""
+        ends = (-math.inf if self.minimum is None else self.minimum, math.inf if self.maximum is None else self.maximum)
+        return tuple(round(end, self.decimals) for end in ends) if self.type == "number" else ends
 
 
 class Beside(Section):
