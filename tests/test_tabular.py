@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from workflow_scripts import split_tables
 from workflow_scripts.core import table_metrics, tables
 from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.schemas import as_text, extract, infer, read_csv, read_table, typed, write_csv
+from workflow_scripts.core.schemas import as_text, extract, infer, read_csv, read_schema, read_table, typed, write_csv
 from workflow_scripts.core.table_sections import Merge
 from workflow_scripts.tasks import tabular
 
@@ -49,7 +50,7 @@ def test_a_schema_follows_from_the_cells():
 
 
 def test_rows_survive_csv_with_quotes_unicode_and_missing_cells(tmp_path):
-    lines = [*people(), ["40", "", "none", "well"]]
+    lines = [*people(), ["40", "", "one\rtwo\r\n", "well"]]
     schema = schema_of(HEADER, lines)
     rows = [typed(schema, HEADER, cells)[0] for cells in lines]
     assert schema.column("blood pressure").optional and rows[-1]["blood pressure"] is None
@@ -66,7 +67,7 @@ def test_yaml_beside_the_table_has_the_last_word(tmp_path):
     with pytest.raises(BadInput, match=r"t\.yaml: column 'code'"):
         schema_of(header, lines, tmp_path / "t.csv")
     (tmp_path / "t.yaml").write_text("columns: {kode: {type: category}}\n")
-    with pytest.raises(BadInput, match=r"t\.csv: has no column 'kode', only grade, code, x"):
+    with pytest.raises(BadInput, match=r"t\.csv: no column 'kode' among those used: grade, code, x"):
         schema_of(header, lines, tmp_path / "t.csv")
     (tmp_path / "t.yaml").write_text("columns: {code: {values: ['1', '2']}, x: {minimum: -5.5, maximum: null}}\n")
     schema = schema_of(header, lines, tmp_path / "t.csv")
@@ -75,10 +76,14 @@ def test_yaml_beside_the_table_has_the_last_word(tmp_path):
         ("code: {type: integer, values: ['1']}", "`values` are of a category, and the column's type is integer"),
         ("code: {type: category, maximum: 9}", "`minimum` and `maximum` are of numbers, and .* is category"),
         ("x: {minimum: 30}", "`minimum` 30 is above `maximum` 19"),
+        ("x: {name: z}", "`name` is no key"),
     ):
         (tmp_path / "t.yaml").write_text(f"columns: {{{wrong}}}\n")
         with pytest.raises(BadInput, match=rf"t\.yaml: column '[codex]+': .*{said}"):
             schema_of(header, lines, tmp_path / "t.csv")
+    (tmp_path / "t.yaml").write_bytes("# größe\n".encode("latin-1"))
+    with pytest.raises(BadInput, match=r"t\.yaml: not YAML"):
+        schema_of(header, lines, tmp_path / "t.csv")
     (tmp_path / "t.yaml").write_text("traget: x\n")
     with pytest.raises(BadInput, match=r"t\.yaml: traget: .* not permitted; should be target, task and columns"):
         schema_of(header, lines, tmp_path / "t.csv")
@@ -92,6 +97,7 @@ def test_yaml_beside_the_table_has_the_last_word(tmp_path):
         ("a,,c\n1,2,3\n", "column 2 has no name"),
         ("Heart rate,heart_rate,c\n1,2,3\n", "'Heart rate' and 'heart_rate' could not be told apart"),
         ('a,b\n"1,2\n', "not a CSV file"),
+        ("a;b\n1;2\n", "separated by commas, found ';'"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path, text, message):
@@ -105,9 +111,13 @@ def test_files_that_are_no_tables(tmp_path, text, message):
 def test_targets_that_cannot_be_learnt():
     with pytest.raises(BadInput, match=r"mine\.csv: the target 'b' has 1 value"):
         schema_of(["a", "b"], [["1", "x"], ["2", "x"]])
+    with pytest.raises(BadInput, match="one label in two spellings: Yes, yes"):
+        schema_of(["a", "b"], [["1", "Yes"], ["2", "yes"], ["2", "no"]])
+    with pytest.raises(BadInput, match=r"has 1 value.* \(- counts as missing, unless `values` has it\)"):
+        schema_of(["a", "b"], [["1", "+"], ["2", "-"]])
     with pytest.raises(BadInput, match="40 different texts: neither label nor quantity"):
         schema_of(["a", "b"], [["1", f"x{i}"] for i in range(40)])
-    with pytest.raises(BadInput, match="has no column 'c', only a, b"):
+    with pytest.raises(BadInput, match="no column 'c' among those used: a, b"):
         schema_of(["a", "b"], [["1", "x"], ["2", "y"]], target="c")
 
 
@@ -143,17 +153,51 @@ def test_a_stray_text_among_numbers_is_a_reject_and_no_type():
     assert ages.labels == ("0", "1", "2") and "should be one of" in typed(ages, ["a", "b"], ["2", "three"])[1]
 
 
-def test_rejects_have_their_row_in_the_file(tmp_path, monkeypatch):
-    from workflow_scripts import split_tables
+@pytest.fixture
+def split(tmp_path, monkeypatch):
+    """(schema, train rows, test rows, rejects) of a table as split_tables leaves it."""
 
+    def split(lines: list[str], beside: str = "", **options):
+        (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+        (tmp_path / "mine.yaml").write_text(beside)
+        given = json.dumps({"file": str(tmp_path / "mine.csv")} | options)
+        monkeypatch.setattr(
+            "sys.argv", ["split_tables", "--name", "mine", "--settings", given, "--output", str(tmp_path / "out")]
+        )
+        split_tables.main()
+        schema = read_schema(tmp_path / "out/schema.json")
+        rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
+        return schema, *(read_table(schema, tmp_path / f"out/{name}.csv") for name in ("train", "test")), rejects
+
+    return split
+
+
+def test_what_no_answer_may_have_is_not_taught_but_tested(split):
+    lines = ["a,y", *(f"{i},{i % 7 + i / 10}" for i in range(60))]
+    _, train, test, rejects = split(lines, "columns: {a: {minimum: 10}, y: {maximum: 9}}\n")
+    assert min(row["a"] for row in train) >= 10 and max(row["y"] for row in train) <= 9
+    assert min(row["a"] for row in test) < 10 and max(row["y"] for row in test) > 9
+    assert rejects and {one["split"] for one in rejects} == {"train"}
+    assert {one["reason"].split(",")[0] for one in rejects} >= {"a should be from 10 to 59"}
+
+
+def test_rows_that_rounding_made_equal_lie_on_one_side(split):
+    alike = [f"0.{1000 + i % 9}00{i % 10},{i % 3},{'pq'[i % 2]}" for i in range(300)]
+    _, train, test, rejects = split(["a,b,y", *alike, *(f"0.{i},{i},p" for i in range(20, 90))])
+    assert test and not [row for row in test if row in train]
+    assert {one["reason"] for one in rejects} == {"once rounded, it equals a training row"}
+
+
+def test_the_target_in_the_yaml_counts_with_chosen_columns_too(split):
+    lines = ["y,a,b,last", *(f"{'pq'[i % 2]},{i},{i},{i}" for i in range(40))]
+    schema, *_ = split(lines, "target: y\n", columns=["a"])
+    assert schema.target == "y" and schema.features == ["a"]
+
+
+def test_rejects_have_their_row_in_the_file(split):
     lines = [f"{i},{'xy'[i % 2]}" for i in range(40)]
     lines[17] = "17,x,more"
-    (tmp_path / "mine.csv").write_text("\n".join(["a,b", *lines]) + "\n")
-    settings = json.dumps({"file": str(tmp_path / "mine.csv")})
-    options = ["--name", "mine", "--settings", settings, "--output", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", ["split_tables", *options])
-    split_tables.main()
-    [reject] = map(json.loads, (tmp_path / "out/rejects.jsonl").read_text().splitlines())
+    *_, [reject] = split(["a,b", *lines])
     assert reject["row"] == 18 and reject["reason"] == "3 cells, the header has 2"
 
 
@@ -218,6 +262,32 @@ def test_numbers_lie_within_the_tables_range_as_they_are_written():
     assert extract(json.dumps(row | {"whole": 12345678901234567891}), schema)[0] == "CONVERSION_ERROR"
 
 
+def test_labels_have_one_spelling(tmp_path):
+    schema = schema_of(["a", "y"], [[str(i), ["0", "1", "1.0"][i % 3]] for i in range(30)])
+    assert schema.labels == ("0", "1") and typed(schema, ["a", "y"], ["3", "1.0"])[0]["y"] == "1"
+    assert extract('{"a": 3, "y": 1.0}', schema) == ("SUCCESS", {"a": 3, "y": "1"})
+    (tmp_path / "t.yaml").write_text("columns: {y: {values: ['+', '-']}}\n")
+    signs = schema_of(["a", "y"], [[str(i), "+-"[i % 2]] for i in range(30)], tmp_path / "t.csv")
+    assert signs.labels == ("+", "-") and typed(signs, ["a", "y"], ["3", "-"])[0]["y"] == "-"
+
+
+def test_a_number_has_one_zero():
+    schema = schema_of(["a", "y"], [[str(i / 2 - 3), "pq"[i % 2]] for i in range(30)])
+    assert as_text(extract('{"a": -0.04, "y": "p"}', schema)[1]) == '{"a": 0.0, "y": "p"}'
+
+
+def test_numbers_beyond_all_measure_are_refused_and_large_ones_kept():
+    schema = schema_of(["a", "y"], [[f"{i}e300", "pq"[i % 2]] for i in range(1, 30)])
+    with pytest.raises(BadInput, match="too large to be compared"):
+        tables.encoded([typed(schema, ["a", "y"], [f"{i}e300", "p"])[0] for i in range(1, 30)], schema)
+    lines = [[str(i), str(1700000000000000001 + 3000 * i)] for i in range(30)]
+    times = schema_of(["a", "y"], lines)
+    rows = [typed(times, ["a", "y"], cells, strict=True)[0] for cells in lines]
+    assert len(tables.candidates(times, rows)) > 1
+    mixed = schema_of(["a", "y"], [["9007199254740993", "p"], ["0.5", "q"]])
+    assert typed(mixed, ["a", "y"], ["9007199254740993", "p"], strict=True)[1] is None
+
+
 # ---------------------------------------------------------------- answers
 
 GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"}
@@ -246,6 +316,9 @@ GOOD = {"Age": 44, "blood pressure": 120.5, "Pain/Type": "none", "status": "ill"
         ('{"Age": 44, "blood', "INVALID_ANSWER"),
         ("{" * 5000, "INVALID_ANSWER"),
         ("{1: 2}", "MISSING_KEY"),
+        (f"{{0x{'f' * 4000}: 1}}", "MISSING_KEY"),
+        (json.dumps(GOOD | {"Pain/Type": math.nan}), "CONVERSION_ERROR"),
+        (str(GOOD | {"Pain/Type": ("none",)}), "CONVERSION_ERROR"),
         ("{*a}", "INVALID_ANSWER"),
     ],
 )

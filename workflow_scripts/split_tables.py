@@ -51,21 +51,34 @@ def in_test(cells: list[str], share: float, seed: int) -> bool:
     return int(digest([seed, list(map(plain, cells))]), 16) / 16**16 < share
 
 
+def target_of(table: Table, path: str) -> str | None:
+    return table.target or schemas.read_beside(Path(path).with_suffix(".yaml")).target
+
+
 def read_splits(table: Table, share: float, seed: int) -> dict[str, tuple[str, list[str], dict[int, list[str]]]]:
     """{train, test: (path, header, {number of the row in its file: cells})}."""
     if table.train:
         found = {split: getattr(table, split) for split in ("train", "test")}
-        read = {
-            split: chosen(path, *schemas.read_csv(path), table.columns, table.target) for split, path in found.items()
-        }
+        target = target_of(table, table.train)
+        read = {split: chosen(path, *schemas.read_csv(path), table.columns, target) for split, path in found.items()}
         return {split: (found[split], header, dict(enumerate(lines, 1))) for split, (header, lines) in read.items()}
     path = table.file or f"scikit-learn's {table.sklearn}"
     raw = schemas.read_csv(path) if table.file else shipped(table.sklearn)
-    header, lines = chosen(path, *raw, table.columns, table.target)
+    header, lines = chosen(path, *raw, table.columns, target_of(table, path))
     split = {"train": {}, "test": {}}
     for number, cells in enumerate(lines, 1):
         split["test" if in_test(cells, share, seed) else "train"][number] = cells
     return {name: (path, header, part) for name, part in split.items()}
+
+
+def checked(schema: schemas.Schema, header: list[str], lines: dict[int, list[str]], strict: bool, known: set[str]):
+    """{number of the row: (row, None) or (None, why it cannot be used)}; rows that are `known` are on the other side.
+
+    The digests of cells put equal rows on one side, but not those that rounding makes equal.
+    """
+    found = {number: schemas.typed(schema, header, cells, strict) for number, cells in lines.items()}
+    twin = (None, "once rounded, it equals a training row")
+    return {number: twin if one[0] and schemas.as_text(one[0]) in known else one for number, one in found.items()}
 
 
 def main() -> None:
@@ -76,18 +89,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--output", required=True, help="folder for train.csv, test.csv and schema.json")
     args = parser.parse_args()
-    table, folder, rejects = Table.model_validate_json(args.settings), Path(args.output), []
+    table, folder = Table.model_validate_json(args.settings), Path(args.output)
+    rejects, known = [], set()
     splits = read_splits(table, args.test_share, args.seed)
     path, header, lines = splits["train"]
     schema = schemas.infer(args.name, path, header, list(lines.values()), table.target)
     say(f"{path}: {schema.task} of {schema.target!r}; " + ", ".join(f"{c.name} {c.type}" for c in schema.columns))
     write_text(folder / "schema.json", schema.model_dump_json(indent=1) + "\n")
     for split, (path, header, lines) in splits.items():
-        found = {number: schemas.typed(schema, header, cells) for number, cells in lines.items()}
+        found = checked(schema, header, lines, split == "train", known)
         rows = [row for row, reason in found.values() if not reason]
         bad = [{"split": split, "row": n, "reason": reason} for n, (_, reason) in found.items() if reason]
         conserve(f"split_tables ({split})", len(lines), len(rows), len(bad))
         rejects += bad
+        known = set() if table.train else set(map(schemas.as_text, rows))
         if not rows:
             raise BadInput(
                 f"{path}: no row of {len(lines)} for {split} can be used: {bad[0]['reason'] if bad else 'no rows'}"

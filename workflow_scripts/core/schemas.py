@@ -53,7 +53,7 @@ class Column(Section):
     def span(self) -> tuple[float, float]:
         """The least and the most that a number may be, rounded as rows are."""
         ends = (-math.inf if self.minimum is None else self.minimum, math.inf if self.maximum is None else self.maximum)
-        return tuple(round(end, self.decimals) for end in ends) if self.type == "number" else ends
+        return tuple(round(float(end), self.decimals) for end in ends) if self.type == "number" else ends
 
 
 class Beside(Section):
@@ -101,6 +101,8 @@ def read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
         raise BadInput(f"{path}: not a CSV file in UTF-8 ({error})") from None
     if len(lines) < 2:
         raise BadInput(f"{path}: a header and rows are needed, found {'a header alone' if lines else 'an empty file'}")
+    if len(lines[0]) == 1 and (other := re.search(r"[;\t|]", lines[0][0])):
+        raise BadInput(f"{path}: the columns of a CSV file are separated by commas, found {other[0]!r} in its header")
     seen: dict[str, str] = {}
     for number, name in enumerate(lines[0], 1):
         if not name:
@@ -116,7 +118,7 @@ def read_csv(path: str | Path) -> tuple[list[str], list[list[str]]]:
 def write_csv(path: str | Path, schema: Schema, rows: list[Row]) -> None:
     names = [column.name for column in schema.columns]
     with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file)  # its lines end in CRLF: with others it leaves a cell's own CR without quotes
         writer.writerow(names)
         writer.writerows(["" if row[name] is None else row[name] for name in names] for row in rows)
 
@@ -145,11 +147,13 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
     said = {name: column or {} for name, column in (given.columns or {}).items()}
     for column in [target, *said]:
         if column not in header:
-            raise BadInput(f"{path}: has no column {column!r}, only {', '.join(header)}")
+            raise BadInput(f"{path}: no column {column!r} among those used: {', '.join(header)}")
     columns = []
     for place, column in enumerate(header):
         cells = [cells[place] for cells in lines if len(cells) == len(header)]
         own = said.get(column, {})
+        if "name" in own:
+            raise BadInput(f"{beside}: column {column!r}: `name` is no key; a column is renamed in the table itself")
         labels = "values" in own or (column == target and task == "classification")
         wanted = own.get("type") or ("category" if labels else None)
         try:
@@ -163,8 +167,8 @@ def infer(name: str, path: str, header: list[str], lines: list[list[str]], targe
 def read_beside(path: Path) -> Beside:
     """The YAML file of a table, empty if there is none."""
     try:
-        return Beside.model_validate((yaml.safe_load(path.read_text()) if path.exists() else None) or {})
-    except yaml.YAMLError as error:
+        return Beside.model_validate((yaml.safe_load(path.read_bytes()) if path.exists() else None) or {})
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not YAML ({error})") from None
     except ValidationError as error:
         raise BadInput(
@@ -201,22 +205,40 @@ def kind_of(cells: list[str], wanted: str | None) -> dict:
 def with_task(name: str, path: str, target: str, task: str | None, columns: list[Column], cells: list[str]) -> Schema:
     """The schema, once its target can be learnt: two labels, or a quantity; else BadInput."""
     place = next(i for i, column in enumerate(columns) if column.name == target)
-    column, distinct = columns[place], sorted(set(cells) - MISSING, key=lambda cell: (len(cell), cell))
-    if column.type in ("integer", "number"):
-        distinct = [cell for cell in distinct if number(cell) is not None]
+    column = columns[place]
+    distinct = sorted({found for cell in cells if (found := label(cell, column))}, key=lambda cell: (len(cell), cell))
     if len(distinct) < 2:
-        raise BadInput(f"{path}: the target {target!r} has {len(distinct) or 'no'} value, so there is nothing to learn")
+        skipped = sorted(set(cells) & MISSING - {""} - set(column.values))
+        raise BadInput(
+            f"{path}: the target {target!r} has {len(distinct) or 'no'} value, so there is nothing to learn"
+            + (f" ({', '.join(skipped)} counts as missing, unless `values` has it)" if skipped else "")
+        )
+    if twins := [one for one in distinct if Counter(map(str.casefold, distinct))[one.casefold()] > 1]:
+        raise BadInput(f"{path}: the target {target!r} has one label in two spellings: {', '.join(twins)}")
     few = column.type == "integer" and len(distinct) <= LABELS
     task = task or ("classification" if few or column.type == "category" else "regression")
     if task == "classification":
-        label = {"type": "category", "minimum": None, "maximum": None}
-        column = column.model_copy(update=label | {"values": column.values or tuple(distinct)})
+        as_label = {"type": "category", "minimum": None, "maximum": None}
+        column = column.model_copy(update=as_label | {"values": column.values or tuple(distinct)})
     elif column.type not in ("integer", "number"):
         raise BadInput(f"{path}: the target {target!r} has {len(distinct)} different texts: neither label nor quantity")
     columns = [*columns[:place], column.model_copy(update={"optional": False}), *columns[place + 1 :]]
     if len(columns) < 2:
         raise BadInput(f"{path}: there is no column beside the target {target!r}")
     return Schema(name=name, target=target, task=task, columns=columns)
+
+
+def label(cell: str, column: Column) -> str | None:
+    """A target's cell in the one spelling that equal ones have in common; None if it has no value."""
+    if cell in MISSING and cell not in column.values:
+        return None
+    if column.type in ("integer", "number"):
+        value = number(cell)
+        return None if value is None else str(int(value)) if value == int(value) else repr(value)
+    try:
+        return convert(cell, column)
+    except ValueError:
+        return None
 
 
 def number(text: str) -> int | float | None:
@@ -233,17 +255,17 @@ def number(text: str) -> int | float | None:
 # ---------------------------------------------------------------- rows
 
 
-def convert(value, column: Column, known: bool = True) -> int | float | str | None:
+def convert(value, column: Column, known: bool = True, within: bool = True) -> int | float | str | None:
     """A cell as its column has it; ValueError if it cannot be.
 
-    `known`: a category must be one of the schema's, a number within its range, and only a cell that is optional may be
-    empty.
+    `known`: a category must be one of the schema's, and only a cell that is optional may be empty. `within`: a number
+    must lie in the column's range.
     """
     if value is None or (isinstance(value, str) and value.strip() in MISSING and value.strip() not in column.values):
         if column.optional or not known:
             return None
         raise ValueError(f"{column.name} is missing")
-    if isinstance(value, (list, dict)):
+    if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"{column.name} should be one value, found {value!r:.40}")
     if column.type in ("integer", "number"):
         found = None if isinstance(value, bool) else number(str(value).strip())
@@ -251,30 +273,39 @@ def convert(value, column: Column, known: bool = True) -> int | float | str | No
             raise ValueError(
                 f"{column.name} should be a{'n' * (column.type == 'integer')} {column.type}, found {value!r:.40}"
             )
-        value = int(found) if column.type == "integer" else round(float(found), column.decimals)
-        least, most = column.span
-        if known and not least <= value <= most:
+        value = int(found) if column.type == "integer" else round(float(found), column.decimals) + 0.0
+        least, most = column.span  # and + 0.0 makes 0.0 of -0.0
+        if within and not least <= value <= most:
             raise ValueError(f"{column.name} should be from {least} to {most}, found {value}")
         return value
     text = str(value).strip()
     text.encode()  # UnicodeEncodeError, a ValueError: half a surrogate pair
     if column.type == "text" or text in column.values:
         return text
-    alike = [one for one in column.values if one.casefold() == text.casefold()]
+    same = number(text)
+    alike = [
+        one for one in column.values if one.casefold() == text.casefold() or (same is not None and number(one) == same)
+    ]
     if len(alike) == 1 or not known:
         return alike[0] if len(alike) == 1 else text
     raise ValueError(f"{column.name} should be one of {', '.join(column.values)}, found {value!r:.40}")
 
 
-def typed(schema: Schema, header: list[str], cells: list[str]) -> tuple[Row | None, str | None]:
-    """(row, None), or (None, why it cannot be used). Features may be missing, or have categories that are not known."""
+def typed(schema: Schema, header: list[str], cells: list[str], strict: bool = False) -> tuple[Row | None, str | None]:
+    """(row, None), or (None, why it cannot be used).
+
+    Unless `strict`, only a label has to be one that the schema knows: real rows may have what no answer may have.
+    """
     if len(cells) != len(header):
         return None, f"{len(cells)} cells, the header has {len(header)}"
     if absent := [column.name for column in schema.columns if column.name not in header]:
         return None, f"no column {absent[0]!r}"
     try:
         values = dict(zip(header, cells))
-        return {c.name: convert(values[c.name], c, known=c.name == schema.target) for c in schema.columns}, None
+        return {
+            column.name: convert(values[column.name], column, strict or column.name == schema.target, strict)
+            for column in schema.columns
+        }, None
     except ValueError as error:
         return None, str(error)
 
@@ -321,6 +352,7 @@ def first_object(text: str) -> list[tuple[str, object]] | None:
         end = text.find("}", start)
     try:
         found = ast.parse(text[start : end + 1], mode="eval").body
-        return [(ast.literal_eval(key), ast.literal_eval(value)) for key, value in zip(found.keys, found.values)]
+        pairs = [(ast.literal_eval(key), ast.literal_eval(value)) for key, value in zip(found.keys, found.values)]
+        return [(key if isinstance(key, str) else "", value) for key, value in pairs]  # "" is no column's name
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError):
         return None

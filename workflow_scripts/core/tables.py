@@ -49,7 +49,11 @@ def encoder(schema: Schema, columns: Sequence[str]):
 def encoded(rows: Sequence[Row], schema: Schema) -> np.ndarray:
     """[rows, features] of all columns, the target too."""
     names = [column.name for column in schema.columns]
-    return encoder(schema, names).fit_transform(frame(rows, schema))
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = encoder(schema, names).fit_transform(frame(rows, schema))
+    if not np.isfinite(found).all():
+        raise BadInput(f"{schema.name}: has numbers too large to be compared; give the column another unit")
+    return found
 
 
 def similar(rows: Sequence[Row], schema: Schema, count: int = SIMILAR) -> Iterator[tuple[list[int], int]]:
@@ -117,7 +121,9 @@ def candidates(schema: Schema, rows: Sequence[Row]) -> list[str]:
         return list(schema.labels)
     values = np.quantile([row[schema.target] for row in rows], np.arange(0.05, 1, 0.1))
     column = schema.column(schema.target)
-    return list(dict.fromkeys(str(convert(str(round(float(value), column.decimals)), column)) for value in values))
+    return list(
+        dict.fromkeys(str(convert(str(round(float(value), column.decimals)), column, within=False)) for value in values)
+    )
 
 
 def spread(schema: Schema, rows: Sequence[Row]) -> float:
