@@ -2,7 +2,7 @@
 # A throw-away Slurm on one Debian machine: four nodes of two fake GPUs each, without systemd, cgroups or real GPUs.
 #
 #   tests/slurm.sh         # up, as root; installs Debian's packages where they are missing
-#   tests/slurm.sh down    # stops all that it started, and takes its configuration away
+#   tests/slurm.sh down    # ends its jobs, stops all that it started, and takes its configuration away
 #   tests/slurm.sh node 2  # starts node n2's daemon again
 set -euo pipefail
 
@@ -19,6 +19,7 @@ alive() {  # the daemon of a pid file named after it, not a stranger who got its
 }
 retry() { local n=$1; shift; for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.25; done; return 1; }
 nodes_up() { sinfo -h -N -o '%N %t' | sort -u | awk '$2 ~ /^(idle|mix|alloc)$/' | wc -l; }
+no_jobs() { [[ -z $(squeue -h) ]]; }
 all_up() { [[ $(nodes_up) -ge $NODES ]]; }
 
 stop() {
@@ -33,6 +34,10 @@ stop() {
 }
 
 down() {  # a configuration left behind makes every start of Snakemake wait for a controller that is gone
+  if alive $DIR/run/slurmctld.pid; then
+    squeue -h -o %A | xargs -r scancel || true
+    retry 40 no_jobs || say "jobs are left: $(squeue -h)"
+  fi
   stop
   if grep -qs '^ClusterName=roundhouse$' $CONF; then rm -f $CONF /etc/slurm/gres.conf; fi
 }
