@@ -52,6 +52,7 @@ def in_test(cells: list[str], share: float, seed: int) -> bool:
 
 
 def target_of(table: Table, path: str) -> str | None:
+    """The target that the config names, or the YAML file beside the table."""
     return table.target or schemas.read_beside(Path(path).with_suffix(".yaml")).target
 
 

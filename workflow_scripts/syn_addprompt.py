@@ -2,8 +2,8 @@
 
 uid, syn_pmt_id, prompt, answer, status, result (the row, or null), copy (whether it is a training row), and `ds1`: the
 line that a task model sees of it between `before` and `after` of each anchor's prompt; `ds0` is those prompts without
-it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold,
-target: as it wrote it).
+it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold, and its target as it
+stands).
 """
 
 from pathlib import Path

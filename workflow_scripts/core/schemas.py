@@ -273,8 +273,8 @@ def convert(value, column: Column, known: bool = True, within: bool = True) -> i
             raise ValueError(
                 f"{column.name} should be a{'n' * (column.type == 'integer')} {column.type}, found {value!r:.40}"
             )
-        value = int(found) if column.type == "integer" else round(float(found), column.decimals) + 0.0
-        least, most = column.span  # and + 0.0 makes 0.0 of -0.0
+        value = int(found) if column.type == "integer" else round(float(found), column.decimals) + 0.0  # -0.0 is 0.0
+        least, most = column.span
         if within and not least <= value <= most:
             raise ValueError(f"{column.name} should be from {least} to {most}, found {value}")
         return value

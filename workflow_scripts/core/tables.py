@@ -119,11 +119,10 @@ def candidates(schema: Schema, rows: Sequence[Row]) -> list[str]:
     """What a task model chooses among, as text: the labels, or ten quantiles of a quantity (5 %, 15 % … 95 %)."""
     if schema.task == "classification":
         return list(schema.labels)
-    values = np.quantile([row[schema.target] for row in rows], np.arange(0.05, 1, 0.1))
     column = schema.column(schema.target)
-    return list(
-        dict.fromkeys(str(convert(str(round(float(value), column.decimals)), column, within=False)) for value in values)
-    )
+    values = np.quantile([row[column.name] for row in rows], np.arange(0.05, 1, 0.1))
+    rounded = [round(float(value), column.decimals) for value in values]
+    return list(dict.fromkeys(str(convert(str(value), column, within=False)) for value in rounded))
 
 
 def spread(schema: Schema, rows: Sequence[Row]) -> float:
