@@ -1,4 +1,5 @@
-"""Objectives: pure functions on flat tensors.
+"""Objectives: pure functions on flat tensors. A new one is a function here with its entries in OBJECTIVES and UNIT, and
+its name in core/sections.py (Train), where it is also said which log-probs it needs.
 
 Each takes a bin's sampled tokens and the settings and returns a sum over the units it is averaged over (UNIT:
 tokens, rows or pairs; the caller divides by the update's number of them over all ranks) and metrics, sums over the
