@@ -1,7 +1,7 @@
 # Roundhouse: post-training of language models in rounds.
 #
 #   snakemake --profile local round3_checkpoint      # three rounds on this machine
-#   snakemake --profile local -n round5_checkpoint   # what five would need, and why
+#   snakemake --profile local -n round5_checkpoint   # what five rounds would need, and why
 #   snakemake --profile local verify                 # is everything that was made still sound?
 
 from snakemake.utils import min_version
@@ -14,30 +14,20 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
-##### what every rule uses #####
+##### config, run and task #####
 include: "rules/common.smk"
-include: "rules/params.smk"
-include: "rules/resources.smk"
-include: "rules/table_files.smk"
-include: "rules/freezing.smk"
-
-
 ##### targets #####
-rule all:
-    default_target: True
-    input:
-        get_round(cfg.rounds),
-        f"{RUN}/report/rounds.csv",
-
-
 include: "rules/targets.smk"
 ##### a round, in the order of the story #####
-include: "rules/tabular.smk"
-include: "rules/prompts.smk"
-include: "rules/recommend.smk"
-include: "rules/cold_start.smk"
-include: "rules/answers.smk"
-include: "rules/selection.smk"
-include: "rules/data.smk"
-include: "rules/training.smk"
-include: "rules/evaluation.smk"
+include: "rules/round/prompts.smk"
+include: "rules/round/cold_start.smk"
+include: "rules/round/answers.smk"
+include: "rules/round/data.smk"
+include: "rules/round/training.smk"
+include: "rules/round/evaluation.smk"
+
+
+##### what the task adds #####
+if os.path.exists(f"{workflow.basedir}/rules/tasks/{cfg.task}.smk"):
+
+    include: f"rules/tasks/{cfg.task}.smk"

@@ -1,28 +1,43 @@
-"""Collect a round's graded answers by question: one meta file for auto answers, one for triggered ones."""
+"""Collect a round's graded answers by question: one meta file for auto answers, one for triggered answers."""
 
 from workflow_scripts import tasks
-from workflow_scripts.core.cli import arguments, progress, run
-from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, read_records, write_pickle
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.pickles import write_pickle
+from workflow_scripts.core.records import read_records
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_task_arguments,
+    arguments,
+    progress,
+    run,
+    task_files,
+)
+from workflow_scripts.core.running.manifest import write_manifest
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_task_arguments(parser)
+    add_code_argument(parser)
     parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
-    parser.add_argument("--dedup", action="store_true", help="count equal texts of a question once, as the original")
+    parser.add_argument("--dedup", action="store_true", help="count equal answers to a question once, as AutoCode does")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
-    task, records = tasks.load(args.task), []
+
+    answers = []
     for path in progress(args.results, total=len(args.results), desc="construct_meta", unit="shard"):
-        for record in read_records(path):
-            if task.GRADED not in record:
-                raise BadInput(f"{path}: record {record.get('uid')} is not graded; run workflow_scripts.grade on it")
-            records.append(record)
-    meta = task.construct_meta(records, args.dedup)
+        for answer in read_records(path):
+            if "reward" not in answer:
+                raise BadInput(f"{path}: answer {answer.get('uid')} is not graded; run workflow_scripts.grade on the file")
+            answers.append(answer)
+
+    selection = tasks.load(args.task, "Selection", args.task_settings, task_files(args))
+    meta = selection.construct_meta(answers, args.dedup)
+    counts = selection.counts(meta)
+
     write_pickle(args.output, meta)
-    counts = task.counts(meta)
-    write_manifest(args.output, args.results, {"dedup": args.dedup}, rows=len(records), questions=len(meta), **counts)
+    settings = {"dedup": args.dedup}
+    write_manifest(args.output, args.results, settings, rows=len(answers), questions=len(meta), **counts)
     print(f"{len(meta)} questions; " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 

@@ -1,35 +1,53 @@
-"""Count a checkpoint's graded answers to the eval questions: the figures of a round."""
+"""Compute a round's metrics from a checkpoint's graded answers to the eval questions."""
+
+from typing import Any
 
 from workflow_scripts import tasks
-from workflow_scripts.core.cli import arguments, run
-from workflow_scripts.core.manifest import content_digest
-from workflow_scripts.core.records import read_records, write_json
+from workflow_scripts.core.files import write_json
+from workflow_scripts.core.records import read_records
+from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, task_files
+from workflow_scripts.core.running.manifest import content_digest
+
+
+def read_answers(results: list[str], before: list[str], judged: list[str]) -> list[dict[str, Any]]:
+    """Return the graded answers, each with the round before's answer to the same question and the judge's verdict."""
+    earlier = {record["uid"]: record for path in before for record in read_records(path)}
+    verdicts = {line["uid"]: line["verdict"] for path in judged for line in read_records(path)}
+    answers = []
+
+    for path in results:
+        for record in read_records(path):
+            uid = record["uid"]
+            answers.append(record | {"before": earlier.get(uid), "judged": verdicts.get(uid)})
+
+    return answers
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_task_arguments(parser)
+    add_code_argument(parser)
     parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
-    parser.add_argument("--before", nargs="*", default=[], help="the same of the round before, to compare answers with")
-    parser.add_argument("--judged", nargs="*", default=[], help="what the stage judge wrote (.jsonl)")
-    parser.add_argument("--round", type=int, required=True, help="of the checkpoint that answered")
+    parser.add_argument("--before", nargs="*", default=[], help="graded shards of the round before, to compare with")
+    parser.add_argument("--judged", nargs="*", default=[], help="the judge's verdicts (.jsonl)")
+    parser.add_argument("--round", type=int, required=True, help="number of the checkpoint that answered")
     parser.add_argument("--output", required=True, help="the .json to write")
     args = parser.parse_args()
-    before = {record["uid"]: record for path in args.before for record in read_records(path)}
-    judged = {line["uid"]: line["verdict"] for path in args.judged for line in read_records(path)}
-    records = [
-        record | {"before": before.get(record["uid"]), "judged": judged.get(record["uid"])}
-        for path in args.results
-        for record in read_records(path)
+
+    files = task_files(args)
+    evaluation = tasks.load(args.task, "Evaluation", args.task_settings, files)
+    answers = read_answers(args.results, args.before, args.judged)
+    metrics = evaluation.summarise(answers)
+
+    inputs = [*args.results, *args.before, *args.judged, *files.values()]
+    write_json(args.output, {"round": args.round} | metrics | {"inputs": {path: content_digest(path) for path in inputs}})
+
+    shown = [
+        f"{label} {metrics[name]:{form}}"
+        for name, (label, form) in evaluation.metrics.items()
+        if metrics.get(name) is not None
     ]
-    task = tasks.load(args.task)
-    figures = task.summarise(records)
-    inputs = {path: content_digest(path) for path in args.results + args.before + args.judged}
-    write_json(args.output, {"round": args.round} | figures | {"inputs": inputs})
-    shown = ", ".join(
-        f"{label} {figures[name]:{form}}" for name, (label, form) in task.FIGURES.items() if name in figures
-    )
-    print(f"round {args.round}: {shown}, {len(records)} answers")
+    print(f"round {args.round}: {', '.join(shown)}, {len(answers)} answers")
 
 
 if __name__ == "__main__":

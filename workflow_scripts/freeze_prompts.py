@@ -1,111 +1,157 @@
-"""Freeze the prompts of a run: read or make them, validate them, and keep them as Parquet files, one per split.
+"""Freeze the prompts of a run: read them or make them up, validate them, and write one Parquet file per split.
 
-Rows without a question or an answer, repeated questions and train questions that are also eval questions go to
-rejects.jsonl with a reason each.
+Prompts without a question or a reference, repeated questions, and train questions that are also eval questions are
+listed in rejects.jsonl, each with its reason.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tasks
+from workflow_scripts.config.load import settings_help
+from workflow_scripts.config.sections import Prompts
 from workflow_scripts.core import shards
-from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import settings_help
-from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, conserve, normalise, read_records, write_jsonl, write_parquet
-from workflow_scripts.core.sections import Prompts
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import write_jsonl, write_parquet
+from workflow_scripts.core.identity import normalise
+from workflow_scripts.core.records import Prompt, conserve, read_records
+from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
+from workflow_scripts.core.running.manifest import write_manifest
+
+SPLITS = ("eval", "train", "pool")  # eval comes first: its questions must not be in the others
+COLUMNS = ("id", "question", "level")
 
 
-def fault(record: dict, seen: set[str], ids: set[str], eval_texts: set[str]) -> str | None:
-    """Why a record cannot be used, or None; a task may have found out already."""
-    if record.get("fault"):
-        return record["fault"]
-    for key in ("question", "answer", "id", "level"):
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            return f"no {key}"
-    text = normalise(record["question"])
-    if text in seen:
-        return "the question occurs before"
-    if record["id"] in ids:
-        return f"the id {record['id']} occurs before"
-    if text in eval_texts:
-        return "the question is also an eval question"
-    return None
+class Validator:
+    """Finds the fault of each prompt of a split, if it has one."""
+
+    def __init__(self, task: Any, eval_keys: set[str]):
+        self.task = task
+        self.eval_keys = eval_keys
+        self.keys: set[str] = set()
+        self.ids: set[str] = set()
+
+    def fault(self, prompt: Prompt) -> str | None:
+        """Return why a prompt cannot be used, or None."""
+        if prompt.get("fault"):
+            return prompt["fault"]
+
+        for column in COLUMNS:
+            value = prompt.get(column)
+            if not isinstance(value, str) or not value.strip():
+                return f"no {column}"
+
+        if fault := self.task.fault(prompt):
+            return fault
+
+        key = normalise(self.task.key(prompt))
+        if key in self.keys:
+            return "the question occurs before"
+        if prompt["id"] in self.ids:
+            return f"the id {prompt['id']} occurs before"
+        if key in self.eval_keys:
+            return "the question is also an eval question"
+
+        self.keys.add(key)
+        self.ids.add(prompt["id"])
+        return None
 
 
-def validate(records: list[dict], split: str, eval_texts: set[str]) -> tuple[list[dict], list[dict]]:
-    """(good records, rejects with `split`, `record` (its number in the file, from 1) and `reason`)."""
-    good, rejects, seen, ids = [], [], set(), set()
-    for number, record in enumerate(records, 1):
-        if reason := fault(record, seen, ids, eval_texts):
-            kept = {key: value for key, value in record.items() if key != "fault"}
-            rejects.append(kept | {"split": split, "record": number, "reason": reason})
-            continue
-        seen.add(normalise(record["question"]))
-        ids.add(record["id"])
-        good.append(record)
-    conserve(f"freeze_prompts ({split})", len(records), len(good), len(rejects))
+def keys_of(prompts: Iterable[Any], task: Any) -> set[str]:
+    """Return the texts by which prompts count as the same."""
+    return {normalise(str(task.key(prompt))) for prompt in prompts}
+
+
+def check_edited(task: Any, path: str, split: str, eval_path: str, prompts: list[Any]) -> None:
+    """Raise BadInput if frozen prompts were edited by hand into something that cannot be used."""
+    eval_keys: set[str] = set()
+    if split != "eval" and Path(eval_path).exists():
+        eval_keys = keys_of(read_records(eval_path), task)
+
+    validator = Validator(task, eval_keys)
+    for number, prompt in enumerate(prompts):
+        if fault := validator.fault(prompt):
+            raise BadInput(f"{path}, row {number} (id {prompt.get('id')}): {fault}")
+
+
+def read_split(
+    task: Any, settings: dict[str, Any], split: str, seed: int, eval_keys: set[str]
+) -> tuple[list[Prompt], list[dict[str, Any]]]:
+    """Return the usable prompts of a split, and the rejects with their number in the source and the reason."""
+    validator = Validator(task, eval_keys)
+    good: list[Prompt] = []
+    rejects: list[dict[str, Any]] = []
+    number = 0
+
+    for number, prompt in enumerate(task.read(settings[split], settings, split, seed), 1):
+        fault = validator.fault(prompt)
+        prompt.pop("fault", None)
+        if fault:
+            rejects.append({**prompt, "split": split, "record": number, "reason": fault})
+        else:
+            good.append(prompt)
+
+    conserve(f"freeze_prompts ({split})", number, len(good), len(rejects))
+    if not good:
+        source = settings[split]["file"] or "the questions that the task makes up"
+        state = f"none of {number} records can be used: {reasons(rejects)}" if number else "there are no records"
+        raise BadInput(f"prompts.{split}: {source}: {state}")
+
     return good, rejects
 
 
-def check_edited(path: str, split: str, eval_path: str, records: list[dict]) -> None:
-    """Frozen prompts may be edited by hand, but not into something that cannot be used; else BadInput."""
-    eval_texts = set()
-    if split != "eval" and Path(eval_path).exists():
-        eval_texts = {normalise(str(record.get("question"))) for record in read_records(eval_path)}
-    seen, ids = set(), set()
-    for number, record in enumerate(records):
-        if reason := fault(record, seen, ids, eval_texts):
-            raise BadInput(f"{path}, row {number} (id {record.get('id')}): {reason}")
-        seen.add(normalise(record["question"]))
-        ids.add(record["id"])
+def freeze(task: Any, settings: dict[str, Any], seed: int, output: Path) -> None:
+    """Write a Parquet file with its manifest for each split of the config, and rejects.jsonl, into `output`."""
+    splits: dict[str, list[Prompt]] = {}
+    all_rejects: list[dict[str, Any]] = []
+    eval_keys: set[str] = set()
+
+    for split in SPLITS:
+        if not settings[split]:
+            continue
+
+        splits[split], rejects = read_split(task, settings, split, seed, eval_keys)
+        all_rejects += rejects
+        if split == "eval":
+            eval_keys = keys_of(splits[split], task)
+        note = f" ({reasons(rejects)})" if rejects else ""
+        say(f"{split}: {len(splits[split])} prompts, {len(rejects)} rejects{note}")
+
+    write_jsonl(output / "rejects.jsonl", all_rejects)
+    for split, prompts in splits.items():
+        path = output / f"{split}.parquet"
+        file = settings[split]["file"]
+        write_parquet(path, prompts)
+        sources = [file] if file and Path(file).is_file() else []
+        write_manifest(path, sources, settings | {"seed": seed}, rows=len(prompts))
 
 
-def frozen(task, settings: dict, seed: int) -> tuple[dict[str, list[dict]], list[dict]]:
-    """({split: records}, rejects): what the settings' sources hold, validated; eval before train."""
-    splits, rejects, eval_texts = {}, [], set()
-    for name in [name for name in ("eval", "train", "pool") if settings[name]]:
-        records = list(task.read_prompts(settings[name], settings, name, seed))
-        splits[name], bad = validate(records, name, eval_texts)
-        rejects += bad
-        if not splits[name]:
-            source = settings[name]["file"] or "what the task makes up"
-            found = f"none of {len(records)} records can be used: {reasons(bad)}" if records else "there are no records"
-            raise BadInput(f"prompts.{name}: {source}: {found}")
-        eval_texts = {normalise(record["question"]) for record in splits[name]}
-    return splits, rejects
-
-
-def freeze(task, settings: dict, seed: int, output: Path) -> None:
-    """Write {train or pool,eval}.parquet with their manifests, and rejects.jsonl, into `output`."""
-    splits, rejects = frozen(task, settings, seed)
-    write_jsonl(output / "rejects.jsonl", rejects)
-    for name, records in splits.items():
-        bad, path = [reject for reject in rejects if reject["split"] == name], output / f"{name}.parquet"
-        say(f"{name}: {len(records)} prompts, {len(bad)} rejects{f' ({reasons(bad)})' if bad else ''}")
-        write_parquet(path, records)
-        sources = [settings[name]["file"]] if settings[name]["file"] else []
-        write_manifest(path, sources, settings | {"seed": seed}, rows=len(records))
+def reasons(rejects: list[dict[str, Any]]) -> str:
+    """Return the five most frequent reasons, with their counts."""
+    counts = Counter(reject["reason"] for reject in rejects)
+    return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(5))
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_task_arguments(parser)
+    add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("prompts"))
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="determines the questions that are made up")
     parser.add_argument("--shards", type=int, required=True, help="number of digest files per split")
     parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
     args = parser.parse_args()
+
     output = Path(args.output)
     settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
-    freeze(tasks.load(args.task), settings, args.seed, output)
-    for name in [name for name in ("train", "pool", "eval") if settings[name]]:
-        shards.sync(output / "shards" / name, args.shards, output / f"{name}.parquet")
+    task = tasks.load(args.task, "Prompts", args.task_settings, task_files(args))
+    freeze(task, settings, args.seed, output)
 
-
-def reasons(rejects: list[dict]) -> str:
-    counts = Counter(reject["reason"] for reject in rejects)
-    return "; ".join(f"{count} × {reason}" for reason, count in counts.most_common(5))
+    for split in SPLITS:
+        if settings[split]:
+            shards.sync(output / "shards" / split, args.shards, output / f"{split}.parquet")
 
 
 if __name__ == "__main__":

@@ -1,211 +1,307 @@
-"""A round's policy answers one shard of the prompts, in auto, trigger or eval mode (or those of a pool).
+"""Let a round's policy answer one shard of the prompts, in the version auto, trigger or eval (or those of a pool).
 
-An answer is a conversation: where the policy stops for the environment (a program to run), the environment's text
-is appended, masked, and the policy goes on. Finished conversations are kept in the ledger. With the engine openai
-a teacher answers in the policy's place: its text is tokenised once, here, and marked `foreign`; each of its requests
-is kept in a ledger of its own, and answers that cannot be used are listed in OUTPUT.rejects.jsonl. By hand:
+An answer is a conversation: where the policy stops for the environment (a program to run, another speaker), the
+environment's text is appended with mask 0 and the policy goes on. Finished conversations are kept in the ledger. A
+remote engine lets a teacher answer in the policy's place: its text is tokenised once, here, and marked `foreign`. Each
+of its requests is kept in a ledger of its own, and unusable answers are listed in OUTPUT.rejects.jsonl.
 
-    python -m workflow_scripts.generate --task arithmetic --prompts runs/arithmetic/prompts/eval.parquet \\
+    python -m workflow_scripts.generate --task math --prompts runs/arithmetic/prompts/eval.parquet \\
         --model runs/arithmetic/checkpoints/r0/checkpoint.json --version eval --output /tmp/answers.pkl
 """
 
+import argparse
 import json
 import time
 from collections import Counter
-from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
 
 from workflow_scripts import engines, tasks
+from workflow_scripts.config.load import settings_help
+from workflow_scripts.config.sections import Generate, settings_of
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
-from workflow_scripts.core.cli import arguments, run, say, shard
-from workflow_scripts.core.code import code_digests
-from workflow_scripts.core.config import settings_help
-from workflow_scripts.core.copies import Copies
-from workflow_scripts.core.dialogue_sections import Recommend
+from workflow_scripts.core.files import write_rejects
 from workflow_scripts.core.formats import existing_answers
-from workflow_scripts.core.ledger import Ledger, map_records
-from workflow_scripts.core.manifest import content_digest, write_manifest, write_usage
+from workflow_scripts.core.identity import shard_of
+from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
-from workflow_scripts.core.prompts import TEMPLATES, as_messages, render
-from workflow_scripts.core.records import conserve, read_records, shard_of, write_pickle, write_rejects
-from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.core.sections import Generate, without_endpoint
+from workflow_scripts.core.records import Message, Prompt, conserve, read_records
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_endpoint_arguments,
+    add_task_arguments,
+    arguments,
+    merged,
+    run,
+    say,
+    shard,
+    task_files,
+)
+from workflow_scripts.core.running import plugins
+from workflow_scripts.core.running.code import code_identity
+from workflow_scripts.core.running.ledger import Ledger, map_records
+from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
+from workflow_scripts.core.running.replicas import Replicas
+from workflow_scripts.core.templates import TEMPLATES, render
 from workflow_scripts.core.tokens import encode_prompt
-from workflow_scripts.engines.conversation import converse_in_text, foreign, well_formed
+from workflow_scripts.rollout.environment import Conversation, Environment
+from workflow_scripts.rollout.loop import TextSpeaker, converse, encode_foreign, play
+from workflow_scripts.tasks.defaults import EnvironmentOptions
+
+FOREIGN = "foreign"
 
 
-def asked(record: dict, version: str, task, template: str, samples: int, tokenizer) -> list[dict]:
-    """The conversations that one prompt asks for: triggers × samples."""
+@dataclass
+class Job:
+    """One answer to generate."""
+
+    uid: str
+    prompt: Prompt
+    trigger: str
+    request: str | list[Message]  # what the policy is asked
+    prompt_text: str
+    prompt_tokens: list[int]
+
+
+def jobs_of(prompt: Prompt, version: str, conversation: Any, template: str, samples: int, tokenizer) -> list[Job]:
+    """Return the answers to generate for one prompt: triggers × samples."""
     jobs = []
-    for trigger, question in task.requests(record["question"], version).items():
-        req = render(template, question, tokenizer)
-        text = question if isinstance(question, str) else record["question"]
-        prompt = encode_prompt(tokenizer, req)
+
+    for trigger, request in conversation.requests(prompt, version).items():
+        prompt_text = render(template, request, tokenizer)
+        prompt_tokens = encode_prompt(tokenizer, prompt_text)
         for sample in range(samples):
-            jobs.append(
-                {
-                    "uid": f"{record['id']}.{trigger}.{sample}",
-                    "trigger": trigger,
-                    "question": text,
-                    "messages": as_messages(question),
-                    "req": req,
-                    "prompt_tokens": prompt,
-                    "record": record,
-                }
-            )
+            uid = f"{prompt['id']}.{trigger}.{sample}"
+            jobs.append(Job(uid, prompt, trigger, request, prompt_text, prompt_tokens))
+
     return jobs
 
 
-def sampled(jobs: list[dict], engine, task, run, args, settings: dict, copies: Copies) -> list[dict]:
-    """All conversations with the policy, batch by batch through the ledger."""
-    sampling, size = settings[args.version], settings["batch_size"]
-    drawn = {key: value for key, value in sampling.items() if key not in ("samples", "engine")}
-    code = code_digests("workflow_scripts.generate", engine.__module__, task.__name__)
-    common = [policy_digest(args.model), drawn, args.seed, args.sandbox, engine.version, code]
-    if args.environment:
-        common += [args.environment, content_digest(args.catalogue)]
-    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i]["prompt_tokens"]), jobs[i]["uid"]))
-    return map_records(
-        jobs,
-        lambda job: [common, job["uid"], job["prompt_tokens"]],
-        lambda batch: well_formed(batch, engine, task, run, sampling, args.seed, args.template),
+# ---------------------------------------------------------------- the policy, and a teacher in its place
+
+
+def play_with_policy(
+    jobs: list[Job], engine: Any, environment: Environment, args: argparse.Namespace, settings: Generate, replicas: Replicas
+) -> list[Conversation]:
+    """Play all conversations with the policy, batch by batch through the ledger."""
+    sampling = getattr(settings, args.version)
+    code = args.code or code_identity(
+        "workflow_scripts.generate:main", engines.root(settings.engine_of(args.version)), tasks.root(args.task, "Conversation")
+    )
+    common = [
+        policy_digest(args.model),
+        settings_of(sampling, "samples", "engine"),
+        args.seed,
+        args.sandbox,
+        engine.version,
+        code,
+        args.task_settings,
+        {name: content_digest(path) for name, path in task_files(args).items()},
+    ]
+    prompt_tokens = {job.uid: job.prompt_tokens for job in jobs}
+
+    def compute(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        conversations = [Conversation(item["uid"], item["job"].prompt) for item in batch]
+        values = sampling.model_dump()
+        finished = play(conversations, engine, prompt_tokens, environment, args.template, values, args.seed)
+        return [{name: getattr(conversation, name) for name in KEPT} for conversation in finished]
+
+    size = settings.batch_size
+    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i].prompt_tokens), jobs[i].uid))
+    results = map_records(
+        [{"uid": job.uid, "job": job} for job in jobs],
+        lambda item: [common, item["uid"], item["job"].prompt_tokens],
+        compute,
         Ledger(args.ledger or f"{args.output}.ledger", args.shard),
         [order[i : i + size] for i in range(0, len(order), size)],
         f"generate {args.version} {args.shard}",
-        copies,
+        replicas,
     )
+    return [Conversation(job.uid, job.prompt, **result) for job, result in zip(jobs, results)]
 
 
-def read_arguments():
+KEPT = ("tokens", "mask", "logps", "finish", "turns", "rejected", "fault", "draws")  # of a conversation, in the ledger
+
+
+def play_with_teacher(
+    jobs: list[Job], engine: Any, conversation: Any, environment: Environment, args: argparse.Namespace, settings: Generate,
+    tokenizer,
+) -> list[Conversation]:  # fmt: skip
+    """Play all conversations with a remote engine, and tokenise what it wrote."""
+    sampling = getattr(settings, args.version)
+    conversations = [Conversation(job.uid, job.prompt) for job in jobs]
+    requests = {job.uid: job.request for job in jobs}
+    speaker = TextSpeaker(engine, requests, environment, sampling.max_tokens, args.seed)
+    converse(conversations, speaker, environment, sampling.turns)
+
+    for finished in conversations:
+        if not finished.rejected:
+            encode_foreign(finished, conversation.segments(finished.text), environment, tokenizer, args.template)
+
+    return conversations
+
+
+# ---------------------------------------------------------------- records
+
+
+def answer_record(job: Job, conversation: Conversation, policy: str, tokenizer) -> dict[str, Any]:
+    """Return the record of a finished conversation: the prompt's fields, the answer, and its tokens as sampled."""
+    record: dict[str, Any] = {
+        **job.prompt,
+        "uid": job.uid,
+        "trigger": job.trigger,
+        "prompt_text": job.prompt_text,
+        "answer": tokenizer.decode(conversation.tokens, skip_special_tokens=True),
+        "prompt_tokens": job.prompt_tokens,
+        "tokens": conversation.tokens,
+        "mask": conversation.mask,
+        "finish": conversation.finish,
+        "sampled_logps": conversation.logps,
+        "policy": policy,
+    }
+
+    if conversation.turns:
+        record["turns"] = conversation.turns
+    if conversation.fault:
+        record["fault"] = conversation.fault
+    if conversation.draws > 1:
+        record["draws"] = conversation.draws
+
+    return record
+
+
+def reject_record(job: Job, conversation: Conversation) -> dict[str, Any]:
+    """Return the record of a conversation that cannot be used."""
+    said = {"turns": conversation.turns} if conversation.turns else {"text": conversation.text}
+    return {"uid": job.uid, "question": job.prompt["question"], **said, "reason": conversation.rejected}
+
+
+def redraws(answers: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many answers were drawn again for their form, how often in all, and how many are still wrong."""
+    again = [answer["draws"] - 1 for answer in answers if "draws" in answer]
+    return {"answers": len(again), "draws": sum(again), "wrong": sum("fault" in answer for answer in answers)}
+
+
+# ---------------------------------------------------------------- the stage
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_task_arguments(parser)
+    add_code_argument(parser)
+    add_endpoint_arguments(parser)
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy")
-    parser.add_argument("--version", required=True, choices=("auto", "trigger", "eval", "pool"), help="how it is asked")
-    parser.add_argument("--answered", help="a .csv whose ids need no answer")
+    parser.add_argument(
+        "--version", required=True, choices=("auto", "trigger", "eval", "pool"), help="how questions are asked and sampled"
+    )
+    parser.add_argument("--answered", help="a .csv with answers that exist already; their ids need none")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
-    parser.add_argument("--endpoint", default="{}", help="keys of generate.openai that no result depends on, as JSON")
     parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
-    parser.add_argument("--seed", default="0", help="seed of the round: equal seeds give equal answers")
+    parser.add_argument("--seed", default="0", help="seed of the round; equal seeds give equal answers")
     parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
-    parser.add_argument("--tensor-parallel", type=int, help="GPUs of one copy of the model; all visible ones if unset")
+    parser.add_argument("--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
-    parser.add_argument("--environment", help=settings_help("recommend"))
-    parser.add_argument("--seeker", default="{}", help="keys of recommend.seeker.openai that no result depends on")
-    parser.add_argument("--seeker-requests", help="folder of the seeker's paid requests; beside the output by default")
-    parser.add_argument("--catalogue", help="what the stage catalogue wrote (.pkl), with --environment")
-    parser.add_argument("--ledger", help="folder of finished conversations; beside the output by default")
-    parser.add_argument("--requests", help="folder of paid requests and what they cost; beside the output by default")
+    parser.add_argument("--ledger", help="folder of finished conversations (default: beside the output)")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     return parser.parse_args()
 
 
-def main() -> None:
-    args = read_arguments()
-    started, task = time.time(), tasks.load(args.task)
-    given = json.loads(args.settings)
-    if given.get("openai"):
-        given["openai"] |= json.loads(args.endpoint)
-    settings = Generate.model_validate(given).model_dump(mode="json")
-    sampling, model, rejects = settings[args.version], model_folder(args.model), []
+def read_prompts(args: argparse.Namespace) -> list[Prompt]:
+    """Return the shard's prompts that need an answer."""
     shards, rank = map(int, args.shard.split("_"))
-    records = [record for record in read_records(args.prompts) if shard_of(record["id"], shards) == rank]
+    prompts = [prompt for prompt in read_records(args.prompts) if shard_of(prompt["id"], shards) == rank]
+
     if args.answered:
-        known, count = existing_answers(args.answered), len(records)
-        records = [record for record in records if record["id"] not in known]
-        say(f"{count - len(records)} of {count} prompts have an answer in {args.answered}")
-    common = {"sampling": sampling, "stop": task.STOP}
+        answered = existing_answers(args.answered)
+        unanswered = [prompt for prompt in prompts if prompt["id"] not in answered]
+        say(f"{len(prompts) - len(unanswered)} of {len(prompts)} prompts have an answer in {args.answered}")
+        prompts = unanswered
 
-    with environment(args, task) as run:
-        if settings["engine"] == "openai":
-            paid = Ledger(args.requests or f"{args.output}.requests", args.shard)
-            purpose = f"generate {args.version} (seed {args.seed})"
-            engine = engines.load("openai", settings=settings["openai"], ledger=paid, purpose=purpose, **common)
-            tokenizer, policy = AutoTokenizer.from_pretrained(model), "foreign"
+    return prompts  # type: ignore[return-value]
+
+
+def main() -> None:
+    args = parse_arguments()
+    started = time.time()
+    requests = args.requests or f"{args.output}.requests"
+    settings = Generate.model_validate(merged(json.loads(args.settings), args.endpoints.get("generate", {})))
+    engine_name = settings.engine_of(args.version)
+    sampling = getattr(settings, args.version)
+    folder = model_folder(args.model)
+    prompts = read_prompts(args)
+
+    task_endpoints = args.endpoints.get("task", {})
+    conversation = tasks.load(args.task, "Conversation", args.task_settings, task_files(args))
+    options = EnvironmentOptions(args.sandbox == "on", task_endpoints, requests, args.shard)
+
+    with conversation.environment(args.version, options) as environment:
+        common = {"sampling": sampling.model_dump(), "stop": environment.stop}
+        is_remote = settings.is_remote(args.version)
+
+        if is_remote:
+            engine = engines.load(
+                engine_name,
+                settings=settings.openai.model_dump(mode="json") if settings.openai else {},
+                ledger=Ledger(f"{requests}/requests", args.shard),
+                purpose=f"generate {args.version} (seed {args.seed})",
+                **common,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            policy = FOREIGN
+            replicas = None
         else:
-            copies = Copies(args.tensor_parallel if settings["engine"] == "vllm" else 1)
-            engine = engines.load(settings["engine"], model=model, settings=settings, **common)
-            tokenizer, policy = engine.tokenizer, policy_digest(args.model)
-        jobs = []
-        for record in records:
-            jobs += asked(record, args.version, task, args.template, sampling["samples"], tokenizer)
-        if policy == "foreign":
-            states = converse_in_text(jobs, engine, task, run, sampling, args.seed)
+            splits_model = plugins.constants("engines", engine_name).get("SPLITS_MODEL")
+            replicas = Replicas(args.tensor_parallel if splits_model else 1)
+            engine = engines.load(engine_name, model=folder, settings=settings.model_dump(mode="json"), **common)
+            tokenizer = engine.tokenizer
+            policy = policy_digest(args.model)
+
+        jobs: list[Job] = []
+        for prompt in prompts:
+            jobs += jobs_of(prompt, args.version, conversation, args.template, sampling.samples, tokenizer)
+
+        if replicas is None:
+            finished = play_with_teacher(jobs, engine, conversation, environment, args, settings, tokenizer)
         else:
-            states = sampled(jobs, engine, task, run, args, settings, copies)
-        rejects = [job | state for job, state in zip(jobs, states) if state.get("rejected")]
-        answers = [(job, state) for job, state in zip(jobs, states) if not state.get("rejected")]
-        if policy == "foreign":
-            answers = [(job, foreign(state, task, tokenizer, args.template)) for job, state in answers]
-    results = [answered(job, state, policy, tokenizer) for job, state in answers]
-    conserve("generate", len(jobs), len(results), len(rejects))
-    publish(args, settings, engine, policy, records, results, rejects, time.time() - started)
+            finished = play_with_policy(jobs, engine, environment, args, settings, replicas)
+
+    pairs = list(zip(jobs, finished))
+    rejects = [reject_record(job, conversation) for job, conversation in pairs if conversation.rejected]
+    answers = [answer_record(job, played, policy, tokenizer) for job, played in pairs if not played.rejected]
+    conserve("generate", len(jobs), len(answers), len(rejects))
+    publish(args, settings, engine, policy, len(prompts), answers, rejects, time.time() - started)
 
 
-def environment(args, task):
-    """What answers the policy: the sandbox, or the task's own environment."""
-    if not args.environment:
-        return Sandbox(isolate=args.sandbox == "on")
-    given, paid = Recommend.model_validate_json(args.environment).model_dump(mode="json"), None
-    if given["seeker"]["openai"]:
-        given["seeker"]["openai"] |= json.loads(args.seeker)
-        paid = Ledger(args.seeker_requests or f"{args.output}.seeker_requests", args.shard)
-    return closing(task.environment(given, args.catalogue, args.version, paid))
+def publish(
+    args: argparse.Namespace, settings: Generate, engine: Any, policy: str, prompts: int, answers: list[dict[str, Any]],
+    rejects: list[dict[str, Any]], seconds: float,
+) -> None:  # fmt: skip
+    """Write the answers, their manifest, what they cost, and the rejects with their reasons."""
+    write_pickle(args.output, answers)
+    write_rejects(args.output, rejects)
 
-
-def publish(args, settings, engine, policy, records, results, rejects, seconds: float) -> None:
-    """The results, their manifest, what they cost, and the rejects with their reasons."""
-    write_pickle(args.output, results)
-    if policy == "foreign" or args.environment:
-        kept = ("uid", "question", "text", "turns")
-        listed = [{k: job[k] for k in kept if k in job} | {"reason": job["rejected"]} for job in rejects]
-        write_rejects(args.output, listed)
     unused = {"auto", "trigger", "eval", "pool"} - {args.version}
-    settings = {name: value for name, value in without_endpoint(settings).items() if name not in unused}
-    played = {"environment": json.loads(args.environment)} if args.environment else {}
+    used = settings_of(settings, *unused)
+    used |= {"version": args.version, "template": args.template, "seed": args.seed, "task": args.task_settings}
+    inputs = [args.model, *filter(None, [args.shard_file]), *task_files(args).values()]
     write_manifest(
         args.output,
-        [args.model, *filter(None, (args.shard_file, args.catalogue))],
-        settings | {"version": args.version, "template": args.template, "seed": args.seed} | played,
-        prompts=len(records),
-        rows=len(results),
-        rejects=dict(sorted(Counter(job["rejected"].split(":")[0] for job in rejects).items())),
+        inputs,
+        used,
+        prompts=prompts,
+        rows=len(answers),
+        rejects=dict(sorted(Counter(reject["reason"].split(":")[0] for reject in rejects).items())),
+        redraws=redraws(answers),
         policy=policy,
         engine=engine.version,
-        **({"form": form(results)} if args.environment else {}),
     )
-    count = sum(sum(result["mask"]) for result in results)
-    write_usage(args.output, seconds=seconds, sampled_tokens=count, **getattr(engine, "usage", {}))
-    bad = f", {len(rejects)} rejects" if rejects else ""
-    say(f"{args.output}: {len(results)} answers to {len(records)} prompts{bad}, {count} sampled tokens")
 
-
-def form(results: list[dict]) -> dict[str, int]:
-    """How many answers were drawn again for their form, how often in all, and how many are wrong at the end."""
-    again = [result["drawn"] - 1 for result in results if "drawn" in result]
-    return {"answers": len(again), "draws": sum(again), "wrong": sum(bool(result.get("fault")) for result in results)}
-
-
-def answered(job: dict, state: dict, policy: str, tokenizer) -> dict:
-    """A result record: AutoCode's fields, and the tokens as they were sampled."""
-    record = job["record"]
-    return {
-        "question": job["question"],
-        "solution": tokenizer.decode(state["tokens"], skip_special_tokens=True),
-        "correct": record["answer"],
-        "req": job["req"],
-        "task": record["level"],
-        "level": record["level"],
-        "id": record["id"],
-        "uid": job["uid"],
-        "trigger": job["trigger"],
-        "prompt_tokens": job["prompt_tokens"],
-        "tokens": state["tokens"],
-        "mask": state["mask"],
-        "finish": state["finish"],
-        "sampled_logps": state["logps"],
-        "policy": policy,
-    } | {name: state[name] for name in ("turns", "fault", "drawn") if name in state}
+    sampled = sum(sum(answer["mask"]) for answer in answers)
+    write_usage(args.output, seconds=seconds, sampled_tokens=sampled, code=args.code, **getattr(engine, "usage", {}))
+    note = f", {len(rejects)} rejects" if rejects else ""
+    say(f"{args.output}: {len(answers)} answers to {prompts} prompts{note}, {sampled} sampled tokens")
 
 
 if __name__ == "__main__":

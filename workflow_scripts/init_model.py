@@ -1,28 +1,28 @@
-"""The model that round 0 starts from, as checkpoints/init: an existing one, linked, or a small Llama made here.
+"""Provide the model that round 0 starts from, as checkpoints/init: a link to an existing model, or a small new Llama.
 
-A model from scratch has the architecture of LlamaForCausalLM with random weights, and a byte-level BPE tokenizer
-(digits stand alone, any text can be written) trained on the texts of the cold start.
+A model from scratch is a LlamaForCausalLM with random weights and a byte-level BPE tokenizer, which is trained on the
+texts of the cold start. Each digit is a token of its own, and any text can be written.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tasks
-from workflow_scripts.core import prompts
+from workflow_scripts.config.load import settings_help
+from workflow_scripts.config.sections import ColdStart, Model
 from workflow_scripts.core.checkpoint import publish
-from workflow_scripts.core.cli import arguments, run, say
-from workflow_scripts.core.config import settings_help
-from workflow_scripts.core.formats import has_solutions, sft_texts
-from workflow_scripts.core.prompts import TEMPLATES
-from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.sections import ColdStart, Model
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.formats import has_worked_answers, sft_texts
+from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
+from workflow_scripts.core.templates import TEMPLATES, render
 
-TOKENIZER_TEXTS = 20_000
+TOKENIZER_TEXTS = 20_000  # texts that the tokenizer is trained on
 
 
-def train_tokenizer(texts, vocabulary: int):
-    """A fast tokenizer over all 256 bytes, with merges for what is frequent in `texts`."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int):
+    """Return a fast tokenizer over all 256 bytes, with merges for frequent sequences in `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -38,13 +38,14 @@ def train_tokenizer(texts, vocabulary: int):
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", clean_up_tokenization_spaces=False
     )
 
 
-def make_model(scratch: dict, tokenizer, seed: int):
-    """LlamaForCausalLM with random weights; the vocabulary is the tokenizer's."""
+def make_model(scratch: dict[str, Any], tokenizer, seed: int):
+    """Return a LlamaForCausalLM with random weights and the tokenizer's vocabulary."""
     import torch
 
     from workflow_scripts.core.pretrained import AutoConfig, AutoModelForCausalLM
@@ -68,46 +69,58 @@ def make_model(scratch: dict, tokenizer, seed: int):
     return AutoModelForCausalLM.from_config(config)
 
 
-def cold_start_texts(task, cold_start: dict, seed: int, template: str) -> Iterator[str]:
-    """What the cold start will train on, as text."""
-    if cold_start["file"] and not has_solutions(cold_start["file"]):
-        yield from sft_texts(cold_start["file"], template)
+def cold_start_texts(
+    task: str, task_settings: dict[str, Any], files: dict[str, str], cold_start: dict[str, Any], seed: int, template: str
+) -> Iterator[str]:
+    """Yield what the cold start will train on, as text."""
+    file = cold_start["file"]
+    if file and not has_worked_answers(file):
+        yield from sft_texts(file, template)
         return
-    for example in task.worked_examples(cold_start, seed):
-        asked = task.requests(example["question"], "auto" if example["trigger"] == "auto" else "trigger")
-        yield prompts.render(template, asked[example["trigger"]]) + "".join(text for text, _ in example["pieces"])
+
+    conversation = tasks.load(task, "Conversation", task_settings, files)
+    for example in tasks.load(task, "ColdStart", task_settings, files).examples(cold_start, seed):
+        prompt = {"id": "", "question": example["question"], "reference": None, "level": ""}
+        version = "auto" if example["trigger"] == "auto" else "trigger"
+        request = conversation.requests(prompt, version)[example["trigger"]]
+        yield render(template, request) + "".join(text for text, _ in example["pieces"])
 
 
-def existing(path: str, revision: str | None) -> Path:
-    """The folder of a local model, or of one on the hub, which is fetched once."""
+def existing_model(path: str, revision: str | None) -> Path:
+    """Return the folder of a local model, or of one on the hub, which is downloaded once."""
     if Path(path).is_dir():
         return Path(path).resolve()
-    from huggingface_hub import snapshot_download
 
     if path.count("/") > 1 or path.startswith((".", "/", "~")):
         raise BadInput(f"model.path: {path} is neither a folder here nor a name on the hub (owner/name)")
+
+    from huggingface_hub import snapshot_download
+
     return Path(snapshot_download(path, revision=revision)).resolve()
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_task_arguments(parser)
+    add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("model"))
-    parser.add_argument("--cold-start", help="the config's `cold_start` section as JSON")
+    parser.add_argument("--cold-start", help=settings_help("cold_start"))
     parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()
+
     settings = Model.model_validate_json(args.settings).model_dump(mode="json")
     fields = {"round": None, "inputs": {}, "settings": settings | {"seed": args.seed}}
 
     if settings["path"]:
-        publish(args.output, lambda folder: folder.symlink_to(existing(settings["path"], settings["revision"])), fields)
+        source = existing_model(settings["path"], settings["revision"])
+        publish(args.output, lambda folder: folder.symlink_to(source), fields)
         return
-    task = tasks.load(args.task)
+
     cold_start = ColdStart.model_validate_json(args.cold_start).model_dump(mode="json")
-    texts = itertools.islice(cold_start_texts(task, cold_start, args.seed, args.template), TOKENIZER_TEXTS)
-    tokenizer = train_tokenizer(texts, settings["scratch"]["vocabulary"])
+    texts = cold_start_texts(args.task, args.task_settings, task_files(args), cold_start, args.seed, args.template)
+    tokenizer = train_tokenizer(itertools.islice(texts, TOKENIZER_TEXTS), settings["scratch"]["vocabulary"])
     model = make_model(settings["scratch"], tokenizer, args.seed)
     say(f"a Llama of {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
 

@@ -1,85 +1,120 @@
-"""The rounds of a run side by side: a table on the terminal, or a CSV file and a plot; of several runs, their curves.
+"""Show the rounds of a run side by side: a table on the terminal, or a CSV file and a plot. Several runs: their curves.
 
-python -m workflow_scripts.report --task arithmetic --run runs/arithmetic
-python -m workflow_scripts.report --task recommend --run runs/recommend-tiny runs/e_high_20 --plot both.svg
+    python -m workflow_scripts.report --run runs/arithmetic
+    python -m workflow_scripts.report --run runs/recommend-tiny runs/e_high_20 --plot both.svg
 """
 
 import csv
 import re
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tasks
-from workflow_scripts.core.cli import arguments, run
-from workflow_scripts.core.plots import plotted
-from workflow_scripts.core.records import BadInput, read_json, replacing
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json, replacing
+from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.plots import figure
+
+Metrics = dict[str, tuple[str, str]]  # metric → (label, format)
+Row = dict[str, Any]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def task_of(folder: Path) -> str:
+    """Return the task of a run, which the workflow notes in the run's folder."""
+    note = folder / "run.json"
+    if not note.is_file():
+        raise BadInput(f"{folder}: there is no {note.name}, which names the run's task; give the task with --task")
+    return read_json(note)["task"]
 
 
 def seconds_of(folder: Path, number: int) -> float:
-    """Seconds of all jobs of a round, from Snakemake's benchmark files; round 0 has the preparations too."""
+    """Return the seconds of all jobs of a round, from Snakemake's benchmark files; round 0 includes preparations."""
     total = 0.0
+
     for path in folder.glob("benchmarks/**/*.tsv"):
-        found = re.search(r"(?:^|/|_)r(\d+)(?:$|/|_|\.)", str(path.relative_to(folder)))
-        if int(found[1] if found else 0) == number:
+        match = re.search(r"(?:^|/|_)r(\d+)(?:$|/|_|\.)", str(path.relative_to(folder)))
+        if int(match[1] if match else 0) == number:
             with open(path, newline="") as file:
                 total += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+
     return total
 
 
-def rounds_of(folder: Path, names: list[str]) -> list[dict]:
-    """One flat row per evaluated round: {figure} of all answers, {figure level} of those to a level's questions."""
+def rounds_of(folder: Path, names: list[str]) -> list[Row]:
+    """Return one flat row per evaluated round: {metric} of all answers, {metric level} of those of a level."""
     rows = []
-    for path in sorted(folder.glob("evaluation/r*.json"), key=lambda p: int(p.stem[1:])):
-        found = read_json(path)
-        row = {"round": found["round"]} | {name: found.get(name) for name in names}
-        for level, values in found["by_level"].items():
+
+    for path in sorted(folder.glob("evaluation/r*.json"), key=lambda path: int(path.stem[1:])):
+        evaluation = read_json(path)
+        row = {"round": evaluation["round"]} | {name: evaluation.get(name) for name in names}
+        for level, values in evaluation["by_level"].items():
             row |= {f"{name} {level}": values.get(name) for name in names}
-        rows.append(row | {"n": found["n"], "seconds": round(seconds_of(folder, found["round"]), 1)})
+        row["n"] = evaluation["n"]
+        row["seconds"] = round(seconds_of(folder, evaluation["round"]), 1)
+        rows.append(row)
+
     return rows
 
 
-def levels_of(rows: list[dict], first: str) -> list[str]:
-    """The levels of the questions, after "" for all of them."""
+def levels_of(rows: list[Row], first: str) -> list[str]:
+    """Return the suffixes of the levels' columns, after "" for all answers."""
     return ["", *(name.removeprefix(first) for name in rows[0] if name.startswith(f"{first} "))]
 
 
-def show(rows: list[dict], figures: dict, title: str) -> None:
-    """The rounds on the terminal: in a cell, the first two figures of a level."""
+# ---------------------------------------------------------------- showing
+
+
+def show(rows: list[Row], metrics: Metrics, title: str) -> None:
+    """Print the rounds as a table; a cell has the first two metrics of a level."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    figures = dict(islice(figures.items(), 2))
-    levels, labels = levels_of(rows, next(iter(figures))), " / ".join(label for label, _ in figures.values())
+    metrics = dict(islice(metrics.items(), 2))
+    levels = levels_of(rows, next(iter(metrics)))
+    labels = " / ".join(label for label, _ in metrics.values())
     table = Table(title=f"{title}: {labels}", title_justify="left", box=box.SIMPLE_HEAD)
+
     for name in ("round", *(level.strip() or "all" for level in levels), "n", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
+
     for row in rows:
-        cells = [
-            " / ".join(f"{row.get(f'{k}{level}', 0):{form}}" for k, (_, form) in figures.items()) for level in levels
-        ]
+        cells = []
+        for level in levels:
+            values = [f"{row.get(f'{name}{level}', 0):{form}}" for name, (_, form) in metrics.items()]
+            cells.append(" / ".join(values))
         table.add_row(str(row["round"]), *cells, str(row["n"]), f"{row['seconds']:.0f}")
+
     Console(width=max(100, 30 + 22 * len(levels))).print(table)
 
 
-def curves_of(runs: dict[str, list[dict]], name: str, first: str) -> dict[str, tuple[list[int], list, float]]:
-    """{label: (rounds, values, line width)} of a figure: of one run by level, of several runs of all answers."""
+def curves_of(runs: dict[str, list[Row]], name: str, first: str) -> dict[str, tuple[list[int], list, float]]:
+    """Return {label: (rounds, values, line width)} of a metric: of one run by level, of several runs overall."""
     if len(runs) > 1:
         return {run: ([row["round"] for row in rows], [row[name] for row in rows], 2.0) for run, rows in runs.items()}
+
     [rows] = runs.values()
     curves = {}
     for level in levels_of(rows, first):
+        label = level.strip().replace("_", " ") or "all"
         values = [row.get(f"{name}{level}") for row in rows]
-        curves[level.strip().replace("_", " ") or "all"] = [row["round"] for row in rows], values, 1.2 if level else 2.5
+        curves[label] = [row["round"] for row in rows], values, 1.2 if level else 2.5
+
     return curves
 
 
-def plot(runs: dict[str, list[dict]], figures: dict, path: str) -> None:
+def plot(runs: dict[str, list[Row]], metrics: Metrics, path: str) -> None:
+    """Draw the curves of all metrics side by side."""
     rounds = sorted({row["round"] for rows in runs.values() for row in rows})
-    with plotted(path, len(figures), width=5) as axes:
-        for axis, (name, (label, form)) in zip(axes, figures.items()):
-            for shown, (places, values, width) in curves_of(runs, name, next(iter(figures))).items():
-                axis.plot(places, values, marker="o", lw=width, label=shown)
+
+    with figure(path, len(metrics), width=5) as axes:
+        for axis, (name, (label, form)) in zip(axes, metrics.items()):
+            for curve, (places, values, width) in curves_of(runs, name, next(iter(metrics))).items():
+                axis.plot(places, values, marker="o", lw=width, label=curve)
             axis.set(title=label, xlabel="round", xticks=rounds)
             if form.endswith("%"):
                 axis.set(ylim=(-0.03, 1.03))
@@ -87,33 +122,43 @@ def plot(runs: dict[str, list[dict]], figures: dict, path: str) -> None:
             axis.legend()
 
 
+def write_csv(path: str, rows: list[Row]) -> None:
+    """Write the rounds as a CSV file."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), restval="")
+        writer.writeheader()
+        writer.writerows({name: row.get(name, "") for name in rows[0]} for row in rows)
+
+
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_code_argument(parser)
+    parser.add_argument("--task", help="name of the task (default: the one that the run's folder notes)")
     parser.add_argument("--run", required=True, nargs="+", help="folders of runs, such as runs/arithmetic")
-    parser.add_argument("--csv", help="write the rows here instead of printing a table; of one run")
+    parser.add_argument("--csv", help="write the rows here instead of printing a table; for one run")
     parser.add_argument("--plot", help="write the plot (.svg) here")
     args = parser.parse_args()
-    figures = tasks.load(args.task).FIGURES
-    runs = {run: rounds_of(Path(run), list(figures)) for run in args.run}
-    if missing := [run for run, rows in runs.items() if not rows]:
+
+    task = args.task or task_of(Path(args.run[0]))
+    metrics: Metrics = tasks.part_class(task, "Evaluation").metrics
+    runs = {folder: rounds_of(Path(folder), list(metrics)) for folder in args.run}
+    first = next(iter(metrics))
+
+    if missing := [folder for folder, rows in runs.items() if not rows]:
         raise BadInput(f"{missing[0]}/evaluation has no r*.json yet: run `snakemake --profile local round1_checkpoint`")
-    first = next(iter(figures))
-    if other := [run for run, rows in runs.items() if rows[0][first] is None]:
-        raise BadInput(f"{other[0]}/evaluation has no {first!r}: it is of another task than {args.task}")
+    if other := [folder for folder, rows in runs.items() if rows[0][first] is None]:
+        raise BadInput(f"{other[0]}/evaluation has no {first!r}: this run is of another task than {task}")
     if args.csv and len(runs) > 1:
-        raise BadInput(f"--csv: the table is of one run, and --run names {len(runs)}")
+        raise BadInput(f"--csv: the table is of one run, but --run names {len(runs)}")
+
     if args.plot:
-        plot(runs, figures, args.plot)
+        plot(runs, metrics, args.plot)
     if args.csv:
         [rows] = runs.values()
-        with replacing(args.csv) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), restval="")
-            writer.writeheader()
-            writer.writerows({name: row.get(name, "") for name in rows[0]} for row in rows)
+        write_csv(args.csv, rows)
     if not (args.csv or args.plot):
-        for run, rows in runs.items():
-            show(rows, figures, run)
+        for folder, rows in runs.items():
+            show(rows, metrics, folder)
 
 
 if __name__ == "__main__":

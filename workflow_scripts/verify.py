@@ -1,136 +1,197 @@
-"""Walk the manifests of a run and say per round whether its artefacts are sound, stale, missing or damaged.
+"""Check the manifests of a run and tell for each round whether its artefacts are sound, stale, missing or damaged.
 
-sound: its bytes are those that its manifest names, and so are its inputs. stale: an input changed since, or is not
-sound itself. missing: named by a manifest, or by the config's rounds, but not there. damaged: other bytes.
-Fails if anything is not sound.
+    sound      the bytes are those that the manifest names, and so are the inputs
+    stale      an input changed since, or is not sound itself
+    missing    named by a manifest, or expected for the config's rounds, but not there
+    damaged    the bytes are other ones
+
+Artefacts whose code changed after they were made, and which a person accepted (workflow_scripts.accept_code), count as
+sound and are named. The stage fails if anything is not sound. Whether a changed config or changed code calls for a
+rerun is what a dry run tells.
 """
 
+import argparse
 import functools
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.core import shards
 from workflow_scripts.core.checkpoint import describe
-from workflow_scripts.core.cli import arguments, progress, run
-from workflow_scripts.core.manifest import content_digest, file_digest
-from workflow_scripts.core.records import BadInput, read_json
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.running.cli import arguments, progress, run
+from workflow_scripts.core.running.consent import accepted_outputs
+from workflow_scripts.core.running.manifest import content_digest, file_digest
 
-ORDER = ("damaged", "missing", "stale", "sound")
+WORST_FIRST = ("damaged", "missing", "stale", "sound")
+NO_ARTEFACTS = ("ledger", "state", "logs", "benchmarks", "report", "code")  # folders without manifests
+
+State = tuple[str, str]  # the state's name, and the reason
 
 
 def round_of(path: str, run_folder: str) -> str:
-    """The round an artefact belongs to, by its path below the run: "prompts", or a number."""
+    """Return the round that an artefact belongs to, by its path below the run: "prompts", or a number."""
     below = path.removeprefix(f"{run_folder}/")
     if below.startswith("prompts/"):
         return "prompts"
-    found = re.search(r"(?:^|/|_)r(\d+)(?:$|/|_|\.)", below)
-    return found[1] if found else "0"
+
+    match = re.search(r"(?:^|/|_)r(\d+)(?:$|/|_|\.)", below)
+    return match[1] if match else "0"
+
+
+def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the manifests of a run by the path of their artefact."""
+    manifests = {}
+
+    for path in sorted(folder.rglob("*.json")):
+        if path.relative_to(folder).parts[0] in NO_ARTEFACTS or "model" in path.parts:
+            continue
+        value = read_json(path)
+        if isinstance(value, dict) and "inputs" in value:
+            manifests[value.get("artefact", str(path))] = value
+
+    return manifests
 
 
 class Walk:
-    """States of artefacts by path, worked out once each."""
+    """The states of a run's artefacts, each computed once."""
 
     def __init__(self, folder: str, rounds: int, first: str):
-        self.folder = Path(folder)
-        for stamp in self.folder.glob("prompts/shards/*/.stamp.json"):
-            count, (path, *_) = read_json(stamp)
-            shards.sync(stamp.parent, count, path)  # prompts edited since they were last looked at
-        self.manifests = {}
-        for path in sorted(self.folder.rglob("*.json")):
-            inner = path.relative_to(self.folder).parts[0]
-            if inner in ("ledger", "state", "logs", "benchmarks", "report") or "model" in path.parts:
-                continue
-            value = read_json(path)
-            if isinstance(value, dict) and "inputs" in value:
-                self.manifests[value.get("artefact", str(path))] = (path, value)
-        made = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
-        self.expected = [f"{folder}/prompts/eval.parquet"]  # those for training are found through what they made
-        for n in range(max([rounds, *made]) + 1):
+        """`rounds` is the number of rounds that the config asks for, `first` round 0's checkpoint.json."""
+        self.folder = folder
+        self._update_shard_digests()
+        self.manifests = read_manifests(Path(folder))
+
+        numbers = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
+        self.expected = [f"{folder}/prompts/eval.parquet"]  # train prompts are found through what was made of them
+        for n in range(max([rounds, *numbers]) + 1):
             self.expected.append(f"{folder}/evaluation/r{n}.json")
             self.expected.append(f"{folder}/checkpoints/r{n}/checkpoint.json" if n else first)
 
-    def round_of(self, name: str) -> str:
-        return round_of(name, str(self.folder))
+    def _update_shard_digests(self) -> None:
+        """Bring the shards' digests up to date with prompts that were edited since they were last read."""
+        for stamp in Path(self.folder).glob("prompts/shards/*/.stamp.json"):
+            count, (path, *_) = read_json(stamp)
+            shards.sync(stamp.parent, count, path)
 
-    @functools.cache
-    def state(self, name: str) -> tuple[str, str]:
-        """(state, why) of an artefact."""
+    def round_of(self, name: str) -> str:
+        return round_of(name, self.folder)
+
+    @functools.cache  # noqa: B019  (a walk lives as long as the process)
+    def state(self, name: str) -> State:
+        """Return the state of an artefact."""
         if not Path(name).exists():
             return "missing", "not there"
         if name not in self.manifests:
             return "sound", ""
-        manifest = self.manifests[name][1]
+
+        manifest = self.manifests[name]
         if fault := self.damage(name, manifest):
             return fault
+
         for source, recorded in manifest["inputs"].items():
             state, _ = self.state(source)
             if state != "sound":
                 return "stale", f"its input {source} is {state}"
             if content_digest(source) != recorded:
                 return "stale", f"its input {source} changed since"
+
         return "sound", ""
 
-    def damage(self, name: str, manifest: dict) -> tuple[str, str] | None:
+    def damage(self, name: str, manifest: dict[str, Any]) -> State | None:
+        """Return the state of an artefact whose bytes are not those that its manifest names."""
         if "files" in manifest:
-            folder = Path(name).parent / "model"
-            if not folder.is_dir():
-                return "missing", f"{folder} is not there"
-            present = describe(folder)["files"]
-            for file in sorted(manifest["files"].keys() | present.keys()):
-                if file not in present:
-                    return "missing", f"{folder / file} is not there"
-                if present[file] != manifest["files"].get(file):
-                    return "damaged", f"{folder / file} is not the file that was written"
-            moments = Path(name).with_name("moments.pt")
-            if "moments" in manifest and (not moments.exists() or file_digest(moments) != manifest["moments"]):
-                return "damaged", f"{moments} is not the file that was written"
-        elif "sha256" in manifest and file_digest(name) != manifest["sha256"]:
+            return self.checkpoint_damage(Path(name), manifest)
+
+        if "sha256" in manifest and file_digest(name) != manifest["sha256"]:
             if self.round_of(name) == "prompts" and not manifest["inputs"]:
-                return None  # made-up prompts may be edited by hand: what was made of them tells whether it is stale
+                return None  # prompts that were made up may be edited by hand; what was made of them is then stale
             return "damaged", "its bytes are not those that were written"
+
         return None
 
-    def all(self) -> dict[str, dict[str, tuple[str, str]]]:
-        """{round: {artefact: (state, why)}} of what the config expects and all that it was made of.
+    def checkpoint_damage(self, name: Path, manifest: dict[str, Any]) -> State | None:
+        folder = name.parent / "model"
+        if not folder.is_dir():
+            return "missing", f"{folder} is not there"
 
-        Files that nothing of this needs, such as those of another number of shards, are left alone."""
-        names, todo = set(), list(self.expected)
+        present = describe(folder)["files"]
+        for file in sorted(manifest["files"].keys() | present.keys()):
+            if file not in present:
+                return "missing", f"{folder}/{file} is not there"
+            if present[file] != manifest["files"].get(file):
+                return "damaged", f"{folder}/{file} is not the file that was written"
+
+        moments = name.with_name("moments.pt")
+        if "moments" in manifest and (not moments.exists() or file_digest(moments) != manifest["moments"]):
+            return "damaged", f"{moments} is not the file that was written"
+
+        return None
+
+    def all(self) -> dict[str, dict[str, State]]:
+        """Return {round: {artefact: state}} for what the config expects and everything that it was made from.
+
+        Files that none of it needs, such as those of another number of shards, are left out.
+        """
+        names: set[str] = set()
+        todo = list(self.expected)
         while todo:
             name = todo.pop()
             if name not in names:
                 names.add(name)
-                todo += self.manifests[name][1]["inputs"] if name in self.manifests else []
-        rounds = defaultdict(dict)
+                todo += self.manifests[name]["inputs"] if name in self.manifests else []
+
+        rounds: dict[str, dict[str, State]] = defaultdict(dict)
         for name in progress(sorted(names), total=len(names), desc="verify", unit="artefact"):
             rounds[self.round_of(name)][name] = self.state(name)
+
         return rounds
 
 
-def main() -> int:
+def print_round(name: str, states: dict[str, State], accepted: set[str]) -> int:
+    """Print a round's state with the reasons; return the number of artefacts that are not sound."""
+    worst = min((state for state, _ in states.values()), key=WORST_FIRST.index)
+    label = "prompts" if name == "prompts" else f"round {name}"
+    by_earlier_code = len(accepted & states.keys())
+    note = f", {by_earlier_code} accepted although made by earlier code" if by_earlier_code else ""
+    print(f"{label}: {worst} ({len(states)} artefacts{note})")
+
+    unsound = {artefact: state for artefact, state in states.items() if state[0] != "sound"}
+    follows = [artefact for artefact, (_, reason) in unsound.items() if re.match(r"its input .* is ", reason)]
+    for artefact in unsound.keys() - set(follows):
+        print(f"  {unsound[artefact][0]}: {artefact}: {unsound[artefact][1]}")
+    if follows:
+        print(f"  stale: {len(follows)} that were made from these, first {follows[0]}: {unsound[follows[0]][1]}")
+
+    return len(unsound)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
-    parser.add_argument("--rounds", type=int, default=0, help="rounds that the config asks for")
-    parser.add_argument("--first", help="checkpoint.json of round 0; in checkpoints/r0 by default")
-    args = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=0, help="number of rounds that the config asks for")
+    parser.add_argument("--first", help="checkpoint.json of round 0 (default: the one in checkpoints/r0)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
     if not Path(args.run).is_dir():
         raise BadInput(f"{args.run}: nothing has been made here yet")
-    rounds, faults = Walk(args.run, args.rounds, args.first or f"{args.run}/checkpoints/r0/checkpoint.json").all(), 0
+
+    rounds = Walk(args.run, args.rounds, args.first or f"{args.run}/checkpoints/r0/checkpoint.json").all()
+    accepted = accepted_outputs(Path(args.run))
+    faults = 0
     for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):
-        states = rounds[name]
-        worst = min((state for state, _ in states.values()), key=ORDER.index)
-        label = "prompts" if name == "prompts" else f"round {name}"
-        print(f"{label}: {worst} ({len(states)} artefacts)")
-        unsound = {artefact: found for artefact, found in states.items() if found[0] != "sound"}
-        follow = [artefact for artefact, (_, why) in unsound.items() if why.startswith("its input") and " is " in why]
-        for artefact in unsound.keys() - set(follow):
-            print(f"  {unsound[artefact][0]}: {artefact}: {unsound[artefact][1]}")
-        if follow:
-            print(f"  stale: {len(follow)} that were made of such, first {follow[0]}: {unsound[follow[0]][1]}")
-        faults += len(unsound)
+        faults += print_round(name, rounds[name], accepted)
+
     if faults:
-        print(f"{faults} artefacts are not sound; `snakemake -n` says what a rerun would make again. Damaged or "
-              "missing files below a checkpoint: delete its checkpoint.json and run again.")  # fmt: skip
+        print(
+            f"{faults} artefacts are not sound; `snakemake -n` tells what a rerun would make again. If files below a "
+            "checkpoint are damaged or missing, delete its checkpoint.json and run again."
+        )
     return 1 if faults else 0
 
 

@@ -1,1 +1,4 @@
-"""The ground floor: files, settings and safety. Nothing here knows of stages, tasks or models."""
+"""The foundation: records, files, digests, the sandbox and text handling. It knows no stage, no task and no engine.
+
+`core/running/` holds the code that decides how a stage runs but not what it computes.
+"""

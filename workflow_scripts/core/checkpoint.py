@@ -1,49 +1,68 @@
-"""A checkpoint: `checkpoint.json`, the declared output, and `model/` beside it in Hugging Face format."""
+"""A checkpoint: `checkpoint.json`, the declared output, and beside it `model/` in Hugging Face format."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from workflow_scripts.core.manifest import folder_digests
-from workflow_scripts.core.records import BadInput, digest, read_json, write_json
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json, write_json
+from workflow_scripts.core.identity import digest
+from workflow_scripts.core.running.manifest import folder_digests
 
 
-def publish(output: str | Path, save: Callable[[Path], None], fields: dict) -> dict:
-    """save() a model into a fresh folder, put it in place with one rename, and write its manifest last."""
+def publish(output: str | Path, save: Callable[[Path], Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Save a model into a fresh folder, put it in place with one rename, and write its manifest last.
+
+    `save` receives the folder. The manifest holds `fields` and what `describe` says of the folder. It is returned.
+    """
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    fresh, place = output.parent / f".model.{os.getpid()}", output.parent / "model"
+    fresh = output.parent / f".model.{os.getpid()}"
+    place = output.parent / "model"
+
     remove(fresh)
     save(fresh)
     remove(place)
     os.replace(fresh, place)
+
     manifest = fields | describe(place)
     write_json(output, manifest)
     return manifest
 
 
 def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def describe(folder: Path) -> dict:
-    """{files, digest, tokenizer}: `digest` is the policy's, over all files; `tokenizer` over its own alone."""
+def describe(folder: Path) -> dict[str, Any]:
+    """Return {files, digest, tokenizer} of a model's folder.
+
+    `files` holds the digest of each file, `digest` identifies the policy (all files), and `tokenizer` the tokenizer.
+    """
     files = folder_digests(folder)
-    tokens = {name: value for name, value in files.items() if "token" in name or "vocab" in name or "merges" in name}
-    return {"files": files, "digest": digest(files), "tokenizer": digest(tokens)}
+    of_tokenizer = {name: value for name, value in files.items() if any(part in name for part in TOKENIZER_FILES)}
+    return {"files": files, "digest": digest(files), "tokenizer": digest(of_tokenizer)}
+
+
+TOKENIZER_FILES = ("token", "vocab", "merges")  # parts of their names
 
 
 def model_folder(checkpoint: str | Path) -> str:
-    """The folder that from_pretrained loads."""
+    """Return the folder that `from_pretrained` loads."""
     folder = Path(checkpoint).parent / "model"
+
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again")
+
     return str(folder)
 
 
 def policy_digest(checkpoint: str | Path) -> str:
+    """Return the digest that identifies a checkpoint's policy."""
     return read_json(checkpoint)["digest"]

@@ -1,168 +1,186 @@
-"""Records on disk: their ids, their shards and the files they live in."""
+"""The records that travel through a round, and how they are streamed from files.
 
-import contextlib
+One fact has one name from the prompt to the training row. `docs/files.md` lists every field with its type and unit.
+A task may add fields of its own to a prompt; they stay with the answers to it.
+"""
+
 import csv
-import hashlib
-import io
 import json
-import os
-import pickle
-import shutil
-import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
-# All that a pickle of builtin types and NumPy arrays refers to, under NumPy 1 and 2.
-ALLOWED_GLOBALS = {
-    (f"{package}.{module}", name)
-    for package in ("numpy.core", "numpy._core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.pickles import read_pickle
+
+READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".pkl")
+
+Piece = tuple[str, bool]  # a stretch of text, and whether the policy wrote it (else the environment did)
 
 
-class BadInput(Exception):
-    """An input that a person must mend; its text names file, record, what was found and what is right."""
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str  # user, assistant or system
+    content: str
 
 
-def faults_of(error) -> str:
-    """What a pydantic.ValidationError found, in one line."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in error.errors())
+class Prompt(TypedDict):
+    """A question that a policy answers."""
+
+    id: str  # unique in its split; by default a digest of the question
+    question: str  # what is asked, as text
+    reference: Any  # what an answer is compared with: text, a list of texts, tests; its form is the task's
+    level: str  # the group of questions by which metrics are listed
+    messages: NotRequired[list[Message]]  # the conversation so far, where it is more than the question
+    fault: NotRequired[str | None]  # why the prompt cannot be used; such prompts become rejects
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """Reads builtin types and NumPy arrays; a pickle from elsewhere is data, not code."""
+class WorkedExample(TypedDict):
+    """A question with an answer to learn from, for the cold start."""
 
-    def find_class(self, module: str, name: str):
-        if (module, name) not in ALLOWED_GLOBALS:
-            raise BadInput(f"refers to {module}.{name}; only builtin types and NumPy arrays are read from pickles")
-        return super().find_class(module, name)
-
-
-def normalise(text: str) -> str:
-    """NFKC with white space folded: texts that read the same are the same."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    question: str
+    pieces: list[Piece]  # the answer
+    trigger: str  # how the question is asked: "auto", or one of the conversation's triggers
 
 
-def digest(value) -> str:
-    """16 hex digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+class Answer(Prompt):
+    """What a policy answered to a prompt, as text and as the tokens that were sampled."""
+
+    uid: str  # {id}.{trigger}.{number of the sample}
+    trigger: str  # "auto", or the trigger that was added to the question
+    prompt_text: str  # the rendered prompt
+    answer: str
+    prompt_tokens: list[int]
+    tokens: list[int]  # of the answer, what the environment wrote included
+    mask: list[int]  # 1 = sampled by the policy, 0 = written by the environment
+    finish: str  # eos, length, turns (no turns left) or imported
+    sampled_logps: list[float]  # of the sampled tokens, by the engine; empty if the engine gives none
+    policy: str  # digest of the checkpoint that answered, or "foreign"
+    turns: NotRequired[list[Message]]  # the turns since the prompt, in a dialogue
+    draws: NotRequired[int]  # how often the answer was drawn until its form was right
 
 
-def record_id(text: str) -> str:
-    """The id of a record that comes without one: a digest of its normalised prompt."""
-    return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
+class GradedAnswer(Answer):
+    """An answer with its reward. Tasks add fields that explain the reward."""
+
+    reward: float
 
 
-def shard_of(record: str, shards: int) -> int:
-    """A record's shard follows from its id alone, so adding or deleting others never moves it."""
-    return zlib.crc32(str(record).encode()) % shards
+class MetaEntry(TypedDict):
+    """The graded answers to one prompt."""
+
+    id: str
+    question: str
+    reference: Any
+    level: str
+    prompt_text: str
+    answers: list[dict[str, Any]]  # of the fields of GradedAnswer, those that differ between the answers
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` in one rename when the block succeeds."""
+class Row(TypedDict):
+    """What training reads: the tokens of one answer and how much to learn from them."""
+
+    uid: str
+    prompt_text: str
+    answer: str
+    prompt_tokens: list[int]
+    tokens: list[int]
+    mask: list[int]
+    policy: str
+    question: NotRequired[str]
+    reference: NotRequired[Any]
+    kind: NotRequired[str]  # how the row was selected
+    source: NotRequired[str]  # where the answer comes from
+    reward: NotRequired[float]
+    advantage: NotRequired[float]
+    pair: NotRequired[str]  # the preference pair that the row belongs to; its rows are neighbours
+    finish: NotRequired[str]
+
+
+def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:
+    """Check that every record that came in went out or was rejected. Every record stage ends here."""
+    if rows_in != rows_out + rejects:
+        raise AssertionError(f"{stage}: {rows_in} rows in, {rows_out} out and {rejects} rejected")
+
+
+def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Stream records from a .jsonl, .json (a list), .csv, .tsv, .parquet or .pkl (a list) file.
+
+    Raise BadInput, with the line, for a file that cannot be read.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: str | Path, value) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def read_json(path: str | Path):
-    try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: not JSON ({error})") from None
-
-
-def write_pickle(path: str | Path, value) -> None:
-    """Equal values give equal bytes: without a memo, object identity leaves no trace."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        pickler = pickle.Pickler(file, protocol=5)
-        pickler.fast = True
-        pickler.dump(value)
-
-
-def read_pickle(path: str | Path):
-    """Read builtin types and NumPy arrays; anything else is refused with file and name."""
-    try:
-        return RestrictedUnpickler(io.BytesIO(Path(path).read_bytes())).load()
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, IndexError) as error:
-        raise BadInput(f"{path}: not a readable pickle ({error})") from None
-
-
-def read_records(path: str | Path) -> Iterator[dict]:
-    """Stream records from .jsonl, .json (a list), .csv, .tsv, .parquet or .pkl (a list); errors name the line."""
-    path = Path(path)
-    try:
-        yield from _streamed(path)
+        yield from _stream(path)
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 text ({error})") from None
 
 
-def _streamed(path: Path) -> Iterator[dict]:
+def _stream(path: Path) -> Iterator[dict[str, Any]]:
     match path.suffix:
         case ".jsonl":
             with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield _parsed(path, number, line)
+                        yield _parse_line(path, number, line)
         case ".json":
-            yield from _listed(path, read_json(path))
+            yield from _check_list(path, read_json(path))
         case ".csv" | ".tsv":
-            yield from _separated(path, "," if path.suffix == ".csv" else "\t")
+            yield from _stream_separated(path, "," if path.suffix == ".csv" else "\t")
         case ".parquet":
-            yield from _parquet(path)
+            yield from _stream_parquet(path)
         case ".pkl":
-            yield from _listed(path, read_pickle(path))
+            yield from _check_list(path, read_pickle(path))
         case other:
-            raise BadInput(
-                f"{path}: records are read from .jsonl, .json, .csv, .tsv, .parquet and .pkl files, not {other!r}"
-            )
+            raise BadInput(f"{path}: records are read from {', '.join(READABLE)} files, not {other!r}")
 
 
-def _separated(path: Path, delimiter: str) -> Iterator[dict]:
-    csv.field_size_limit(2**31 - 1)  # an answer may be longer than the module's 128 KiB
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
+
+    if not isinstance(record, dict):
+        raise BadInput(f"{path}, line {number}: expected an object, found {type(record).__name__}")
+
+    return record
+
+
+def _check_list(path: Path, value) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
+        raise BadInput(f"{path}: expected a list of records, found {type(value).__name__}")
+
+    return value
+
+
+def _stream_separated(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(2**31 - 1)  # an answer may be longer than the csv module's 128 KiB
+
     with open(path, newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=delimiter, strict=True)
+
         try:
             header = next(lines, [])
-            if twice := [name for name, count in Counter(header).items() if count > 1]:
-                raise BadInput(f"{path}: two columns are named {twice[0]!r}")
+            if repeated := [name for name, count in Counter(header).items() if count > 1]:
+                raise BadInput(f"{path}: two columns are named {repeated[0]!r}")
+
             for cells in lines:
                 if cells and len(cells) != len(header):
                     raise BadInput(
-                        f"{path}, line {lines.line_num}: {len(cells)} cells, the header has {len(header)} "
-                        "(text with separators needs quotes)"
+                        f"{path}, line {lines.line_num}: {len(cells)} cells, but the header has {len(header)} "
+                        "(text that contains the separator needs quotes)"
                     )
                 if cells:
                     yield dict(zip(header, cells))
         except csv.Error as error:
-            raise BadInput(f"{path}, line {lines.line_num}: {error} (a quote that is not closed?)") from None
+            raise BadInput(f"{path}, line {lines.line_num}: {error} (is a quote left open?)") from None
 
 
-def _parquet(path: Path) -> Iterator[dict]:
+def _stream_parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -170,63 +188,7 @@ def _parquet(path: Path) -> Iterator[dict]:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise BadInput(f"{path}: not a Parquet file ({error})") from None
-    for group in range(file.num_row_groups):  # all at once, pyarrow would hold the whole file
+
+    for group in range(file.num_row_groups):  # iterating over all groups at once would hold the whole file in memory
         for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
             yield from batch.to_pylist()
-
-
-def _parsed(path: Path, number: int, line: str) -> dict:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise BadInput(f"{path}, line {number}: expected an object, found {type(record).__name__}")
-    return record
-
-
-def _listed(path: Path, value) -> list[dict]:
-    if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
-        raise BadInput(f"{path}: expected a list of records, found {type(value).__name__}")
-    return value
-
-
-def write_parquet(path: str | Path, records: Iterable[dict]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(records)), temporary)
-
-
-def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
-    with replacing(path) as temporary, open(temporary, "w") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def write_dataset(folder: str | Path, **splits: list[dict]) -> None:
-    """A DatasetDict for `datasets.load_from_disk`, put in place whole."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    folder = Path(folder)
-    whole = folder.with_name(f".{folder.name}.{os.getpid()}")
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        made = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
-        datasets.DatasetDict(made).save_to_disk(whole)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(whole, folder)
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
-
-
-def write_rejects(output: str | Path, rejects: list[dict]) -> None:
-    """Beside X.pkl, as X.rejects.jsonl."""
-    write_jsonl(Path(output).with_suffix(".rejects.jsonl"), rejects)
-
-
-def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:
-    """Every record stage ends here: what came in went out or was rejected with a reason."""
-    if rows_in != rows_out + rejects:
-        raise AssertionError(f"{stage}: {rows_in} rows in, {rows_out} out and {rejects} rejected")

@@ -82,7 +82,7 @@ class Sandbox:
 
     def __enter__(self):
         if self.isolate and (missing := missing_isolation()):
-            from workflow_scripts.core.records import BadInput  # here: this file also runs alone
+            from workflow_scripts.core.errors import BadInput  # here: this file also runs alone
 
             raise BadInput(
                 f"model-written code cannot be isolated here: {'; '.join(missing)}. Use a machine with Linux "

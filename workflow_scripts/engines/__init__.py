@@ -1,43 +1,85 @@
-"""Who answers: one file per engine, each with a class `Engine`. Tasks do not know which one answers.
+"""Engines: what answers a prompt, one file each. A new engine is a new file here.
 
-The policy's own engines, transformers and vllm, are `Engine(model, settings, sampling, stop)` with `version` (a JSON
-value that results depend on), `tokenizer`, and `generate(requests)`: one Completion per Request, in order. The openai
-engine speaks text: one Reply per Chat, and no token ids or log-probs of the policy.
+An engine's file holds a class `Engine` and, as literal constants at its top level,
+
+    ENVIRONMENT    the file in envs/ with its own Python environment, if it needs one ("vllm" for envs/vllm.yaml)
+    REMOTE         True if it calls an endpoint: it needs no GPU and returns text instead of tokens
+    SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
+
+Engines of the policy are constructed as `Engine(model, settings, sampling, stop)`. They have `version` (a JSON value
+that results depend on), `tokenizer`, and `generate(requests)`, which returns one Completion per Request, in order. A
+remote engine returns one Reply per Chat instead, without token ids or log-probs of the policy.
 """
 
-import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workflow_scripts.core.records import Message
+from workflow_scripts.core.running import plugins
 
 
 @dataclass
 class Request:
-    tokens: list[int]  # the whole context: prompt and all turns so far
-    seed: int  # all randomness of this request; equal seeds and contexts give equal answers
+    """A conversation so far, for an engine that continues tokens."""
+
+    tokens: list[int]  # the whole context: the prompt and all turns so far
+    seed: int  # equal seeds and contexts give equal answers
     max_tokens: int
 
 
 @dataclass
 class Completion:
+    """The continuation of a Request."""
+
     tokens: list[int]  # as sampled, the end-of-sequence token included
     finish: str  # "eos", "stop" (a stop string was written) or "length"
-    logps: list[float] = field(default_factory=list)  # of logits / temperature at full support
+    logps: list[float] = field(default_factory=list)  # of the sampled tokens, under logits / temperature
 
 
 @dataclass
 class Chat:
-    messages: list[dict[str, str]]  # the whole conversation: {role, content} each
+    """A conversation so far, for a remote engine."""
+
+    messages: list[Message]
     seed: int
     max_tokens: int
 
 
 @dataclass
 class Reply:
+    """The answer to a Chat."""
+
     text: str
-    finish: str  # "eos" or "stop" (a stop string was written; the text ends with it)
+    finish: str  # "eos", or "stop" (a stop string was written; the text ends with it)
     rejected: str | None  # why the text must not be used: refused, empty, cut off, filtered
-    tokens: int  # that were billed as written
+    tokens: int  # that were billed as output
 
 
-def load(name: str, **arguments):
-    """The engine called `name` (a file of this folder)."""
-    return importlib.import_module(f"workflow_scripts.engines.{name}").Engine(**arguments)
+class TokenEngine(Protocol):
+    """An engine of the policy."""
+
+    version: dict[str, Any]
+    tokenizer: Any
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
+
+
+class TextEngine(Protocol):
+    """An engine that speaks text: a remote endpoint, or a script that plays a part."""
+
+    version: dict[str, Any]
+
+    def generate(self, chats: Sequence[Chat]) -> list[Reply]: ...
+
+    def close(self) -> None: ...
+
+
+def load(name: str, **arguments: Any) -> Any:
+    """Return the engine of this name."""
+    return plugins.load("engines", name).Engine(**arguments)
+
+
+def root(name: str) -> str:
+    """Return the root of an engine's code, for digests."""
+    return f"{plugins.module_name('engines', name)}:Engine"

@@ -20,11 +20,14 @@ import openai
 import tenacity
 from openai.types.chat import ChatCompletion
 
-from workflow_scripts.core.cli import progress, say
-from workflow_scripts.core.deadline import BEGAN, OutOfTime, deadline
-from workflow_scripts.core.ledger import Ledger
-from workflow_scripts.core.records import BadInput, digest
+from workflow_scripts.core.running.cli import progress, say
+from workflow_scripts.core.running.deadline import STARTED, OutOfTime, deadline
+from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.identity import digest
 from workflow_scripts.engines import Chat, Reply
+
+REMOTE = True  # it returns text, and needs no GPU
 
 ATTEMPTS = 20  # with waits of up to a minute, a quarter of an hour of outage
 FILTERED = ("content_filter", "content_policy_violation")  # codes of a 400 that no retry and no person can mend
@@ -165,7 +168,7 @@ class Engine:
         if self.halt:
             raise BadInput(str(self.halt))
         timeout = self.settings["timeout"]
-        if timeout > deadline() - BEGAN:
+        if timeout > deadline() - STARTED:
             raise BadInput(
                 f"the endpoint's timeout of {timeout:g} s is more than this job has ({self.settings['base_url']}); "
                 "lower it, or ask for more"

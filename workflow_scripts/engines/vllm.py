@@ -1,8 +1,8 @@
-"""The vLLM engine, in this process: continuous batching, cached prefixes, one model over all visible GPUs.
+"""The vLLM engine, within this process: continuous batching, cached prefixes, one model over all visible GPUs.
 
-Every turn of a conversation is submitted anew, with its earlier turns in the prefix cache. Seeds are per request; the
-answers of two runs agree up to floating point, since vLLM composes its batches as memory allows. More GPUs than one
-copy of the model needs hold further copies (`core/copies.py`), or take more shards at a time.
+Each turn of a conversation is a new request, whose earlier turns are in the prefix cache. Seeds are per request. The
+answers of two runs agree up to floating point, because vLLM composes its batches as memory allows. GPUs beyond those
+that one replica of the model needs hold further replicas (core/running/replicas.py).
 """
 
 import os
@@ -13,7 +13,10 @@ import torch
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
-ENVIRONMENT = {
+ENVIRONMENT = "vllm"  # envs/vllm.yaml
+SPLITS_MODEL = True  # over generate.tensor_parallel GPUs
+
+VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine dies with its job
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # jobs share the cores, as Snakemake counts them
@@ -24,7 +27,7 @@ ENVIRONMENT = {
 
 class Engine:
     def __init__(self, model: str, settings: dict, sampling: dict, stop: Sequence[str]):
-        for name, value in ENVIRONMENT.items():
+        for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
         import vllm  # reads the environment

@@ -7,8 +7,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
 from workflow_scripts.core.pretrained import AutoModelForCausalLM
-from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.sections import Lora, Train
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.config.sections import Lora, Train
 from workflow_scripts.training.logps import load_policy
 
 NAME = "default"

@@ -3,7 +3,7 @@
 import torch
 from transformers import TrainingArguments
 
-from workflow_scripts.core.sections import Train
+from workflow_scripts.config.sections import Train
 
 
 def training_arguments(

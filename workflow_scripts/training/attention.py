@@ -11,7 +11,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.errors import BadInput
 
 
 def segment_attention(

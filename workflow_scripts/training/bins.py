@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from workflow_scripts.core.records import BadInput
-from workflow_scripts.core.sections import Train
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.config.sections import Train
 
 
 @dataclass
@@ -93,7 +93,7 @@ def collate(rows: Sequence[dict], pad: int) -> dict:
     """Pack rows end to end. Shapes: T tokens in the bin, N sampled ones among them, R rows.
 
     A row has `prompt_tokens`, `tokens` and `mask` (1 = sampled by the policy), and optionally `advantage`,
-    `behaviour` and `reference` (float32 [its sampled tokens], log-probs under the policy that sampled it and under
+    `behaviour_logps` and `reference_logps` (float32 [its sampled tokens], log-probs under the policy that sampled it and under
     the reference), `foreign` and `pair`.
     """
     ids, positions, keep, lengths, owner = [], [], [], [], []
@@ -112,7 +112,7 @@ def collate(rows: Sequence[dict], pad: int) -> dict:
     pairs = [number for number, unit in enumerate(units_of(rows)) for _ in unit]
     per_row = {
         "advantage": torch.tensor([float(row.get("advantage", 1.0)) for row in rows]),
-        "foreign": torch.tensor([bool(row.get("foreign", "behaviour" not in row)) for row in rows], dtype=torch.bool),
+        "foreign": torch.tensor([bool(row.get("foreign", "behaviour_logps" not in row)) for row in rows], dtype=torch.bool),
         "length": torch.tensor([float(sum(row["mask"])) for row in rows]),
         "pair": torch.tensor(pairs, dtype=torch.int64),
     }
@@ -124,8 +124,8 @@ def collate(rows: Sequence[dict], pad: int) -> dict:
             "keep": kept,  # [N] places whose logits are needed
             "targets": flat[kept + 1] if len(kept) else flat[:0],  # [N]
             "row": owner,  # [N] which row a token belongs to
-            "behaviour": _flat(rows, "behaviour"),  # [N]
-            "reference": _flat(rows, "reference"),  # [N]
+            "behaviour": _flat(rows, "behaviour_logps"),  # [N]
+            "reference": _flat(rows, "reference_logps"),  # [N]
         }
         | {name: values[owner] for name, values in per_row.items()}
     )  # [N] each

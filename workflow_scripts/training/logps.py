@@ -12,7 +12,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, PreTrainedModel
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.training import attention  # noqa: F401  registers "segments"
 from workflow_scripts.training.bins import collate
 

@@ -1,66 +1,94 @@
-"""The rows that a training stage learns from: which of them can be used, and their stored log-probs, joined by qid.
+"""The rows that a training stage learns from: which of them can be used, and their stored log-probs, joined by uid.
 
-A log-prob file is taken only with a passport that says it was made for this model, data, tokenizer and arithmetic.
+A log-prob file is accepted only with a passport that says it was computed for this model, data, tokenizer and
+arithmetic.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from workflow_scripts.config.sections import Train
 from workflow_scripts.core.checkpoint import policy_digest
-from workflow_scripts.core.cli import say
-from workflow_scripts.core.manifest import file_digest, manifest_of
-from workflow_scripts.core.records import BadInput, read_json, read_pickle, read_records
-from workflow_scripts.core.sections import Train
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.pickles import read_pickle
+from workflow_scripts.core.records import read_records
+from workflow_scripts.core.running.cli import say
+from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.training.bins import units_of
 
 
-def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict:
-    """The sampling settings in the passport of a log-prob file, if it was made for this model, data and tokenizer
-    and in this training's arithmetic; else BadInput."""
-    scored, passport = read_json(checkpoint), read_json(manifest_of(path)).get("passport")
-    if not passport:
-        raise BadInput(f"{path}: not a file of log-probs (its manifest has no passport); make one with the stage logp")
-    expected = {
-        "model": scored["digest"],
-        "tokenizer": scored["tokenizer"],
-        "data": file_digest(data),
-        "dtype": settings.dtype,
-    }
-    for name, value in expected.items():
-        if passport[name] != value:
-            mend = "give logp and train one dtype" if name == "dtype" else "delete the file and run again"
-            raise BadInput(
-                f"{path}: these log-probs were made for another {name} ({passport[name][:16]}, training has "
-                f"{value[:16]}); {mend}"
-            )
-    sampling = passport["sampling"]
-    if settings.needs_behaviour and (sampling["top_p"] < 1 or sampling["top_k"]):
-        raise BadInput(
-            f"{path}: the answers were sampled with top_p {sampling['top_p']} and top_k {sampling['top_k']}, but "
-            f"log-probs are of the full distribution, so the ratios of `{settings.objective}` would be biased; "
-            "sample at top_p 1 and top_k 0, or train with `sft`"
-        )
-    return sampling
+@dataclass
+class StoredLogps:
+    """Where the log-probs of a round's data are, and the checkpoint (checkpoint.json) that they were computed under."""
+
+    files: Sequence[str]
+    checkpoint: str | None
 
 
-def join(rows: list[dict], name: str, files: list[str], data: str, checkpoint: str, settings: Train) -> float:
-    """Give each row its stored log-probs (by qid) as `name`; the temperature that they are of."""
-    samplings, logps = [check_passport(path, data, checkpoint, settings) for path in files], {}
-    for path in files:
-        logps |= read_pickle(path)
+@dataclass
+class TrainingRows:
+    """The rows of a training stage."""
+
+    rows: list[dict[str, Any]]
+    rejects: Counter[str] = field(default_factory=Counter)  # reason → number of rows
+    temperature: float = 1.0  # the log-probs are of logits / temperature
+    foreign: int = 0  # rows that another policy wrote
+
+
+def read_rows(
+    data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps
+) -> TrainingRows:
+    """Read the rows to train on and give them their stored log-probs.
+
+    Args:
+        data: the round's training data (.pkl).
+        behaviour: the log-probs under the checkpoint that training starts from.
+        reference: the log-probs under the reference.
+
+    Raises:
+        BadInput: if no row can be trained on, if log-probs that the objective needs are missing, or if stored
+            log-probs were computed for something else.
+    """
+    if behaviour.checkpoint is None:
+        raise BadInput("--model: name the checkpoint.json that training starts from")
+
+    rows, rejects = usable(list(read_records(data)), settings.max_length)
+    say("rejected: " + ("; ".join(f"{n} × {reason}" for reason, n in rejects.items()) or "nothing"))
+    if not rows:
+        raise BadInput(f"{data}: no row can be trained on: {dict(rejects)}")
+
+    _check_needed("--logp", settings.needs_behaviour, behaviour, settings)
+    _check_needed("--ref-logp", settings.needs_reference, reference, settings)
+    if settings.unit == "pairs":
+        check_pairs(rows, data)
+
+    start = policy_digest(behaviour.checkpoint)
     for row in rows:
-        if row["qid"] not in logps:
-            raise BadInput(f"{', '.join(files)}: no log-probs for {row['qid']} of {data}")
-        row[name] = logps[row["qid"]]
-        if len(row[name]) != sum(row["mask"]):
-            raise BadInput(f"log-probs of {row['qid']}: {len(row[name])} values for {sum(row['mask'])} sampled tokens")
-    if any(other != samplings[0] for other in samplings):
-        raise BadInput(f"{', '.join(files)}: scored for different sampling settings: {samplings}")
-    return samplings[0]["temperature"]
+        row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
+
+    return TrainingRows(
+        rows,
+        rejects,
+        temperature=_join_both(rows, data, settings, behaviour, reference),
+        foreign=_count_foreign(rows, settings, start),
+    )
 
 
-def usable(rows: list[dict], longest: int) -> tuple[list[dict], Counter]:
-    """Rows that can be trained on, and counts of those that cannot, by reason. A pair goes or stays whole."""
-    good, rejects = [], Counter()
+def _check_needed(option: str, is_needed: bool, logps: StoredLogps, settings: Train) -> None:
+    if is_needed and not logps.files:
+        raise BadInput(f"{option}: the objective {settings.objective} needs stored log-probs; score the data first")
+    if logps.files and logps.checkpoint is None:
+        raise BadInput("--ref-logp: name with --reference the checkpoint that these log-probs were computed under")
+
+
+def usable(rows: list[dict[str, Any]], longest: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Return the rows that can be trained on and, by reason, how many cannot. A pair stays or goes as a whole."""
+    good: list[dict[str, Any]] = []
+    rejects: Counter[str] = Counter()
+
     for unit in units_of(rows):
         members = [rows[number] for number in unit]
         if max(len(row["prompt_tokens"]) + len(row["tokens"]) for row in members) > longest:
@@ -69,58 +97,108 @@ def usable(rows: list[dict], longest: int) -> tuple[list[dict], Counter]:
             rejects["no sampled tokens"] += len(unit)
         else:
             good += members
+
     return good, rejects
 
 
-def check_pairs(rows: list[dict], data: str) -> None:
-    """Two neighbours each, the chosen one with advantage 1 and the rejected one with -1; else BadInput."""
+def check_pairs(rows: list[dict[str, Any]], data: str) -> None:
+    """Raise BadInput unless rows come in pairs of neighbours: one with advantage 1 (chosen), one with -1 (rejected)."""
     for unit in units_of(rows):
         signs = sorted(float(rows[number].get("advantage", 0)) for number in unit)
         if signs != [-1.0, 1.0]:
             raise BadInput(
-                f"{data}: dpo learns from preference pairs, but row {rows[unit[0]]['qid']} belongs to none: its "
-                f"neighbour should share its `pair`, one with advantage 1 and one with -1, found {signs}"
+                f"{data}: the objective learns from preference pairs, but row {rows[unit[0]]['uid']} is not in one: "
+                f"its neighbour should share its `pair`, one with advantage 1 and one with -1, found {signs}"
             )
 
 
-def read_rows(args, settings: Train) -> tuple[list[dict], Counter, float]:
-    """The rows to train on, with their stored log-probs; rejects by reason; the temperature of the log-probs.
+# ---------------------------------------------------------------- stored log-probs
 
-    `args` are those of the stage train: data, model, logp, reference and ref_logp.
-    """
-    objective, start = settings.objective, policy_digest(args.model)
-    rows, rejects = usable(list(read_records(args.data)), settings.max_length)
-    say("rejected: " + ("; ".join(f"{n} × {reason}" for reason, n in rejects.items()) or "nothing"))
-    if not rows:
-        raise BadInput(f"{args.data}: no row can be trained on: {dict(rejects)}")
-    wanted = {
-        "--logp": (settings.needs_behaviour, args.logp),
-        "--ref-logp": (settings.needs_reference, args.ref_logp),
-    }
-    for flag, (needed, files) in wanted.items():
-        if needed and not files:
-            raise BadInput(f"{flag}: the objective {objective} needs stored log-probs; score the data first")
-    if objective == "dpo":
-        check_pairs(rows, args.data)
-    if args.ref_logp and not args.reference:
-        raise BadInput("--ref-logp: say with --reference which checkpoint these log-probs are of")
-    temperature = 1.0
+
+def _join_both(
+    rows: list[dict[str, Any]], data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps
+) -> float:
+    """Give each row its log-probs under both policies; return the temperature that they were computed at."""
+    temperatures = {}
+
+    for name, logps in (("behaviour", behaviour), ("reference", reference)):
+        if logps.files and logps.checkpoint:
+            temperatures[name] = join(rows, f"{name}_logps", logps.files, data, logps.checkpoint, settings)
+
+    if len(set(temperatures.values())) > 1:
+        raise BadInput(
+            f"--ref-logp: of logits / {temperatures['reference']}, but --logp of logits / {temperatures['behaviour']}; "
+            "score both at one temperature"
+        )
+
+    return next(iter(temperatures.values()), 1.0)
+
+
+def join(
+    rows: list[dict[str, Any]], name: str, files: Sequence[str], data: str, checkpoint: str, settings: Train
+) -> float:
+    """Give each row its stored log-probs under the key `name`; return the temperature that they were computed at."""
+    samplings = [check_passport(path, data, checkpoint, settings) for path in files]
+    if any(other != samplings[0] for other in samplings):
+        raise BadInput(f"{', '.join(files)}: computed for different sampling settings: {samplings}")
+
+    logps: dict[str, Any] = {}
+    for path in files:
+        logps |= read_pickle(path)
+
     for row in rows:
-        row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
-    if args.logp:
-        temperature = join(rows, "behaviour", args.logp, args.data, args.model, settings)
-    if args.ref_logp:
-        other = join(rows, "reference", args.ref_logp, args.data, args.reference, settings)
-        if args.logp and other != temperature:
-            raise BadInput(f"--ref-logp: of logits / {other}, but --logp of logits / {temperature}; score them alike")
-        temperature = other
-    return rows, rejects, temperature
+        uid = row["uid"]
+        if uid not in logps:
+            raise BadInput(f"{', '.join(files)}: no log-probs for {uid} of {data}")
+        if len(logps[uid]) != sum(row["mask"]):
+            raise BadInput(f"log-probs of {uid}: {len(logps[uid])} values for {sum(row['mask'])} sampled tokens")
+        row[name] = logps[uid]
+
+    return samplings[0]["temperature"]
 
 
-def say_ratios(rows: list[dict], settings: Train, start: str) -> int:
-    """Whose words the rows are; the number that others wrote."""
-    others = sum(row["policy"] != start for row in rows)
-    if settings.needs_behaviour and others:
-        ratio = "1" if settings.foreign_ratio == "one" else "proximal: against the checkpoint training starts from"
-        say(f"{others} of {len(rows)} rows were not sampled by this policy: their ratio is {ratio}")
-    return others
+def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict[str, Any]:
+    """Return the sampling settings in the passport of a log-prob file.
+
+    Raise BadInput if the file was computed for another model, data, tokenizer or arithmetic, or if ratios against its
+    log-probs would be biased.
+    """
+    scored = read_json(checkpoint)
+    passport = read_json(manifest_of(path)).get("passport")
+    if not passport:
+        raise BadInput(f"{path}: not a file of log-probs (its manifest has no passport); make one with the stage logp")
+
+    expected = {
+        "model": scored["digest"],
+        "tokenizer": scored["tokenizer"],
+        "data": file_digest(data),
+        "dtype": settings.dtype,
+    }
+    for name, value in expected.items():
+        if passport[name] != value:
+            remedy = "give logp and train the same dtype" if name == "dtype" else "delete the file and run again"
+            raise BadInput(
+                f"{path}: these log-probs were computed for another {name} ({passport[name][:16]}, training has "
+                f"{value[:16]}); {remedy}"
+            )
+
+    sampling = passport["sampling"]
+    if settings.needs_behaviour and (sampling["top_p"] < 1 or sampling["top_k"]):
+        raise BadInput(
+            f"{path}: the answers were sampled with top_p {sampling['top_p']} and top_k {sampling['top_k']}, but "
+            f"log-probs are of the full distribution, so the ratios of `{settings.objective}` would be biased; "
+            "sample with top_p 1 and top_k 0, or train with `sft`"
+        )
+
+    return sampling
+
+
+def _count_foreign(rows: list[dict[str, Any]], settings: Train, start: str) -> int:
+    """Return how many rows another policy wrote, and tell how their ratio is taken."""
+    count = sum(row["policy"] != start for row in rows)
+
+    if settings.needs_behaviour and count:
+        ratio = "1" if settings.foreign_ratio == "one" else "taken against the checkpoint that training starts from"
+        say(f"{count} of {len(rows)} rows were not sampled by this policy: their ratio is {ratio}")
+
+    return count

@@ -12,19 +12,20 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, get_scheduler
 
-from workflow_scripts.core.cli import progress, say
-from workflow_scripts.core.deadline import OutOfTime, Pace, deadline
-from workflow_scripts.core.sections import Train
+from workflow_scripts.core.running.cli import progress, say
+from workflow_scripts.core.running.deadline import OutOfTime, Pace, deadline
+from workflow_scripts.config.sections import Train
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
 from workflow_scripts.training.flops import forward_flops, peak_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps
-from workflow_scripts.training.objectives import OBJECTIVES, UNIT, Tokens
+from workflow_scripts.training import objectives
+from workflow_scripts.training.objectives import Tokens
 
 COMPLETE = "complete"  # marks a saved state that was written to its end
 SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 QUANTILES = (0.05, 0.5, 0.95)
-UNTIMED = ("tokens_per_second", "mfu")  # differ from run to run
+TIMED = ("tokens_per_second", "mfu")  # metrics that depend on time and so differ from run to run
 
 
 class RoundTrainer(Trainer):
@@ -36,7 +37,7 @@ class RoundTrainer(Trainer):
         self.settings, self.temperature, self.first, self.total = settings, temperature, first, total
         self.moments, self.stopped, self.out_of_time, self.adapters = moments, None, False, None
         super().__init__(data_collator=lambda items: items[0], **kwargs)
-        self.objective, self.unit = OBJECTIVES[settings.objective], UNIT[settings.objective]
+        self.objective, self.unit = objectives.load(settings.objective).loss, settings.unit
         self.sums = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
         self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the update's own tokens
         self.log_ratios, self.work, self.since = [], [0, 0.0], time.monotonic()
@@ -265,4 +266,4 @@ def fit(model: str, rows: list[dict], settings: Train, *, state: str, **options)
 def history(trainer: RoundTrainer) -> list[dict]:
     """The logged figures, which saved states keep too, without those that differ from run to run."""
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return [{name: value for name, value in entry.items() if name not in UNTIMED} for entry in logged]
+    return [{name: value for name, value in entry.items() if name not in TIMED} for entry in logged]

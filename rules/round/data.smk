@@ -1,0 +1,92 @@
+# Graded answers by question, and from them the rows that a round trains on; or rows that exist already.
+
+
+rule construct_meta:
+    input:
+        data=ancient(run.graded("{n}", "{version}")),
+        manifests=manifests(run.graded("{n}", "{version}")),
+        task=wing.files("construct_meta").values(),
+    output:
+        data=run.meta("{n}", "{version}"),
+        manifest=manifests([run.meta("{n}", "{version}")]),
+    log:
+        run.log("construct_meta/r{n}_{version}"),
+    benchmark:
+        run.benchmark("construct_meta/r{n}_{version}")
+    conda:
+        ENV
+    resources:
+        **resources_of.data(),
+    params:
+        **params_of.stage("construct_meta", dedup=cfg.data.dedup),
+    shell:
+        commands.stage("construct_meta", "--results {input.data} --output {output.data}")
+
+
+if not cfg.data.source:
+
+    rule construct_data:
+        input:
+            data=lambda wildcards: ancient(list(run.metas(wildcards.n).values())),
+            manifests=lambda wildcards: manifests(run.metas(wildcards.n).values()),
+            model=policy,
+            task=wing.files("construct_data").values(),
+        output:
+            data=run.data("{n}"),
+            manifest=manifests([run.data("{n}")]),
+        log:
+            run.log("construct_data/r{n}"),
+        benchmark:
+            run.benchmark("construct_data/r{n}")
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage(
+                "construct_data",
+                settings=settings_of(cfg.data),
+                seed=cfg.seed,
+                auto=lambda wildcards: run.metas(wildcards.n).get("auto"),
+                trigger=lambda wildcards: run.metas(wildcards.n).get("trigger"),
+            ),
+        shell:
+            commands.stage("construct_data", "--model {input.model} --output {output.data}")
+
+else:
+
+    if local_input(cfg.data.source.file) and not os.path.isdir(cfg.data.source.file):
+
+        rule link_data:
+            input:
+                cfg.data.source.file,
+            output:
+                run.linked_source,
+            log:
+                run.log("link_data"),
+            localrule: True
+            conda:
+                ENV
+            shell:
+                'ln -sfn "$(realpath {input:q})" {output} 2>&1 | tee {log}'
+
+    rule import_data:
+        input:
+            file=local_input(cfg.data.source.file),
+            link=run.linked_source if "link_data" in rules.__dict__ else [],
+            model=run.initial_model,
+        output:
+            data=run.data("{n}"),
+            manifest=manifests([run.data("{n}")]),
+        log:
+            run.log("import_data"),
+        benchmark:
+            run.benchmark("import_data")
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage("import_data", settings=settings_of(cfg.data), template=cfg.template),
+        shell:
+            commands.stage("import_data", "--model {input.model} --output {output.data}")

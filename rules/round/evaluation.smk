@@ -1,0 +1,154 @@
+# What each checkpoint can do: answers to the eval questions, and their metrics; the report; and verification.
+
+
+use rule generate as generate_eval with:
+    input:
+        prompts=ancient(run.prompts("eval")),
+        shard=run.shard_digest("eval"),
+        model=lambda wildcards: run.checkpoint(wildcards.n),
+        task=wing.files("generate_eval").values(),
+    output:
+        data=run.eval_answers("{n}"),
+        manifest=manifests([run.eval_answers("{n}")]),
+    log:
+        run.log("generate_eval/r{n}_{shard}"),
+    benchmark:
+        run.benchmark("generate_eval/r{n}_{shard}")
+    wildcard_constraints:
+        n=r"\d+",
+    resources:
+        **resources_of.generation("generate_eval", "eval"),
+    params:
+        **params_of.generate(
+            "generate_eval",
+            version="eval",
+            seed=f"{cfg.seed}.eval",
+            ledger=lambda wildcards: run.ledger(f"generate_eval/r{wildcards.n}"),
+        ),
+
+
+if cfg.judge:
+
+    rule judge:
+        input:
+            data=ancient(run.eval_graded("{n}")),
+            manifests=manifests(run.eval_graded("{n}")),
+            before=answers_before,
+        output:
+            data=run.judged("{n}"),
+            manifest=manifests([run.judged("{n}")]),
+        log:
+            run.log("judge/r{n}"),
+        benchmark:
+            run.benchmark("judge/r{n}")
+        wildcard_constraints:
+            n=r"[1-9]\d*",
+        conda:
+            ENV
+        resources:
+            **resources_of.endpoint(),
+        params:
+            **params_of.stage("judge", settings=settings_of(cfg.judge)),
+        shell:
+            commands.judge("--results {input.data} --before {input.before} --output {output.data}")
+
+
+rule evaluate:
+    input:
+        data=ancient(run.eval_graded("{n}")),
+        manifests=manifests(run.eval_graded("{n}")),
+        before=answers_before,
+        judged=lambda wildcards: [run.judged(wildcards.n)] if cfg.judge and int(wildcards.n) else [],
+        task=wing.files("evaluate").values(),
+    output:
+        run.evaluation("{n}"),
+    log:
+        run.log("evaluate/r{n}"),
+    benchmark:
+        run.benchmark("evaluate/r{n}")
+    conda:
+        ENV
+    resources:
+        **resources_of.data(),
+    params:
+        **params_of.stage("evaluate"),
+    shell:
+        commands.stage(
+            "evaluate",
+            "--results {input.data} --before {input.before} --judged {input.judged} --round {wildcards.n} "
+            "--output {output}",
+        )
+
+
+rule compare_logps:
+    input:
+        results=lambda wildcards: run.all_answers(wildcards.n),
+        logp=[f"{run.logp_folder('{n}')}/{shard}.pkl" for shard in run.shards],
+    output:
+        metrics=f"{run.folder}/report/logps_r{{n}}.json",
+        plot=report(
+            f"{run.folder}/report/logps_r{{n}}.svg",
+            category="Rounds",
+            labels={"figure": "log-probs: sampled and scored, round {n}"},
+            caption="../../report/logps.rst",
+        ),
+    log:
+        run.log("compare_logps/r{n}"),
+    benchmark:
+        run.benchmark("compare_logps/r{n}")
+    conda:
+        ENV
+    resources:
+        **resources_of.data(),
+    params:
+        **params_of.stage("compare_logps"),
+    shell:
+        commands.stage(
+            "compare_logps",
+            "--results {input.results} --logp {input.logp} --plot {output.plot} --output {output.metrics}",
+        )
+
+
+rule report:
+    input:
+        round_products(cfg.rounds),
+        run.logp_comparisons(),
+        ancient(run.further_evaluations()),
+    output:
+        table=report(
+            f"{run.folder}/report/rounds.csv",
+            category="Rounds",
+            labels={"figure": "metrics by round"},
+            caption="../../report/rounds.rst",
+        ),
+        plot=report(
+            f"{run.folder}/report/rounds.svg",
+            category="Rounds",
+            labels={"figure": "curves by level"},
+            caption="../../report/rounds.rst",
+        ),
+    log:
+        run.log("report"),
+    retries: 0
+    localrule: True
+    conda:
+        ENV
+    params:
+        **params_of.stage("report", run=run.folder),
+    shell:
+        commands.stage("report", "--csv {output.table} --plot {output.plot}")
+
+
+rule verify:
+    log:
+        run.log("verify"),
+    retries: 0
+    localrule: True
+    conda:
+        ENV
+    params:
+        run=f"--run {run.folder}",
+        rounds=f"--rounds {cfg.rounds}",
+        first=f"--first {run.checkpoint(0)}",
+    shell:
+        "python -m workflow_scripts.verify {params} > {log} 2>&1 && cat {log}"

@@ -1,0 +1,30 @@
+# Prompts, frozen once: validated, with one digest file per shard. Prompts that are here as files are frozen while the
+# Snakefile is read (workflow/freezing.py); this rule freezes those that a job has to download or make.
+
+if not freezing.is_early:
+
+    rule freeze_prompts:
+        input:
+            freezing.job_inputs,
+        output:
+            [run.prompts(split) for split in freezing.frozen],
+            manifests(run.prompts(split) for split in freezing.frozen),
+            [run.shard_digests(split) for split in freezing.frozen],
+        log:
+            run.log("freeze_prompts"),
+        benchmark:
+            run.benchmark("freeze_prompts")
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage(
+                "freeze_prompts",
+                settings=settings_of(cfg.prompts),
+                seed=cfg.seed,
+                shards=cfg.shards,
+                output=f"{run.folder}/prompts",
+            ),
+        shell:
+            commands.stage("freeze_prompts", "")

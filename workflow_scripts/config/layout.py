@@ -1,0 +1,196 @@
+"""Where the files of a run lie, known in one place for rules, config, reports and verification.
+
+Names follow the original systems: `results/`, `meta/`, `data/`, `…_logp/`, `checkpoints/`, `evaluation/`. A path may
+contain Snakemake wildcards such as {n}: pass them in place of a value, as in `checkpoint("{n}")`.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from workflow_scripts.config.load import Config
+
+VERSIONS = ("auto", "trigger")
+
+
+def manifests(paths: Iterable[str]) -> list[str]:
+    """Return the manifests beside large outputs.
+
+    They are small, so Snakemake compares them by content, and the large outputs themselves can be `ancient`.
+    """
+    return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        self.folder = f"runs/{cfg.name}"
+        self.tag = cfg.expname or cfg.name
+        self.shards = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
+
+    # ------------------------------------------------------------ prompts and model
+
+    def prompts(self, split: str) -> str:
+        """The frozen prompts of a split: train, pool or eval."""
+        return f"{self.folder}/prompts/{split}.parquet"
+
+    def shard_digests(self, split: str) -> list[str]:
+        """The digest file of each shard of a split."""
+        return [self.shard_digest(split, shard) for shard in self.shards]
+
+    def shard_digest(self, split: str, shard: str = "{shard}") -> str:
+        return f"{self.folder}/prompts/shards/{split}/{shard}.txt"
+
+    @property
+    def initial_model(self) -> str:
+        """The model as it came, or as it was made from scratch."""
+        return f"{self.folder}/checkpoints/init/checkpoint.json"
+
+    def checkpoint(self, n: int | str) -> str:
+        """The checkpoint of round n. Without a cold start, round 0 is the initial model."""
+        if str(n) == "0" and not self.cfg.cold_start:
+            return self.initial_model
+        return f"{self.folder}/checkpoints/r{n}/checkpoint.json"
+
+    @property
+    def cold_start_data(self) -> str:
+        return f"{self.folder}/data/sft_{self.tag}.pkl"
+
+    # ------------------------------------------------------------ answers
+
+    def is_imported(self, n: int | str) -> bool:
+        """Whether the answers of round n come from files."""
+        return int(n) in self.cfg.results
+
+    def versions(self, n: int | str) -> list[str]:
+        """The versions in which round n has answers."""
+        if self.is_imported(n):
+            files = self.cfg.results[int(n)]
+            return [version for version in VERSIONS if getattr(files, version)]
+        return [version for version in VERSIONS if getattr(self.cfg.generate, version)]
+
+    def answers(self, n: int | str, version: str, shard: str = "{shard}") -> str:
+        """What checkpoint n-1 answered, for one shard."""
+        return f"{self.folder}/results/r{n}/{version}/{shard}.pkl"
+
+    def all_answers(self, n: int | str) -> list[str]:
+        """The answers of round n, in all versions and shards."""
+        return [self.answers(n, version, shard) for version in self.versions(n) for shard in self.shards]
+
+    def graded(self, n: int | str, version: str) -> list[str]:
+        """The graded answers of round n in a version, all shards."""
+        return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards]
+
+    def eval_answers(self, n: int | str, shard: str = "{shard}") -> str:
+        """What checkpoint n answered to the eval questions, for one shard."""
+        return f"{self.folder}/evaluation/r{n}/{shard}.pkl"
+
+    def eval_graded(self, n: int | str) -> list[str]:
+        """The graded answers of checkpoint n to the eval questions, all shards."""
+        return [f"{self.folder}/evaluation/r{n}/{shard}_matchlog.pkl" for shard in self.shards]
+
+    # ------------------------------------------------------------ data
+
+    def meta(self, n: int | str, version: str) -> str:
+        """The graded answers of round n by question."""
+        return f"{self.folder}/meta/r{n}_{version}_q2responses_{self.tag}.pkl"
+
+    def metas(self, n: int | str) -> dict[str, str]:
+        """The meta files of round n by version."""
+        return {version: self.meta(n, version) for version in self.versions(n)}
+
+    @cached_property
+    def source_name(self) -> str | None:
+        """The name of the file with existing rows, safe for a path."""
+        source = self.cfg.data.source
+        return re.sub(r"[^\w.-]", "_", Path(source.file).name) if source else None
+
+    def _data_stem(self, n: int | str) -> str:
+        if self.source_name:
+            return f"{self.folder}/data/{self.source_name}_{self.cfg.data.tag}"
+        return f"{self.folder}/data/offline_{self.cfg.data.tag}_r{n}_{self.tag}"
+
+    def data(self, n: int | str) -> str:
+        """What round n trains on: its own graded answers, or the existing rows."""
+        return f"{self._data_stem(n)}.pkl"
+
+    @property
+    def linked_source(self) -> str:
+        """The link to the file with existing rows, within the run's folder."""
+        return f"{self.folder}/data/{self.source_name}"
+
+    # ------------------------------------------------------------ log-probs
+
+    def scored_checkpoint(self, n: int | str) -> str:
+        """The checkpoint that the log-prob folder with this number was computed under.
+
+        For existing rows the number is that of the scoring checkpoint itself, as in CodeRL's names. Else it is that of
+        the round, which is scored under the checkpoint before.
+        """
+        return self.checkpoint(n) if self.source_name else self.checkpoint(int(n) - 1)
+
+    def logp_folder(self, n: int | str) -> str:
+        """The log-probs under the policy that answered, by the number in the folder's name."""
+        stem = self._data_stem(n)
+        return f"{stem}_scaleonly_r{n}_logp" if self.source_name else f"{stem}_logp"
+
+    def reference_folder(self, n: int | str) -> str:
+        """The log-probs of round n's own data under round 0's checkpoint."""
+        return f"{self._data_stem(n)}_ref_logp"
+
+    def logps(self, n: int, under: int) -> list[str]:
+        """The log-probs of round n's data under the checkpoint `under`, all shards."""
+        if self.source_name:
+            folder = self.logp_folder(under)
+        else:
+            folder = self.logp_folder(n) if under == n - 1 else self.reference_folder(n)
+        return [f"{folder}/{shard}.pkl" for shard in self.shards]
+
+    def compared_checkpoints(self, n: int) -> dict[str, int]:
+        """The numbers of the checkpoints whose stored log-probs round n's objective needs, by what they are to it."""
+        train = self.cfg.train
+        compared = {}
+        if train.needs_behaviour:
+            compared["logp"] = n - 1
+        if train.needs_reference:
+            compared["ref_logp"] = 0 if train.reference == "round0" else n - 1
+        return compared
+
+    # ------------------------------------------------------------ evaluation and bookkeeping
+
+    def evaluation(self, n: int | str) -> str:
+        """The metrics of checkpoint n."""
+        return f"{self.folder}/evaluation/r{n}.json"
+
+    def judged(self, n: int | str) -> str:
+        """The judge's comparison of round n's eval answers with those of the round before."""
+        return f"{self.folder}/evaluation/judged/r{n}.jsonl"
+
+    def logp_comparisons(self) -> list[str]:
+        """The comparisons of sampled with scored log-probs, for rounds whose answers are both sampled and scored here."""
+        if self.cfg.data.source or not self.cfg.train.needs_behaviour:
+            return []
+        rounds = range(1, self.cfg.rounds + 1)
+        return [f"{self.folder}/report/logps_r{n}.json" for n in rounds if not self.is_imported(n)]
+
+    def further_evaluations(self) -> list[str]:
+        """The metrics of rounds beyond the config's that exist: they are reported as they are, not made again."""
+        numbers = {int(path.stem[1:]): str(path) for path in Path(self.folder).glob("evaluation/r*.json")}
+        return [path for n, path in sorted(numbers.items()) if n > self.cfg.rounds]
+
+    def log(self, name: str) -> str:
+        return f"{self.folder}/logs/{name}.log"
+
+    def benchmark(self, name: str) -> str:
+        return f"{self.folder}/benchmarks/{name}.tsv"
+
+    def ledger(self, name: str = "") -> str:
+        """A folder of finished records, or the folder of all ledgers."""
+        return f"{self.folder}/ledger/{name}".rstrip("/")
+
+    def state(self, name: str) -> str:
+        """A folder for the saved states of an unfinished training."""
+        return f"{self.folder}/state/{name}"

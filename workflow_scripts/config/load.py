@@ -1,0 +1,302 @@
+"""The whole config: its sections, what must hold between them, and how it is read.
+
+`load` reports every fault at once, one line each with the path of the key and a hint (`ConfigError`). What must hold
+between sections is checked once every section is valid by itself.
+"""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
+
+from workflow_scripts.config.sections import (
+    ColdStart,
+    Data,
+    Generate,
+    Judge,
+    Logp,
+    Model,
+    Name,
+    Prompts,
+    Results,
+    Reward,
+    Section,
+    TaskName,
+    Train,
+    Wandb,
+)
+from workflow_scripts.config.task_section import TaskSection, section_of
+from workflow_scripts.core.running import plugins
+
+# YAML reads a bare `off` as False.
+OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))]
+
+
+class ConfigError(Exception):
+    """Raised for a config that cannot be used; one line for each fault."""
+
+
+class Config(Section):
+    """A run's config. The section of the task is a further field, named after the task (see `config_model`)."""
+
+    name: Name  # the run's folder is runs/<name>/
+    task: TaskName  # what is learnt: a file or folder of workflow_scripts/tasks/
+    expname: Name | None = None  # the model's tag in file names; default: the run's name
+    rounds: NonNegativeInt = 3  # the rounds that are made without a target
+    seed: NonNegativeInt = 0  # of prompts, weights, sampling and the training order
+    shards: PositiveInt = 2  # jobs per record stage and round
+    template: Literal["deepseek", "alpaca", "chat"] = "deepseek"  # prompt template; chat: the tokenizer's own
+    sandbox: OnOff = "on"  # isolate programs that the model writes; off runs them unprotected
+    code_changes: Literal["stop", "remake"] = "stop"  # what to do if only changed code would make finished results again
+    reward: Reward | None = None  # how answers are rewarded, for tasks that leave the choice
+    reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
+    judge: Judge | None = None  # compares a round's eval answers with those of the round before
+    prompts: Prompts
+    model: Model
+    cold_start: ColdStart | None = None
+    generate: Generate = Generate()
+    python: dict[str, str] = Field(default_factory=dict)  # the Python of an engine's own environment, by engine
+    results: dict[PositiveInt, Results] = Field(default_factory=dict)  # existing answers, by round
+    data: Data = Data()
+    logp: Logp = Logp()
+    train: Train = Train()
+    wandb: Wandb = Wandb()
+
+    @property
+    def task_section(self) -> TaskSection:
+        """The section that the task adds to the config."""
+        return getattr(self, self.task)
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions in which answers are generated."""
+        versions = ["auto", *(["trigger"] if self.generate.trigger else []), "eval"]
+        return [*versions, *(["pool"] if self.task_section.answers_pool else [])]
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether a round's data are preference pairs."""
+        return self.data.source.format == "preference" if self.data.source else self.task_section.makes_pairs
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(values: dict[str, Any]) -> Config:
+    """Validate a whole config. Raise ConfigError with every fault."""
+    values = _with_nulls(values)
+    task = values.get("task")
+    section = section_of(task) if task in plugins.names("tasks") else TaskSection
+    model = config_model(task, section) if task in plugins.names("tasks") else Config
+
+    try:
+        cfg = model.model_validate(section.complete(values))
+    except ValidationError as error:
+        lines = [_describe(fault, values, model) for fault in error.errors(include_url=False)]
+    else:
+        lines = list(cross_section_faults(cfg))
+        if not lines:
+            return cfg
+
+    raise ConfigError("\n".join(f"config: {line}" for line in lines))
+
+
+def config_model(task: str, section: type[TaskSection]) -> type[Config]:
+    """Return the model of a config with the section of this task."""
+    if task in Config.model_fields:
+        raise ConfigError(f"config: task {task}: the name of a task must not be a key of the config")
+
+    needs_values = any(field.is_required() for field in section.model_fields.values())
+    default = ... if needs_values else section()
+    return create_model("Config", __base__=Config, **{task: (section, default)})  # type: ignore[call-overload]
+
+
+def settings_help(section: str) -> str:
+    """Return the keys of a config section with their defaults, for a stage's --help."""
+    fields = model_in(Config.model_fields[section].annotation).model_fields  # type: ignore[union-attr]
+    keys = [name if field.is_required() else f"{name} {field.default!s}" for name, field in fields.items()]
+    return f"the config's `{section}` section as JSON: {', '.join(keys)}".replace("%", "%%")
+
+
+def model_in(annotation: Any) -> type[Section] | None:
+    """Return the section that an annotation such as `dict[int, Results] | None` contains."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+
+    return next(filter(None, map(model_in, get_args(annotation))), None)
+
+
+def _with_nulls(value: Any) -> Any:
+    """Read the text "null" as null: Snakemake's `--config` leaves the values within a mapping as text."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+
+    return None if value == "null" else value
+
+
+# ---------------------------------------------------------------- faults within sections
+
+
+def _describe(fault: Any, values: dict[str, Any], model: type[Config]) -> str:
+    path = ".".join(map(str, fault["loc"]))
+
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: there is no such key; {_hint_for_key(fault['loc'], values, model)}"
+    if fault["type"] == "missing":
+        return f"{path}: this key is required"
+
+    message = fault["msg"].removeprefix("Value error, ")
+    value = fault.get("input")
+    shown = "" if isinstance(value, (dict, list)) or value is None else f", found {value!r}"
+    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
+
+
+def _hint_for_key(location: tuple, values: dict[str, Any], model: type[Config]) -> str:
+    key = str(location[-1])
+    known = _keys_beside(location, model)
+
+    if near := difflib.get_close_matches(key, known, n=1):
+        return f"did you mean {near[0]!r}?"
+    if len(location) == 1 and key in plugins.names("tasks"):
+        return f"this section belongs to task {key}, but the task is {values.get('task')}"
+
+    return f"known keys: {', '.join(known)}"
+
+
+def _keys_beside(location: tuple, model: type[Config]) -> list[str]:
+    """Return the keys that would be right in place of an unknown one."""
+    section: type[Section] | None = model
+
+    for part in location[:-1]:
+        if section is not None and part in section.model_fields:
+            section = model_in(section.model_fields[part].annotation)
+        # else the part is a key of a mapping, such as a round's number, whose section was found one step before
+
+    return sorted(section.model_fields) if section else []
+
+
+# ---------------------------------------------------------------- faults between sections
+
+
+def cross_section_faults(cfg: Config) -> Iterator[str]:
+    """Yield what does not fit between the sections of a config."""
+    yield from _faults_of_sources(cfg)
+    yield from _faults_of_engines(cfg)
+    yield from _faults_of_rewards(cfg)
+    yield from _faults_of_training(cfg)
+    yield from _faults_of_sampling(cfg)
+    yield from cfg.task_section.faults(cfg)
+
+
+def _faults_of_sources(cfg: Config) -> Iterator[str]:
+    section = cfg.task_section
+    sources = {
+        "prompts.train": cfg.prompts.train,
+        "prompts.pool": cfg.prompts.pool,
+        "data.source": cfg.data.source,
+    }
+    present = [key for key, value in sources.items() if value]
+
+    if len(present) != 1:
+        yield (
+            "give exactly one of `prompts.train` (questions to answer), `prompts.pool` (prompts to select or make them "
+            f"from) and `data.source` (existing rows); found {' and '.join(present) or 'none'}"
+        )
+    elif bool(cfg.prompts.pool) != section.uses_pool:
+        yield section.pool_fault(cfg)
+
+    counted = {f"prompts.{name}": getattr(cfg.prompts, name) for name in ("train", "pool", "eval")}
+    counted["cold_start"] = cfg.cold_start
+    for key, value in counted.items():
+        if value and value.count and not section.makes_up:
+            yield f"{key}.count: task {cfg.task!r} cannot make up questions; give {key}.file"
+
+    if cfg.data.source and cfg.results:
+        yield "results: they stand in for a round's own answers, and with `data.source` there are none; remove one"
+    if cfg.results and not section.imports_results:
+        yield f"results: task {cfg.task!r} cannot read answers from files; remove this section"
+    if cfg.model.scratch and not cfg.cold_start:
+        yield "cold_start: a model from `scratch` knows nothing, so it needs this section"
+
+
+def _faults_of_engines(cfg: Config) -> Iterator[str]:
+    generate = cfg.generate
+
+    for version in cfg.versions:
+        engine = generate.engine_of(version)
+        if not generate.is_remote(version):
+            continue
+        if version in ("eval", "pool"):
+            yield (
+                f"generate.{version}.engine: answers of version {version} must come from the checkpoint, but `{engine}` "
+                "calls a remote endpoint; use transformers or vllm"
+            )
+        elif not generate.openai:
+            yield f"generate.openai: the engine {engine} needs `base_url` and `model`"
+        elif getattr(generate, version).top_k:
+            yield f"generate.{version}.top_k: the OpenAI protocol has no top_k; set it to 0"
+
+    gpus = generate.gpus
+    split = generate.tensor_parallel
+    if split and gpus and gpus % split:
+        yield f"generate.gpus {gpus} is not a multiple of generate.tensor_parallel {split}"
+
+    for engine in cfg.python:
+        if engine not in plugins.names("engines"):
+            yield f"python.{engine}: there is no such engine; engines are {', '.join(plugins.names('engines'))}"
+
+
+def _faults_of_rewards(cfg: Config) -> Iterator[str]:
+    section = cfg.task_section
+
+    if cfg.reward and not section.takes_reward:
+        yield f"reward: task {cfg.task!r} grades in its own way; remove this key"
+    if cfg.judge and not section.compares_rounds:
+        yield f"judge: it compares answers in words, but task {cfg.task!r} counts right answers; remove this section"
+
+    for key, name in {"reward": cfg.reward, **section.rewards()}.items():
+        if name and needs_model(name) and not cfg.reward_model:
+            yield f"reward_model: {key} {name} is computed by a model; give its folder or its name on the hub"
+
+
+def needs_model(reward: str | None) -> bool:
+    """Return whether a model computes this reward."""
+    return bool(reward in plugins.names("rewards") and plugins.constants("rewards", reward).get("NEEDS_MODEL"))  # type: ignore
+
+
+def _faults_of_training(cfg: Config) -> Iterator[str]:
+    train = cfg.train
+
+    if (train.unit == "pairs") != cfg.learns_from_pairs:
+        data = "preference pairs" if cfg.learns_from_pairs else "single rows"
+        yield (
+            f"train.objective {train.objective}: it learns from {train.unit}, but the rounds' data are {data} "
+            "(preference pairs come from `data.source` with format preference, or from a task that makes pairs)"
+        )
+    if (train.needs_behaviour or train.needs_reference) and cfg.logp.dtype != train.dtype:
+        yield (
+            f"logp.dtype {cfg.logp.dtype} and train.dtype {train.dtype}: stored log-probs are compared with those of "
+            "training, so both must be the same"
+        )
+
+
+def _faults_of_sampling(cfg: Config) -> Iterator[str]:
+    """Answers to learn from must be sampled from the distribution that log-probs are computed for."""
+    if cfg.data.source:
+        return
+
+    auto = cfg.generate.auto
+    trigger = cfg.generate.trigger
+
+    if auto.temperature == 0:
+        yield "generate.auto.temperature: 0 is greedy, but a round learns from samples; use 1.0"
+    if trigger and trigger.temperature != auto.temperature:
+        yield "generate.trigger.temperature: it must equal generate.auto.temperature, since log-probs are of logits / T"
+
+    for name, sampling in (("auto", auto), ("trigger", trigger)):
+        if sampling and cfg.train.needs_behaviour and (sampling.top_p < 1 or sampling.top_k):
+            yield (
+                f"generate.{name}: train.objective {cfg.train.objective} takes ratios of the full distribution, so "
+                f"answers must be sampled with top_p 1 and top_k 0, found {sampling.top_p} and {sampling.top_k}"
+            )

@@ -1,0 +1,82 @@
+"""Files that are put in place whole: text, JSON, JSON lines, Parquet and saved `datasets`."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.core.errors import BadInput
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that becomes `path` in one rename if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write `value` as indented JSON with sorted keys."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. Raise BadInput if it holds something else."""
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: not JSON ({error})") from None
+
+
+def write_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    with replacing(path) as temporary, open(temporary, "w") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def write_rejects(output: str | Path, rejects: Iterable[Mapping[str, Any]]) -> None:
+    """Write the rejects of the artefact X.pkl beside it, as X.rejects.jsonl."""
+    write_jsonl(Path(output).with_suffix(".rejects.jsonl"), rejects)
+
+
+def write_parquet(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records as a Parquet file; lists and dicts become columns of lists and structs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), temporary)
+
+
+def write_dataset(folder: str | Path, **splits: list[dict[str, Any]]) -> None:
+    """Write a DatasetDict for `datasets.load_from_disk`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+
+    try:
+        saved = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+        datasets.DatasetDict(saved).save_to_disk(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""What every stage script shares at its edge: arguments, messages, progress bars and exit statuses."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from workflow_scripts.core.errors import BadInput, validation_message
+from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
+from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
+
+
+def say(text: str) -> None:
+    """Print a line to the log. If the stage runs in several processes, only the first one prints."""
+    if not int(os.environ.get("RANK", 0)) and REPLICA not in os.environ:
+        print(text, file=sys.stderr, flush=True)
+
+
+def progress(iterable: Iterable | None = None, *, total: int | None, desc: str, unit: str, disable: bool = False):
+    """Return a tqdm progress bar that stays readable in a log file."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 5.0
+    pace = {"mininterval": interval, "maxinterval": 2 * interval}
+    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or REPLICA in os.environ, **pace)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the module's docstring as written, and every default."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name if spec and spec.name.startswith("workflow_scripts") else Path(sys.argv[0]).stem
+    command = module if module.startswith("workflow_scripts") else f"workflow_scripts.{module}"
+    return argparse.ArgumentParser(prog=f"python -m {command}", description=description, formatter_class=HelpFormatter)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's line breaks and adds defaults to the help of options that have one."""
+
+    def _get_help_string(self, action):
+        has_default = action.default not in (None, argparse.SUPPRESS, False, [], "{}")
+        return (action.help or "") + (" (default: %(default)s)" if has_default else "")
+
+
+def shard(text: str) -> str:
+    """Parse the value of `--shard`: "4_0" is the first of four shards."""
+    count, _, rank = text.partition("_")
+
+    if not (count.isdigit() and rank.isdigit() and int(rank) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard: 4_0 is the first of four, 4_3 the last")
+
+    return text
+
+
+def add_code_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--code`, which the workflow uses to tell a stage which code its results count as made by."""
+    parser.add_argument("--code", help="digest of the code that results count as made by; computed if left out")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which a stage receives its task: name, settings and files."""
+    parser.add_argument("--task", required=True, help="name of the task: a file or folder of workflow_scripts/tasks/")
+    parser.add_argument(
+        "--task-settings", type=json.loads, default="{}", help="keys of the config section named after the task, as JSON"
+    )
+    parser.add_argument(
+        "--task-file", action="append", default=[], metavar="NAME=PATH", help="a file that the task needs here"
+    )
+
+
+def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how endpoints are called. No result depends on them."""
+    parser.add_argument(
+        "--endpoints", type=json.loads, default="{}", help="limits, prices and budgets of the endpoints in settings, as JSON"
+    )
+    parser.add_argument("--requests", help="folder for the ledgers of paid requests (default: beside the output)")
+
+
+def task_files(args: argparse.Namespace) -> dict[str, str]:
+    """Return the values of `--task-file` by name. A name that comes twice is an error."""
+    files: dict[str, str] = {}
+
+    for item in args.task_file:
+        name, equals, path = item.partition("=")
+        if not equals or name in files:
+            raise BadInput(f"--task-file {item}: should be NAME=PATH, with each name once")
+        files[name] = path
+
+    return files
+
+
+def merged(settings: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings with the values of `overlay` added or replaced."""
+    result = dict(settings)
+
+    for key, value in overlay.items():
+        both_nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both_nested else value
+
+    return result
+
+
+# ---------------------------------------------------------------- the end of a stage
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit. An error that a person can correct ends in one message, not in a traceback."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun leaves its processes behind when it is killed itself
+        die_with_parent()
+
+    try:
+        sys.exit(main() or 0)
+    except BadInput as error:
+        sys.exit(f"error: {error}")
+    except OutOfTime as error:
+        say(f"{error}; exit status {OUT_OF_TIME_STATUS}: the same command goes on from here")
+        sys.exit(OUT_OF_TIME_STATUS)
+    except ValidationError as error:
+        sys.exit(f"error: {error.title}: {validation_message(error)}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: there is no file {error.filename}")

@@ -1,0 +1,134 @@
+"""Record stages map one function over records and resume: a ledger keeps finished results.
+
+A ledger is a folder of append-only JSON-lines files, one per shard and writer, so it needs no locks and may lie on a
+parallel file system. One line holds one finished batch. Batches are planned from the shard's full list and entered
+whole, so a killed run repeats its planned batches to the bit. A line that was cut off is dropped with a message.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.core.identity import digest
+from workflow_scripts.core.running.cli import progress, say
+from workflow_scripts.core.running.deadline import OutOfTime, Pace
+from workflow_scripts.core.running.replicas import Replicas
+
+
+class Ledger:
+    """Results by key. `folder` serves one stage; `shard` names this writer's share of it, such as "4_0"."""
+
+    def __init__(self, folder: str | Path, shard: str):
+        self.folder = Path(folder)
+        self.shard = shard
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.own = self.folder / f"{shard}.{int(time.time())}-{os.getpid()}-{uuid.uuid4().hex[:6]}.jsonl"
+
+    def find(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return the stored results among `keys`.
+
+        Files of other numbers of shards are read only if this shard's own files lack some of the keys.
+        """
+        results: dict[str, Any] = {}
+        wanted = set(keys)
+        cut = self.shard.rsplit("_", 1)[0]
+        own = sorted(self.folder.glob(f"{self.shard}.*.jsonl"))
+        others = sorted(set(self.folder.glob("*.jsonl")) - set(self.folder.glob(f"{cut}_*.jsonl")))
+
+        for path in [*own, *others]:
+            if len(results) == len(wanted):
+                break
+            results |= {key: value for key, value in self._entries(path) if key in wanted}
+
+        return results
+
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        """Yield everything that is stored, as (key, value), in the order of writing."""
+        for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.name.split(".", 1)[1]):
+            yield from self._entries(path)
+
+    def _entries(self, path: Path) -> Iterator[tuple[str, Any]]:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    batch = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:  # not JSON, or not even text
+                    batch = None
+                if not isinstance(batch, list):
+                    say(f"{path}: line {number} was cut off (its writer was killed); its batch is computed again")
+                    continue
+                yield from batch
+
+    def append(self, batch: Sequence[tuple[str, Any]]) -> None:
+        """Enter a finished batch. It is on disk before the next one starts."""
+        with open(self.own, "a") as file:
+            file.write(json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def map_records(
+    jobs: Sequence[Mapping[str, Any]],
+    determines: Callable[[Any], Any],
+    compute: Callable[[list[Any]], Sequence[Any]],
+    ledger: Ledger | None,
+    batches: Sequence[Sequence[int]],
+    desc: str,
+    replicas: Replicas | None = None,
+) -> list[Any]:
+    """Apply `compute` to `jobs` batch by batch, skip what the ledger holds, and return results in the jobs' order.
+
+    Args:
+        jobs: the records, each with a `uid`.
+        determines: returns the JSON value that a job's result depends on; its digest is the job's key.
+        compute: returns one JSON value for each job of a batch.
+        ledger: where finished batches are kept; None keeps nothing.
+        batches: positions that together cover `jobs`.
+        desc: the name of the stage in messages and in the progress bar.
+        replicas: the processes that share the batches.
+
+    Raises:
+        OutOfTime: with a ledger, if another batch might not end before the job's time is up.
+    """
+    keys = [digest(determines(job)) for job in jobs]
+    results = ledger.find(keys) if ledger else {}
+    planned = replicas.part(batches) if replicas else batches  # a part of the whole plan, on which all replicas agree
+    todo = [[i for i in batch if keys[i] not in results] for batch in planned]
+    total = sum(map(len, planned))
+    missing = sum(map(len, todo))
+
+    if jobs and results:
+        first = next((jobs[i].get("uid", keys[i]) for batch in todo for i in batch), None)
+        where = f"going on at record {first}" if first else "nothing is left to compute"
+        say(f"{desc}: {total - missing} of {total} records are in the ledger, {where}")
+
+    pace = Pace()
+    with progress(total=total, desc=desc, unit="record") as bar:
+        bar.update(total - missing)
+
+        for number, batch in enumerate(filter(None, todo)):
+            if number and ledger and pace.is_over():  # the first batch is always computed, so that there is progress
+                if replicas:
+                    replicas.wait()  # they end by themselves and must not be cut off within a batch
+                raise OutOfTime(f"{desc}: time is nearly up; finished records are in the ledger")
+
+            values = compute([jobs[i] for i in batch])
+            if len(values) != len(batch):
+                raise AssertionError(f"{desc}: {len(batch)} records in, {len(values)} results out")
+            if ledger:
+                ledger.append([(keys[i], value) for i, value in zip(batch, values)])
+
+            # Values go through JSON, so that this run and one that reads the ledger see the same ones.
+            results |= {keys[i]: json.loads(json.dumps(value)) for i, value in zip(batch, values)}
+            bar.update(len(batch))
+
+    if replicas:
+        replicas.join()
+        if ledger:
+            results |= ledger.find([key for key in keys if key not in results])
+
+    return [results[key] for key in keys]

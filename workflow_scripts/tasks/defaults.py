@@ -1,0 +1,374 @@
+"""The default parts of a task: a question has one answer in a single turn, answers are rewarded, groups are compared.
+
+Tasks subclass the parts in which they differ. See `tasks/__init__.py` for which stage uses which part.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from workflow_scripts.core.advantages import advantages
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.identity import normalise, record_id
+from workflow_scripts.core.records import Answer, GradedAnswer, Message, MetaEntry, Piece, Prompt, WorkedExample, read_records
+from workflow_scripts.core.running.cli import say
+from workflow_scripts.rollout.environment import Environment
+
+if TYPE_CHECKING:
+    from workflow_scripts.config.layout import Run
+    from workflow_scripts.config.load import Config
+
+RunProgram = Callable[[str], dict[str, Any]]  # runs a program in the sandbox: {"output": str, "error": str or None}
+Encode = Callable[[list[Piece]], tuple[list[int], list[int]]]  # pieces → tokens and mask
+
+
+class Part:
+    """What all parts have: the keys of the task's config section and the files that the part needs."""
+
+    def __init__(self, settings: Mapping[str, Any], files: Mapping[str, str]):
+        self.settings = settings
+        self.files = files
+
+
+# ---------------------------------------------------------------- prompts
+
+
+class Prompts(Part):
+    """Questions with references, from a file or made up."""
+
+    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
+        """Yield the prompts of a split. A prompt with a `fault` becomes a reject with that reason.
+
+        Args:
+            split: the split's section of the config (file, count, limit).
+            prompts: the whole section `prompts`.
+            name: the split's name: train, pool or eval.
+            seed: determines prompts that are made up.
+        """
+        yield from file_prompts(split, prompts, name)
+
+    def key(self, prompt: Prompt) -> str:
+        """Return the text by which two prompts count as the same."""
+        return prompt["question"]
+
+    def fault(self, prompt: Prompt) -> str | None:
+        """Return why a prompt cannot be used, or None; general faults are checked before."""
+        reference = prompt.get("reference")
+        is_missing = reference is None or reference == [] or (isinstance(reference, str) and not reference.strip())
+        return "no answer" if is_missing else None
+
+
+def file_prompts(split: dict[str, Any], prompts: dict[str, Any], name: str) -> Iterator[Prompt]:
+    """Yield the prompts of a file, with references as they stand there.
+
+    Raise BadInput if the first record lacks the keys of question or answer: then the keys are wrong.
+    """
+    keys = (prompts["question_key"], prompts["answer_key"])
+
+    for number, record in enumerate(islice(read_records(split["file"]), split["limit"])):
+        missing = [key for key in keys if key not in record]
+        if missing and number == 0:
+            raise BadInput(
+                f"{split['file']}, record 1: has no {missing[0]!r}, only {', '.join(map(repr, record))}; "
+                "name the keys of question and answer with prompts.question_key and prompts.answer_key"
+            )
+
+        question = record.get(keys[0])
+        has_id = record.get("id") not in (None, "")
+        yield {
+            "id": str(record["id"]) if has_id else record_id(str(question)),
+            "question": question,  # type: ignore[typeddict-item]  (checked when prompts are frozen)
+            "reference": record.get(keys[1]),
+            "level": str(record.get("level") or name),
+        }
+
+
+def check_count(split: str, level: str, count: int, available: int, what: str) -> None:
+    """Raise BadInput if a task cannot make up so many different prompts of a level."""
+    if count > available:
+        raise BadInput(f"prompts.{split}.count.{level}: {count} {what} requested, only {available} exist")
+
+
+class ColdStart(Part):
+    """Worked examples for the supervised training before the rounds."""
+
+    def examples(self, cold_start: dict[str, Any], seed: int) -> Iterator[WorkedExample]:
+        """Yield examples from a file of questions with worked solutions, or made up by `count`."""
+        raise BadInput(
+            "cold_start: this task has no worked solutions; give a file of conversations (`messages`, or `prompt` and "
+            "`response`)"
+        )
+
+
+# ---------------------------------------------------------------- conversation
+
+
+class Conversation(Part):
+    """How a question is asked and what answers the policy."""
+
+    triggers: Mapping[str, str] = {}  # name → text that is added to the question in trigger mode
+
+    def requests(self, prompt: Prompt, version: str) -> dict[str, str | list[Message]]:
+        """Return what the policy is asked in a version, as text or messages, by trigger ("auto": nothing is added)."""
+        if version != "trigger":
+            return {"auto": prompt.get("messages") or prompt["question"]}
+        if not self.triggers:
+            raise BadInput("this task asks in one way only: set generate.trigger to null")
+        return {name: prompt["question"] + text for name, text in self.triggers.items()}
+
+    def environment(self, version: str, options: "EnvironmentOptions") -> Environment:
+        """Return what answers the policy in a version."""
+        return Environment()
+
+    def segments(self, answer: str) -> list[Piece]:
+        """Cut an answer that exists only as text into pieces by the policy and pieces by the environment."""
+        return [(answer, True)]
+
+
+class EnvironmentOptions:
+    """How an environment runs; no result depends on it.
+
+    Args:
+        isolate: whether programs run in the sandbox.
+        endpoints: limits, prices and budgets of endpoints, nested as the task's section is.
+        requests: the folder of ledgers of paid requests.
+        shard: the name of this shard, for ledgers.
+    """
+
+    def __init__(
+        self, isolate: bool = True, endpoints: dict[str, Any] | None = None, requests: str = "", shard: str = "1_0"
+    ):
+        self.isolate = isolate
+        self.endpoints = endpoints or {}
+        self.requests = requests
+        self.shard = shard
+
+
+# ---------------------------------------------------------------- grading
+
+
+class Grading(Part):
+    """The reward of an answer."""
+
+    runs_programs: ClassVar[bool] = False  # whether grading runs programs, and so needs the sandbox
+    depends_on: ClassVar[tuple[str, ...]] = ("uid", "question", "answer", "reference")  # fields that a grade depends on
+
+    def grade(self, answer: Answer, run: RunProgram) -> dict[str, Any]:
+        """Return the fields that grading adds to an answer: `reward`, and what explains it.
+
+        By default the reward is 1 for an answer that reads like the reference and 0 otherwise. `run` runs a program in
+        the sandbox, for tasks whose grading runs programs.
+        """
+        return {"reward": float(normalise(answer["answer"]) == normalise(str(answer["reference"])))}
+
+    def summary(self, graded: Sequence[GradedAnswer], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Return the figures that the stage prints. `answers` are the records as they were before grading."""
+        return {"reward": sum(answer["reward"] for answer in graded) / max(1, len(graded)), "n": len(graded)}
+
+
+class RewardedGrading(Grading):
+    """Grading by a reward that the config chooses (`reward`, `reward_model`)."""
+
+    reward: str | None = None
+    reward_model: str | None = None
+
+    def choose_reward(self, reward: str | None, reward_model: str | None) -> None:
+        self.reward = reward
+        self.reward_model = reward_model
+
+
+# ---------------------------------------------------------------- selection
+
+KEPT_OF_ANSWERS = ("uid", "answer", "reward", "prompt_tokens", "tokens", "mask", "policy", "finish")
+
+
+class Selection(Part):
+    """What a round trains on: all answers, with advantages within each prompt's group."""
+
+    kept: ClassVar[tuple[str, ...]] = ()  # further fields of a graded answer that selection needs
+
+    def order(self, entry: MetaEntry) -> str:
+        """Return the text by which prompts are ordered."""
+        return entry["question"]
+
+    def construct_meta(self, answers: Sequence[GradedAnswer], dedup: bool) -> dict[str, MetaEntry]:
+        """Return the graded answers by the id of their prompt. `dedup` keeps equal answers to a prompt once."""
+        meta: dict[str, MetaEntry] = {}
+
+        for answer in answers:
+            entry = meta.setdefault(answer["id"], meta_entry(answer))
+            if dedup and any(answer["answer"] == other["answer"] for other in entry["answers"]):
+                continue
+            entry["answers"].append({name: answer[name] for name in (*KEPT_OF_ANSWERS, *self.kept)})
+
+        return meta
+
+    def counts(self, meta: dict[str, MetaEntry]) -> dict[str, int]:
+        """Return what the manifest of a meta file counts."""
+        return {"answers": sum(len(entry["answers"]) for entry in meta.values())}
+
+    def select(
+        self, metas: dict[str, dict[str, MetaEntry]], settings: dict[str, Any], seed: int, encode: Encode
+    ) -> tuple[list[dict[str, Any]], Counter[str]]:
+        """Return the training rows of a round and, by reason, how many answers were dropped.
+
+        Args:
+            metas: the meta files by version.
+            settings: the config's section `data`.
+            seed: determines what is drawn.
+            encode: tokenises an answer that is written anew.
+        """
+        rows = []
+        for entry in sorted(metas["auto"].values(), key=self.order):
+            rows += [training_row(entry, answer, kind="auto") for answer in entry["answers"]]
+
+        return with_advantages(rows, settings)
+
+
+def meta_entry(answer: GradedAnswer) -> MetaEntry:
+    """Return a meta entry for the prompt of an answer, without answers yet."""
+    return {
+        "id": answer["id"],
+        "question": answer["question"],
+        "reference": answer["reference"],
+        "level": answer["level"],
+        "prompt_text": answer["prompt_text"],
+        "answers": [],
+    }
+
+
+def training_row(entry: MetaEntry, answer: Mapping[str, Any], kind: str, **fields: Any) -> dict[str, Any]:
+    """Return the training row of an answer, without an advantage."""
+    kept = {name: answer[name] for name in KEPT_OF_ANSWERS}
+    origin = {
+        "prompt_id": entry["id"],
+        "question": entry["question"],
+        "reference": entry["reference"],
+        "level": entry["level"],
+        "prompt_text": answer.get("prompt_text", entry["prompt_text"]),
+        "kind": kind,
+        "source": f"self.{entry['level']}",
+    }
+    return origin | kept | fields
+
+
+def with_advantages(
+    rows: list[dict[str, Any]], settings: dict[str, Any], right: float | None = None
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """Give rows their advantage within the group of their prompt; drop groups without variance and count the rows.
+
+    `right` is the reward of a right answer: a group of right answers only is kept.
+    """
+    rewards = [row["reward"] for row in rows]
+    groups = [row["prompt_id"] for row in rows]
+    values = advantages(rewards, groups, settings["advantage"], right, settings["advantage_clip"])
+
+    kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
+    dropped: Counter[str] = Counter()
+    if len(kept) < len(rows):
+        dropped["answer in a group without variance"] = len(rows) - len(kept)
+
+    return kept, dropped
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+class Evaluation(Part):
+    """The metrics of a checkpoint's answers to the eval questions."""
+
+    # metric → (label, format); rounds are compared by the first one
+    metrics: ClassVar[dict[str, tuple[str, str]]] = {"reward": ("mean reward", ".3f")}
+
+    def summarise(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the metrics of all answers, and under `by_level` those of each level.
+
+        For tasks that compare rounds, an answer has `before` (the round before's answer to the same question) and
+        `judged` (the judge's verdict), if there are any.
+        """
+        return by_level(answers, self.measure)
+
+    def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the metrics of some answers, with their number `n`."""
+        return {"reward": mean(answer["reward"] for answer in answers), "n": len(answers)}
+
+
+def by_level(answers: Sequence[dict[str, Any]], measure: Callable[[Sequence[dict[str, Any]]], dict]) -> dict[str, Any]:
+    """Return the metrics of all answers, and those of the answers to each level's questions."""
+    if not answers:
+        say("there are no answers to evaluate")
+
+    levels = sorted({answer["level"] for answer in answers})
+    of_levels = {level: measure([answer for answer in answers if answer["level"] == level]) for level in levels}
+    return measure(answers) | {"by_level": of_levels}
+
+
+def mean(values) -> float:
+    """Return the mean of some numbers, 0 if there are none."""
+    values = list(values)
+    return sum(values) / max(1, len(values))
+
+
+# ---------------------------------------------------------------- existing answers
+
+
+class Importer(Part):
+    """Answers that exist as files, in this project's own field names."""
+
+    needed: ClassVar[tuple[str, ...]] = ("question", "answer", "reference", "prompt_text", "level")
+
+    def is_foreign_format(self, record: dict[str, Any]) -> bool:
+        """Return whether a record has the field names of the original system."""
+        return False
+
+    def convert(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record of the original system with this project's field names and, if known, its trigger."""
+        return record
+
+
+# ---------------------------------------------------------------- the workflow
+
+
+class Wing:
+    """What the rules ask of a task: further inputs, parameters and products of the general stages.
+
+    `stage` is the name of a rule. For `generate`, which serves several versions, it is `generate`, `generate_eval` or
+    `generate_pool`.
+    """
+
+    def __init__(self, cfg: "Config", run: "Run"):
+        self.cfg = cfg
+        self.run = run
+
+    def files(self, stage: str) -> dict[str, str]:
+        """Return further input files of a stage by name. Paths may contain the wildcard {n}."""
+        return {}
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Return the keys of the task's section that the results of a stage depend on."""
+        return {}
+
+    def endpoints(self, stage: str) -> dict[str, Any]:
+        """Return how endpoints in the task's section are called in a stage (`endpoints_of`)."""
+        return {}
+
+    def calls_endpoint(self, stage: str) -> bool:
+        """Return whether a stage calls an endpoint of the task's section, such as a simulated user."""
+        return False
+
+    def loads_model(self, stage: str) -> bool:
+        """Return whether a stage that needs no GPU loads a small model, for its memory."""
+        return False
+
+    def products(self, n: int) -> list[str]:
+        """Return further files that a finished round n has."""
+        return []
+
+    def named_files(self) -> dict[str, str]:
+        """Return files that the task's section names, by config key, so that missing ones are reported early."""
+        return {}
+
+    def prompt_files(self) -> list[str]:
+        """Return files beside those of the splits that the frozen prompts are made from."""
+        return []

@@ -1,0 +1,18 @@
+"""The config section `math`."""
+
+from typing import ClassVar, Literal
+
+from workflow_scripts.config.sections import Share
+from workflow_scripts.config.task_section import TaskSection
+
+
+class Settings(TaskSection):
+    """How a round's answers are selected. The switches are those of AutoCode's data tags."""
+
+    makes_up: ClassVar[bool] = True
+    imports_results: ClassVar[bool] = True
+
+    # keeptrigger: train on triggered answers too. negbetter: replace half of the wrong auto answers by spliced
+    # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate.
+    switches: list[Literal["keeptrigger", "negbetter", "all"]] = []
+    easy_success: Share = 0.75  # triggered answers are thinned out by half above this accuracy of their path

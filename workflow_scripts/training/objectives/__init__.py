@@ -1,0 +1,80 @@
+"""Objectives: pure functions on flat tensors, one file each. A new objective is a new file here.
+
+An objective's file holds
+
+    UNIT    what the loss is averaged over: "tokens", "rows" or "pairs"
+    NEEDS   the stored log-probs that it uses: "behaviour" (under the policy that sampled the rows), "reference"
+    KL      what `train.kl` weighs, if it has such a term: "reference" (a KL term to the reference, which then needs its
+            log-probs) or "likelihood"
+    loss    a function (tokens, settings) → (sum, metrics)
+
+The three constants are literals, because the config is checked where torch may be missing; for the same reason the
+file imports torch only within functions or for type checkers.
+
+`loss` returns a sum over the units of a bin. The trainer divides it by the number of units in the whole update over all
+ranks. Metrics are sums over the same units. An answer that was cut off at max_tokens is trained on as it is. Groups
+without variance never arrive, because the data stage drops them (core/advantages.py). Training refuses rows without
+stored log-probs where an objective needs them; a missing value is NaN, and NaN stops training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from workflow_scripts.core.running import plugins
+
+if TYPE_CHECKING:
+    import torch
+
+    from workflow_scripts.config.sections import Train
+
+FOLDER = "training/objectives"
+
+
+@dataclass
+class Tokens:
+    """The N sampled tokens of a bin. Each field has shape [N]."""
+
+    logp: torch.Tensor  # under the policy in training, with gradient
+    behaviour: torch.Tensor  # under the policy that sampled them; NaN where it is unknown
+    reference: torch.Tensor  # under the reference; NaN where it is unknown
+    advantage: torch.Tensor  # of the token's row; for preference pairs +1 chosen, -1 rejected
+    foreign: torch.Tensor  # bool: sampled by another policy, so no ratio may be taken
+    length: torch.Tensor  # number of sampled tokens in the token's row
+    row: torch.Tensor  # index of the token's row in the bin
+    pair: torch.Tensor  # index of the token's preference pair in the bin
+
+    def log_ratio(self) -> torch.Tensor:
+        """Return log ρ = log π - log π_behaviour with the policy's gradient; foreign tokens have the value 0."""
+        return self.logp - self.logp.detach().where(self.foreign, self.behaviour)
+
+    def sums(self, values: torch.Tensor, by: str) -> torch.Tensor:
+        """Return the sums of `values` [N] over the tokens of each `row` or `pair`: [largest index + 1]."""
+        index = getattr(self, by)
+        size = int(index.max()) + 1 if len(index) else 0
+        return values.new_zeros(size).index_add(0, index, values)
+
+    def share(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the share of chosen tokens in each row, summed over rows."""
+        return (chosen.float() / self.length).sum()
+
+
+class Objective(Protocol):
+    """What an objective's file holds."""
+
+    UNIT: str
+    NEEDS: tuple[str, ...]
+
+    @staticmethod
+    def loss(tokens: Tokens, settings: Train) -> tuple[torch.Tensor, dict[str, torch.Tensor]]: ...
+
+
+def load(name: str) -> Objective:
+    """Return the objective of this name."""
+    return plugins.load(FOLDER, name)  # type: ignore[return-value]
+
+
+def root(name: str) -> str:
+    """Return the root of an objective's code, for digests."""
+    return plugins.module_name(FOLDER, name)

@@ -1,0 +1,27 @@
+"""PPO's clipped surrogate on stored log-probs, with an optional KL term, averaged over all tokens of the update.
+
+    -Σ_t min(ρ A, clip(ρ, 1-ε_low, 1+ε_high) A) + kl Σ_t ρ (r - 1 - log r),  ρ = π/π_behaviour, r = π_ref/π
+
+Schulman et al. 2017 (arXiv 1707.06347), equation 7, per token. ε_low ≠ ε_high and the mean over tokens are those of
+DAPO (arXiv 2503.14476). The KL estimate is Schulman's k3 under the ratio, with the gradient through both, so that its
+mean gradient is that of KL(π || π_ref) although another policy sampled. Foreign tokens have ρ = 1 in value, with the
+policy's gradient, and are never clipped.
+"""
+
+UNIT = "tokens"
+NEEDS = ("behaviour",)
+KL = "reference"
+
+
+def loss(tokens, settings):
+    ratio = tokens.log_ratio().exp()
+    clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+    gain = (ratio * tokens.advantage).minimum(clipped * tokens.advantage)
+    metrics = {"clipped": (gain < ratio * tokens.advantage).float().sum()}
+
+    if not settings.kl:
+        return -gain.sum(), metrics
+
+    log_r = tokens.reference - tokens.logp
+    kl = ratio * (log_r.exp() - 1 - log_r)
+    return (settings.kl * kl - gain).sum(), metrics | {"kl_reference": kl.detach().sum()}

@@ -1,0 +1,111 @@
+"""The shell commands of rules: where a stage runs and how endpoints are called. No result depends on that."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.config.layout import Run
+from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.sections import endpoints_of
+from workflow_scripts.core.running import plugins
+from workflow_scripts.tasks.defaults import Wing
+
+LAUNCH = "python -m workflow_scripts.core.running.launch"
+
+
+def shell_prefix(cfg: Config, basedir: str, uses_own_environments: bool) -> str:
+    """Return what comes before every shell command: the Python, where it finds the stages, and wandb's variables.
+
+    Jobs run the Python that runs Snakemake, or, with `--sdm conda`, that of their environment.
+    """
+    path = "" if uses_own_environments else f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
+    variables = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
+    exports = " ".join(f"{name}={shlex.quote(os.environ.get(name, value))}" for name, value in variables.items())
+    return escaped(f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(basedir)} {exports}; ")
+
+
+def escaped(text: str) -> str:
+    """Return a text without meaning for Snakemake's formatting."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+class Commands:
+    """Builds the commands of rules."""
+
+    def __init__(self, cfg: Config, run: Run, wing: Wing):
+        self.cfg = cfg
+        self.run = run
+        self.wing = wing
+
+    def stage(self, module: str, arguments: str, gpu: bool = False) -> str:
+        """Return the command of a stage: its parameters, further arguments, and a log.
+
+        `gpu` runs it on the GPUs that the rule asks for.
+        """
+        start = f"{LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
+        return f"{start} workflow_scripts.{module} {{params}} {arguments} 2>&1 | tee {{log}}"
+
+    def generate(self, arguments: str) -> str:
+        """Return the command of a rule that generates answers, in the Python of its engine's environment."""
+        python = self.own_python()
+        launch = f"{LAUNCH} --gpus {{resources.gpu}}"
+        if python:
+            launch += f" --python {shlex.quote(python)}"
+
+        split = self.cfg.generate.tensor_parallel
+        options = [f"--tensor-parallel {split}"] if split else []
+        endpoints = {"generate": endpoints_of(self.cfg.generate), "task": self.wing.endpoints("generate")}
+        options.append(self.endpoint_options(endpoints))
+
+        arguments = " ".join([*filter(None, options), arguments])
+        return f"{launch} -- workflow_scripts.generate {{params}} {arguments} 2>&1 | tee {{log}}"
+
+    def train(self, arguments: str) -> str:
+        """Return the command of a training rule, with a process for each GPU."""
+        launch = (
+            f"{LAUNCH} --gpus {{resources.gpu}} --processes {{resources.processes}} --nodes {{resources.nodes}} "
+            "--threads {threads} --"
+        )
+        folder = f"--wandb {self.run.folder}/wandb"
+        return f"{launch} workflow_scripts.train {{params}} {folder} {arguments} 2>&1 | tee {{log}}"
+
+    def reward(self, module: str, reward: str | None, arguments: str) -> str:
+        """Return the command of a stage that computes a reward, on a GPU if a model computes it."""
+        return self.stage(module, arguments, gpu=needs_model(reward))
+
+    def judge(self, arguments: str) -> str:
+        """Return the command of the judge."""
+        options = self.endpoint_options({"judge": endpoints_of(self.cfg.judge)})
+        return self.stage("judge", f"{options} {arguments}")
+
+    def endpoint_options(self, endpoints: dict[str, Any]) -> str:
+        """Return how endpoints are called and where their ledgers are, as options; nothing if there are none."""
+        endpoints = {name: value for name, value in endpoints.items() if value}
+        if not endpoints:
+            return ""
+
+        values = escaped(shlex.quote(json.dumps(endpoints, sort_keys=True)))
+        return f"--endpoints {values} --requests {self.run.ledger()}"
+
+    def engines_with_environments(self) -> dict[str, str]:
+        """Return the engines in use that have an environment of their own, with its name."""
+        used = map(self.cfg.generate.engine_of, self.cfg.versions)
+        named = {engine: plugins.constants("engines", engine).get("ENVIRONMENT") for engine in used}
+        return {engine: name for engine, name in named.items() if name}
+
+    def own_python(self) -> str | None:
+        """Return the Python that the config names for an engine with an environment of its own."""
+        return next((self.cfg.python[engine] for engine in self.engines_with_environments() if engine in self.cfg.python), None)
+
+    def generate_environment(self, basedir: str) -> str:
+        """Return the conda environment of the rules that generate answers."""
+        name = next(iter(self.engines_with_environments().values()), "roundhouse")
+        return environment_file(basedir, name)
+
+
+def environment_file(basedir: str, name: str = "roundhouse") -> str:
+    """Return the path of a conda environment, escaped because Snakemake formats it."""
+    return escaped(f"{basedir}/envs/{name}.yaml")

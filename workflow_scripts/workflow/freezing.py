@@ -1,0 +1,189 @@
+"""Prompts from files are frozen, and the shards' digests brought up to date, while Snakemake reads the Snakefile.
+
+This cannot wait for a job: which shards an edited file changes must be known when jobs are planned.
+"""
+
+import glob
+import json
+import os
+import re
+from functools import partial
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from workflow_scripts import freeze_prompts, tasks
+from workflow_scripts.config.layout import Run
+from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.sections import settings_of
+from workflow_scripts.core import shards
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.records import READABLE
+from workflow_scripts.core.running.code import code_identity
+from workflow_scripts.core.running.manifest import file_digest, manifest_of
+from workflow_scripts.rewards import own_file
+from workflow_scripts.tasks.defaults import Wing
+
+
+def is_file(name: str) -> bool:
+    """Return whether a name is that of a file, and not of a folder or of a data set on the hub."""
+    return Path(name).suffix in READABLE and not os.path.isdir(name)
+
+
+def is_on_hub(name: str) -> bool:
+    """Return whether a name is that of a data set on the hub: nothing here, and not named as a file would be."""
+    return not (os.path.exists(name) or name.endswith((*READABLE, ".py")) or re.match(r"[/.~]", name))
+
+
+def local_input(name: str | None) -> list[str]:
+    """Return a file or folder as an input of a rule; a data set on the hub is none."""
+    return [name] if name and (is_file(name) or os.path.isdir(name)) else []
+
+
+def model_files(path: str | None) -> list[str]:
+    """Return the files of a model in a local folder as inputs, so that another model is noticed."""
+    return sorted(glob.glob(f"{path}/*.*")) if path else []
+
+
+def reward_files(cfg: Config, reward: str | None) -> list[str]:
+    """Return the file of a user's own reward, or those of the model that computes the reward, as inputs."""
+    if needs_model(reward):
+        return model_files(cfg.reward_model)
+    own = own_file(reward)
+    return [own] if own else []
+
+
+class Freezing:
+    """The frozen prompts of a run."""
+
+    def __init__(self, cfg: Config, run: Run, wing: Wing, basedir: str, configfiles: list):
+        self.cfg = cfg
+        self.run = run
+        self.wing = wing
+        self.basedir = basedir
+        self.configfiles = configfiles
+        splits = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
+        self.splits = {name: split for name, split in splits.items() if split}
+
+    @property
+    def frozen(self) -> list[str]:
+        """The splits that are frozen from the config's sources."""
+        return list(self.splits)
+
+    @property
+    def sharded(self) -> list[str]:
+        """The splits that are divided into shards: the frozen ones, and the train prompts that a job makes of a pool."""
+        return [*self.splits, *(["train"] if "pool" in self.splits else [])]
+
+    @property
+    def files(self) -> list[str]:
+        """The files that prompts are read from."""
+        return [split.file for split in self.splits.values() if split.file]
+
+    @property
+    def job_inputs(self) -> list[str]:
+        """The inputs of the job that freezes prompts."""
+        return [file for file in self.files if not is_on_hub(file)]
+
+    @property
+    def is_early(self) -> bool:
+        """Whether prompts are frozen while the Snakefile is read: if all their files are here already.
+
+        Prompts that are made up, that have to be downloaded, or whose files a rule makes, are frozen by a job.
+        """
+        needs_job = any(is_on_hub(file) or self._is_made_here(file) for file in self.files)
+        return bool(self.files) and not needs_job
+
+    def prepare(self) -> None:
+        """Check the files that the config names, freeze prompts, and bring the shards' digests up to date."""
+        self.check_files()
+        if self._is_running():
+            return
+
+        try:
+            if self.is_early:
+                self._freeze()
+            for split in self.sharded:
+                self._sync(split)
+        except BadInput as error:
+            raise WorkflowError(str(error)) from None
+
+    # ------------------------------------------------------------ checks
+
+    def check_files(self) -> None:
+        """Raise WorkflowError if a file that the config names, and that no rule makes or downloads, is missing."""
+        missing = [
+            f"{key}: there is no file {path}"
+            for path, key in self._named_files().items()
+            if not (self._is_made_here(path) or is_on_hub(path) or os.path.exists(path))
+        ]
+        if missing:
+            raise WorkflowError("config: " + "; ".join(missing) + self._hint())
+
+    def _named_files(self) -> dict[str, str]:
+        """Return the files that the config names, with their keys."""
+        cfg = self.cfg
+        named = [(f"prompts.{name}.file", split.file) for name, split in self.splits.items()]
+        named.append(("cold_start.file", cfg.cold_start and cfg.cold_start.file))
+        named.append(("data.source.file", cfg.data.source and cfg.data.source.file))
+        named += list(self.wing.named_files().items())
+
+        for key, reward in {"reward": cfg.reward, **cfg.task_section.rewards()}.items():
+            named.append((key, own_file(reward)))
+        for n, files in cfg.results.items():
+            named += [(f"results.{n}", file) for file in (*files.auto, *files.trigger)]
+
+        return {path: key for key, path in named if path}
+
+    def _hint(self) -> str:
+        """Return where a recipe of this repository says what data it needs."""
+        recipe = str(next(iter(self.configfiles), ""))
+        is_shipped = f"{self.basedir}/recipes/" in os.path.abspath(recipe)
+        return f" (see the head of {recipe})" if is_shipped else ""
+
+    def _is_made_here(self, path: str) -> bool:
+        return path.startswith(f"{self.run.folder}/")
+
+    def _is_running(self) -> bool:
+        """Return whether another Snakemake works on this run's prompts; then this one leaves them alone."""
+        locks = [Path(lock) for lock in glob.glob(".snakemake/locks/*")]
+        return any(f"{self.run.folder}/prompts" in lock.read_text() for lock in locks if lock.exists())
+
+    # ------------------------------------------------------------ freezing
+
+    def _freeze(self) -> None:
+        """Freeze prompts if their file, their settings or the code that reads them changed since the last time."""
+        folder = Path(self.run.prompts("eval")).parent
+        stamp = folder / ".stamp.json"
+        sources = [*self.files, *filter(os.path.exists, self.wing.prompt_files())]
+        settings = self.wing.settings("freeze_prompts")
+        code = code_identity("workflow_scripts.freeze_prompts:freeze", tasks.root(self.cfg.task, "Prompts"))
+        state = json.dumps(
+            [settings_of(self.cfg.prompts), settings, self.cfg.seed, code, [shards.file_state(path) for path in sources]]
+        )
+        paths = [self.run.prompts(split) for split in self.frozen]
+        if stamp.exists() and stamp.read_text() == state and all(map(os.path.exists, paths)):
+            return
+
+        for path in filter(os.path.exists, paths):
+            if file_digest(path) != read_json(manifest_of(path))["sha256"]:
+                raise WorkflowError(
+                    f"{path} was edited by hand, and what it was made from changed too ({', '.join(sources)}, `prompts`, "
+                    f"`seed` or the code of task {self.cfg.task}): undo that change, or delete {path} with its edits"
+                )
+
+        task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))
+        freeze_prompts.freeze(task, self.cfg.prompts.model_dump(mode="json"), self.cfg.seed, folder)
+        stamp.write_text(state)
+
+    def _sync(self, split: str) -> None:
+        """Bring the digests of a split's shards up to date, with a check of prompts that were edited by hand."""
+        path = self.run.prompts(split)
+        if not os.path.exists(path):
+            return
+
+        task = tasks.load(self.cfg.task, "Prompts", self.wing.settings("freeze_prompts"))
+        check = partial(freeze_prompts.check_edited, task, path, split, self.run.prompts("eval"))
+        folder = Path(self.run.shard_digest(split)).parent
+        shards.sync(folder, self.cfg.shards, path, check)

@@ -1,0 +1,210 @@
+"""Parameters of rules: pieces of a stage's command line that its results depend on.
+
+Snakemake compares the parameters of a job as a set, so each piece names itself (`--seed 0`). A stage's command contains
+all of them as `{params}`. What only decides how a stage runs is not a parameter; `commands.py` adds it.
+"""
+
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import engines, tasks
+from workflow_scripts.config.layout import Run
+from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.sections import settings_of
+from workflow_scripts.core.running import consent, plugins
+from workflow_scripts.core.running.code import Table, code_table, table_digest
+from workflow_scripts.rewards import parts_of
+from workflow_scripts.tasks.defaults import Wing
+from workflow_scripts.training import objectives
+
+Params = dict[str, Any]
+
+# The parts of the task that the code of a stage uses (`tasks/__init__.py`).
+PARTS = {
+    "freeze_prompts": ("Prompts",),
+    "init_model": ("ColdStart", "Conversation"),
+    "construct_sft": ("ColdStart", "Conversation"),
+    "generate": ("Conversation",),
+    "import_results": ("Importer", "Conversation"),
+    "grade": ("Grading",),
+    "construct_meta": ("Selection",),
+    "construct_data": ("Selection",),
+    "import_data": ("Conversation",),
+    "evaluate": ("Evaluation",),
+    "report": ("Evaluation",),
+}
+
+
+def flag(name: str, value: Any) -> str:
+    """Return a command line option, such as `--seed 0`; nothing if the value is None or False."""
+    option = f"--{name.replace('_', '-')}"
+
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return option
+    if isinstance(value, list | tuple):
+        return " ".join([option, *(shlex.quote(str(item)) for item in value)]) if value else ""
+    return f"{option} {shlex.quote(as_json(value) if isinstance(value, dict) else str(value))}"
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+class StageCode:
+    """The code behind each rule, as a parameter that changes when the code does (core/running/code.py)."""
+
+    def __init__(self, run: Run):
+        self.folder = Path(run.folder)
+        self.tables: dict[str, Table] = {}  # by digest
+
+    def param(self, rule: str, roots: Iterable[str]) -> Callable[[Any], str]:
+        """Return the parameter `--code DIGEST` of a rule whose code starts at these roots."""
+        table = code_table(*roots)
+        current = table_digest(table)
+        self.tables[current] = table
+
+        return lambda wildcards: flag(
+            "code", consent.identity(self.folder, consent.job_name(rule, wildcards.items()), current)
+        )
+
+
+class ParamsOfRules:
+    """Builds the parameters of rules from a config."""
+
+    def __init__(self, cfg: Config, run: Run, wing: Wing):
+        self.cfg = cfg
+        self.run = run
+        self.wing = wing
+        self.code = StageCode(run)
+
+    def stage(
+        self, rule: str, module: str | None = None, parts: tuple[str, ...] | None = None, roots: Iterable[str] = (), **flags
+    ) -> Params:  # fmt: skip
+        """Return the parameters of a rule.
+
+        Args:
+            rule: the rule's name.
+            module: the stage's module below workflow_scripts; by default it is named after the rule.
+            parts: the parts of the task that the stage uses; by default those of the general stages.
+            roots: further roots of its code.
+            flags: options by name; a value may be a function of the wildcards.
+        """
+        module = module or rule
+        parts = PARTS.get(module, ()) if parts is None else parts
+        own_roots = [f"workflow_scripts.{module}:main", *(tasks.root(self.cfg.task, part) for part in parts), *roots]
+        params: Params = {"code": self.code.param(rule, own_roots)}
+
+        if parts:
+            params |= self._task_params(rule)
+        for name, value in flags.items():
+            params[name] = _deferred(name, value) if callable(value) else flag(name, value)
+
+        return params
+
+    def _task_params(self, rule: str) -> Params:
+        settings = self.wing.settings(rule)
+        files = self.wing.files(rule)
+        params: Params = {"task": flag("task", self.cfg.task), "task_settings": flag("task_settings", settings or None)}
+
+        for name, path in files.items():
+            params[f"task_file_{name}"] = _file_flag(name, path)
+
+        return params
+
+    # ------------------------------------------------------------ values that several rules share
+
+    def generation(self, version: str) -> dict[str, Any]:
+        """Return engine and sampling of one version only, so that changing another version reruns nothing here."""
+        generate = self.cfg.generate
+        settings = settings_of(
+            generate, "engine", "gpus", "tensor_parallel", "auto", "trigger", "eval", "pool", "openai"
+        )
+        settings["engine"] = generate.engine_of(version)
+        settings[version] = settings_of(getattr(generate, version), "engine")
+
+        if generate.is_remote(version) and generate.openai:
+            settings["openai"] = settings_of(generate)["openai"]
+
+        return settings
+
+    def generate(self, rule: str, seed: str | Callable[[Any], str], version: str | None = None, **flags: Any) -> Params:
+        """Return the parameters of a rule that generates answers. Without a version, the version is a wildcard."""
+
+        def engine_root(wildcards) -> list[str]:
+            return [engines.root(self.cfg.generate.engine_of(version or wildcards.version))]
+
+        def code(wildcards) -> str:
+            roots = [
+                "workflow_scripts.generate:main", tasks.root(self.cfg.task, "Conversation"), *engine_root(wildcards)
+            ]  # fmt: skip
+            return self.code.param(rule, roots)(wildcards)
+
+        params = self.stage(
+            rule,
+            module="generate",
+            version=version or (lambda wildcards: wildcards.version),
+            settings=lambda wildcards: self.generation(version or wildcards.version),
+            template=self.cfg.template,
+            seed=seed,
+            sandbox=self.cfg.sandbox,
+            **flags,
+        )
+        return params | {"code": code}
+
+    def grade(self) -> Params:
+        """Return the parameters of the rule that grades answers."""
+        reward = self.cfg.reward
+        roots = [plugins.module_name("rewards", part) for part in parts_of(reward or "") if part in plugins.names("rewards")]
+        return self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
+
+    def train(self, rule: str, section: Any, **flags: Any) -> Params:
+        """Return the parameters of a training rule."""
+        roots = [objectives.root(section.objective)]
+        return self.stage(rule, module="train", roots=roots, settings=settings_of(section), **flags)
+
+    def stored_logps(self, wildcards) -> str:
+        """Return the stored log-probs that a round's training needs, as options."""
+        n = int(wildcards.n)
+        options = []
+
+        for name, under in self.run.compared_checkpoints(n).items():
+            options.append(flag(name, self.run.logps(n, under)))
+            if name == "ref_logp":
+                options.append(flag("reference", self.run.checkpoint(under)))
+
+        return " ".join(options)
+
+    def logp(self, rule: str) -> Params:
+        """Return the parameters of a rule that scores data, with how the answers were sampled, for the passport."""
+        auto = self.cfg.generate.auto
+        sampling = {"temperature": auto.temperature, "top_p": auto.top_p, "top_k": auto.top_k}
+        if self.cfg.data.source:  # how existing rows were sampled is unknown
+            sampling = {}
+
+        return self.stage(
+            rule,
+            module="logp",
+            settings=settings_of(self.cfg.logp, "gpus"),
+            ledger=lambda wildcards: self.run.ledger(f"{rule}/r{wildcards.n}"),
+            **sampling,
+        )
+
+    def reward(self, name: str, reward: str | None) -> Params:
+        """Return a reward as an option of this name, with the model that computes it."""
+        return {name: reward, "reward_model": self.cfg.reward_model if needs_model(reward) else None}
+
+
+def _deferred(name: str, value: Callable[[Any], Any]) -> Callable[[Any], str]:
+    return lambda wildcards: flag(name, value(wildcards))
+
+
+def _file_flag(name: str, path: str) -> str | Callable[[Any], str]:
+    """Return the option of a task's file; its path may contain wildcards."""
+    if "{" not in path:
+        return flag("task_file", f"{name}={path}")
+    return lambda wildcards: flag("task_file", f"{name}={path.format(**dict(wildcards.items()))}")
