@@ -1,135 +1,140 @@
 # Dialogues with a seeker: the items that can be recommended, and a teacher's dialogues for the cold start and the rounds.
 
-if cfg.recommend:
 
-    rule catalogue:
-        input:
-            prompts=list(FROZEN.values()),
-            file=get_local(cfg.prompts.catalogue) if cfg.prompts.catalogue else [],
-            embedder=get_model_files(cfg.recommend.grounding.embedder),
-        output:
-            data=CATALOGUE[0],
-            manifest=beside(CATALOGUE),
-        log:
-            f"{RUN}/logs/catalogue.log",
-        benchmark:
-            f"{RUN}/benchmarks/catalogue.tsv"
-        conda:
-            ENV
-        resources:
-            **get_data_resources(),
-        params:
-            *get_code("catalogue", task=True),
-            task=flag("task", cfg.task),
-            settings=flag("settings", get_settings(cfg.prompts)),
-            grounding=flag("grounding", get_settings(cfg.recommend.grounding)),
-        shell:
-            "python -m workflow_scripts.catalogue {params.task} {params.settings} {params.grounding} "
-            "--prompts {input.prompts} --output {output.data} 2>&1 | tee {log}"
+rule catalogue:
+    input:
+        prompts=[run.prompts(split) for split in freezing.frozen],
+        file=local_input(cfg.recommend.catalogue),
+        embedder=model_files(cfg.recommend.grounding.embedder),
+    output:
+        data=wing.catalogue,
+        manifest=manifests([wing.catalogue]),
+    log:
+        run.log("catalogue"),
+    benchmark:
+        run.benchmark("catalogue")
+    conda:
+        ENV
+    resources:
+        **resources_of.data("catalogue"),
+    params:
+        **params_of.stage(
+            "catalogue",
+            module="tasks.recommend.catalogue",
+            file=cfg.recommend.catalogue,
+            invented=wing.prompts_are_made_up,
+            embedder=cfg.recommend.grounding.embedder,
+        ),
+    shell:
+        commands.stage("tasks.recommend.catalogue", "--prompts {input.prompts} --output {output.data}")
 
 
-if cfg.recommend and cfg.recommend.explore:
+if cfg.recommend.explore:
 
     rule explore:
         input:
-            prompts=PROMPTS["pool"],
-            catalogue=CATALOGUE,
+            prompts=run.prompts("pool"),
+            catalogue=wing.catalogue,
         output:
-            data=f"{EXPLORED}.jsonl",
-            manifest=f"{EXPLORED}.json",
-            rejects=f"{EXPLORED}.rejects.jsonl",
+            data=wing.explored(),
+            manifest=manifests([wing.explored()]),
+            rejects=wing.explored(".rejects"),
         log:
-            f"{RUN}/logs/explore.log",
+            run.log("explore"),
         benchmark:
-            f"{RUN}/benchmarks/explore.tsv"
+            run.benchmark("explore")
         conda:
             ENV
         resources:
-            mem_mb=sizes.PROCESS,
-            runtime=sizes.DAY,
-            api=int("openai" in (cfg.recommend.seeker.engine, cfg.recommend.explore.teacher.engine)),
+            **resources_of.endpoint(wing.calls_endpoint("explore")),
         params:
-            *get_code("explore", task=True),
-            task=flag("task", cfg.task),
-            environment=get_environment_flag("seeker", "grounding", "list_length", explore=["teacher", "start", "end"]),
-            settings=flag(
-                "settings", json.dumps({"pool": cfg.generate.pool.model_dump(include={"max_tokens", "turns"})})
+            **params_of.stage(
+                "explore",
+                module="tasks.recommend.explore",
+                settings=wing.settings("explore"),
+                turns=cfg.generate.pool.turns,
+                max_tokens=cfg.generate.pool.max_tokens,
+                seed=f"{cfg.seed}.explore",
             ),
-            seed=flag("seed", f"{cfg.seed}.explore"),
         shell:
-            "explore {params.task} {params.environment} {params.settings} {params.seed} --prompts {input.prompts} "
-            "--catalogue {input.catalogue} --output {output.data} 2>&1 | tee {log}"
+            commands.stage(
+                "tasks.recommend.explore",
+                commands.endpoint_options({"task": wing.endpoints("explore")})
+                + " --prompts {input.prompts} --catalogue {input.catalogue} --output {output.data}",
+            )
 
     rule rerank:
         input:
-            data=f"{EXPLORED}.jsonl",
-            manifest=f"{EXPLORED}.json",
-            catalogue=CATALOGUE,
+            data=wing.explored(),
+            manifest=manifests([wing.explored()]),
+            catalogue=wing.catalogue,
         output:
-            data=f"{EXPLORED}_rerank.jsonl",
-            manifest=f"{EXPLORED}_rerank.json",
+            data=wing.explored("_rerank"),
+            manifest=manifests([wing.explored("_rerank")]),
         log:
-            f"{RUN}/logs/rerank.log",
+            run.log("rerank"),
         benchmark:
-            f"{RUN}/benchmarks/rerank.tsv"
+            run.benchmark("rerank")
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **resources_of.data("rerank"),
         params:
-            *get_code("rerank"),
-            environment=get_environment_flag("grounding", "list_length"),
+            **params_of.stage("rerank", module="tasks.recommend.rerank", settings=wing.settings("rerank")),
         shell:
-            "python -m workflow_scripts.rerank {params.environment} --explored {input.data} "
-            "--catalogue {input.catalogue} --output {output.data} 2>&1 | tee {log}"
+            commands.stage(
+                "tasks.recommend.rerank",
+                "--explored {input.data} --catalogue {input.catalogue} --output {output.data}",
+            )
 
     rule add_base_turn:
         input:
-            f"{EXPLORED}_rerank.jsonl" if cfg.recommend.explore.rerank else f"{EXPLORED}.jsonl",
+            wing.explored("_rerank" if cfg.recommend.explore.rerank else ""),
         output:
-            data=f"{EXPLORED}_base_turn.jsonl",
-            manifest=f"{EXPLORED}_base_turn.json",
+            data=wing.explored("_base_turn"),
+            manifest=manifests([wing.explored("_base_turn")]),
         log:
-            f"{RUN}/logs/add_base_turn.log",
+            run.log("add_base_turn"),
         benchmark:
-            f"{RUN}/benchmarks/add_base_turn.tsv"
+            run.benchmark("add_base_turn")
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **resources_of.data(),
         params:
-            *get_code("add_base_turn"),
+            **params_of.stage("add_base_turn", module="tasks.recommend.add_base_turn"),
         shell:
-            "python -m workflow_scripts.add_base_turn --explored {input} --output {output.data} 2>&1 | tee {log}"
+            commands.stage("tasks.recommend.add_base_turn", "--explored {input} --output {output.data}")
 
     rule make_sft_data:
         input:
-            data=f"{EXPLORED}_base_turn.jsonl",
-            pool=PROMPTS["pool"],
+            data=wing.explored("_base_turn"),
+            pool=run.prompts("pool"),
         output:
-            sft=f"{EXPLORED}_sft.jsonl",
-            manifest=f"{EXPLORED}_sft.json",
-            prompts=PROMPTS["train"],
-            prompts_manifest=beside([PROMPTS["train"]]),
-            shards=get_shard_files("train"),
+            sft=wing.explored("_sft"),
+            manifest=manifests([wing.explored("_sft")]),
+            prompts=run.prompts("train"),
+            prompts_manifest=manifests([run.prompts("train")]),
+            shards=run.shard_digests("train"),
         log:
-            f"{RUN}/logs/make_sft_data.log",
+            run.log("make_sft_data"),
         benchmark:
-            f"{RUN}/benchmarks/make_sft_data.tsv"
+            run.benchmark("make_sft_data")
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **resources_of.data(),
         params:
-            *get_code("make_sft_data", task=True),
-            task=flag("task", cfg.task),
-            environment=get_environment_flag(
-                "tgi", "new_tgi", "start", "end", explore=["only_success", "train_only_interaction"]
+            **params_of.stage(
+                "make_sft_data",
+                module="tasks.recommend.make_sft_data",
+                settings=wing.settings("make_sft_data"),
+                turns=cfg.generate.auto.turns,
+                seed=cfg.seed,
+                shards=cfg.shards,
             ),
-            turns=flag("turns", cfg.generate.auto.turns),
-            seed=flag("seed", cfg.seed),
-            shards=flag("shards", cfg.shards),
         shell:
-            "python -m workflow_scripts.make_sft_data {params.task} {params.environment} {params.turns} {params.seed} "
-            "{params.shards} --explored {input.data} --pool {input.pool} --sft {output.sft} "
-            "--output {output.prompts} 2>&1 | tee {log}"
+            commands.stage(
+                "tasks.recommend.make_sft_data",
+                "--explored {input.data} --pool {input.pool} --sft {output.sft} --output {output.prompts}",
+            )

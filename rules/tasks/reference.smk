@@ -1,117 +1,126 @@
-# The prompts to train on, selected from a pool by how well the model that round 0 starts from answers them.
+# The train prompts, selected from a pool by how well the model that round 0 starts from answers them.
 
-if cfg.selection:
-
-    ANSWERED = [cfg.selection.inference] if cfg.selection.inference else []
+if cfg.reference.selection:
 
     use rule generate as generate_pool with:
         input:
-            prompts=ancient(PROMPTS["pool"]),
-            shard=f"{RUN}/prompts/shards/pool/{{shard}}.txt",
-            model=get_checkpoint(0),
-            answered=ANSWERED,
-            catalogue=[],
+            prompts=ancient(run.prompts("pool")),
+            shard=run.shard_digest("pool"),
+            model=run.checkpoint(0),
+            answered=wing.existing_answers,
+            task=wing.files("generate_pool").values(),
         output:
-            data=f"{RUN}/inference/{{shard}}.pkl",
-            manifest=f"{RUN}/inference/{{shard}}.json",
+            data=wing.pool_answers(),
+            manifest=manifests([wing.pool_answers()]),
         log:
-            f"{RUN}/logs/generate_pool/{{shard}}.log",
+            run.log("generate_pool/{shard}"),
         benchmark:
-            f"{RUN}/benchmarks/generate_pool/{{shard}}.tsv"
+            run.benchmark("generate_pool/{shard}")
         wildcard_constraints:
             shard=r"\d+_\d+",
         resources:
-            **get_generate_resources("pool"),
+            **resources_of.generation("generate_pool", "pool"),
         params:
-            *get_code("generate", task=True),
-            engine=get_engine_code("pool"),
-            task=flag("task", cfg.task),
-            version=flag("version", "pool") + (f" {flag('answered', ANSWERED[0])}" if ANSWERED else ""),
-            settings=flag("settings", get_generate_settings("pool")),
-            template=flag("template", cfg.template),
-            seed=flag("seed", f"{cfg.seed}.pool"),
-            sandbox=flag("sandbox", cfg.sandbox),
-            environment="",
-            ledger=flag("ledger", f"{RUN}/ledger/generate_pool"),
+            **params_of.generate(
+                "generate_pool",
+                version="pool",
+                seed=f"{cfg.seed}.pool",
+                ledger=run.ledger("generate_pool"),
+                answered=cfg.reference.selection.inference,
+            ),
 
     rule score_pool:
         input:
-            pool=PROMPTS["pool"],
-            results=ancient([f"{RUN}/inference/{rank}.pkl" for rank in RANKS]),
-            manifests=[f"{RUN}/inference/{rank}.json" for rank in RANKS],
-            answered=ANSWERED,
-            reward=get_reward_files(cfg.selection.metric),
+            pool=run.prompts("pool"),
+            results=ancient(wing.all_pool_answers()),
+            manifests=manifests(wing.all_pool_answers()),
+            answered=wing.existing_answers,
+            reward=reward_files(cfg, cfg.reference.selection.metric),
         output:
-            inference=f"{RUN}/inference_outputs/{EXP}_inference_results.csv",
-            scores=f"{RUN}/scored_outputs/{SCORED}.json",
+            inference=wing.inference,
+            scores=wing.scores,
             histogram=report(
-                f"{RUN}/scored_outputs/{SCORED}.png",
+                wing.histogram,
                 category="Selection",
                 labels={"figure": "scores of the pool"},
-                caption="../report/selection.rst",
+                caption="../../report/selection.rst",
             ),
         log:
-            f"{RUN}/logs/score_pool.log",
+            run.log("score_pool"),
         benchmark:
-            f"{RUN}/benchmarks/score_pool.tsv"
+            run.benchmark("score_pool")
         conda:
             ENV
         resources:
-            **get_judging_resources(cfg.selection.metric),
+            **resources_of.reward("score_pool", cfg.reference.selection.metric),
         params:
-            *get_code("score_pool"),
-            metric=get_reward_flags("metric", cfg.selection.metric),
-            answered=flag("answered", ANSWERED[0]) if ANSWERED else "",
+            **params_of.stage(
+                "score_pool",
+                module="tasks.reference.score_pool",
+                roots=rewards.roots(cfg.reference.selection.metric),
+                answered=cfg.reference.selection.inference,
+                **params_of.reward("metric", cfg.reference.selection.metric),
+            ),
         shell:
-            f"{get_judging_command(cfg.selection.metric)} workflow_scripts.score_pool "
-            "{params.metric} {params.answered} --pool {input.pool} "
-            "--results {input.results} --inference {output.inference} --histogram {output.histogram} "
-            "--output {output.scores} 2>&1 | tee {log}"
+            commands.reward(
+                "tasks.reference.score_pool",
+                cfg.reference.selection.metric,
+                "--pool {input.pool} --results {input.results} --inference {output.inference} "
+                "--histogram {output.histogram} --output {output.scores}",
+            )
 
     rule select_prompts:
         input:
-            pool=PROMPTS["pool"],
-            scores=f"{RUN}/scored_outputs/{SCORED}.json",
+            pool=run.prompts("pool"),
+            scores=wing.scores,
         output:
-            prompts=PROMPTS["train"],
-            manifest=beside([PROMPTS["train"]]),
-            shards=get_shard_files("train"),
+            prompts=run.prompts("train"),
+            manifest=manifests([run.prompts("train")]),
+            shards=run.shard_digests("train"),
         log:
-            f"{RUN}/logs/select_prompts.log",
+            run.log("select_prompts"),
         benchmark:
-            f"{RUN}/benchmarks/select_prompts.tsv"
+            run.benchmark("select_prompts")
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **resources_of.data(),
         params:
-            *get_code("select_prompts"),
-            settings=flag("settings", get_settings(cfg.selection, "inference")),
-            seed=flag("seed", cfg.seed),
-            shards=flag("shards", cfg.shards),
+            **params_of.stage(
+                "select_prompts",
+                module="tasks.reference.select_prompts",
+                mode=cfg.reference.selection.mode,
+                num_examples=cfg.reference.selection.num_examples,
+                seed=cfg.seed,
+                shards=cfg.shards,
+            ),
         shell:
-            "python -m workflow_scripts.select_prompts {params.settings} {params.seed} {params.shards} "
-            "--pool {input.pool} --scores {input.scores} --output {output.prompts} 2>&1 | tee {log}"
+            commands.stage(
+                "tasks.reference.select_prompts",
+                "--pool {input.pool} --scores {input.scores} --output {output.prompts}",
+            )
 
-    # A rule of its own: settings are in the names, and a rule with an output that is not there yet is not asked whether
-    # its params have changed.
+    # This rule is separate from select_prompts because its outputs have settings in their names. Snakemake does not ask
+    # whether the params of a rule have changed if one of its outputs does not exist yet.
     rule create_training_data:
         input:
-            prompts=PROMPTS["train"],
-            scores=f"{RUN}/scored_outputs/{SCORED}.json",
+            prompts=run.prompts("train"),
+            scores=wing.scores,
         output:
-            grpo=directory(TRAINING_DATA[0]),
-            sft=directory(TRAINING_DATA[1]),
+            grpo=directory(wing.grpo_data),
+            sft=directory(wing.sft_data),
         log:
-            f"{RUN}/logs/create_training_data.log",
+            run.log("create_training_data"),
         benchmark:
-            f"{RUN}/benchmarks/create_training_data.tsv"
+            run.benchmark("create_training_data")
         conda:
             ENV
         resources:
-            **get_data_resources(),
+            **resources_of.data(),
         params:
-            *get_code("create_training_data"),
+            **params_of.stage("create_training_data", module="tasks.reference.create_training_data"),
         shell:
-            "python -m workflow_scripts.create_training_data --prompts {input.prompts} --scores {input.scores} "
-            "--grpo {output.grpo} --sft {output.sft} 2>&1 | tee {log}"
+            commands.stage(
+                "tasks.reference.create_training_data",
+                "--prompts {input.prompts} --scores {input.scores} --grpo {output.grpo} --sft {output.sft}",
+            )

@@ -31,6 +31,12 @@ def parts_of(name: str) -> tuple[str, ...]:
     return tuple(plugins.constants("rewards", name).get("PARTS", (name,)))
 
 
+def roots(name: str | None) -> list[str]:
+    """Return the modules that compute a reward, as roots of its code; a user's own file is an input instead."""
+    built_in = plugins.names("rewards")
+    return [plugins.module_name("rewards", part) for part in parts_of(name or "") if part in built_in]
+
+
 def own_file(name: str | None) -> str | None:
     """Return the file of a user's own reward, FILE.py:FUNCTION."""
     file, colon, _ = (name or "").rpartition(":")

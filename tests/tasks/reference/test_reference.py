@@ -1,285 +1,75 @@
-"""BLEU and its kin against formulas written anew here; the reference task's prompts, grading and selection."""
+"""The parts of the task `reference`: prompts, grading, selection, evaluation, and its section of the config."""
 
 import json
-import math
-import random
-from collections import Counter
+import subprocess
+import sys
+from typing import Any
 
-import numpy as np
 import pytest
-from conftest import Copy
-from faulty_proxy import says
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceClassification
 
-from workflow_scripts import judge
-from workflow_scripts.core import rewards
-from workflow_scripts.core.bleu import answer_of, sentence_bleu, tokens_of
-from workflow_scripts.core.formats import existing_answers
-from workflow_scripts.core.manifest import write_manifest
-from workflow_scripts.core.records import BadInput, read_records, write_pickle
-from workflow_scripts.core.sections import Prompts
-from workflow_scripts.engines import Reply
-from workflow_scripts.init_model import train_tokenizer
-from workflow_scripts.tasks import reference
+from tests.harness import Copy, tiny_config
+from workflow_scripts import freeze_prompts
+from workflow_scripts.config.load import ConfigError, load
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.records import read_records
+from workflow_scripts.rewards.bleu import sentence_bleu
+from workflow_scripts.tasks.reference.cold_start import ColdStart
+from workflow_scripts.tasks.reference.evaluation import Evaluation, win_rates
+from workflow_scripts.tasks.reference.grading import Grading, answer_of
+from workflow_scripts.tasks.reference.prompts import Prompts
+from workflow_scripts.tasks.reference.selection import Selection
 
-WORDS = [f"w{i}" for i in range(200)] + list("?!.,") + ["don't", "3.14", "1,000", "&amp;", "naïve", "日本"]
+LEVELS = ("greet", "thank", "place")
 
 
-def nmt_bleu(answer: str, references: list[str]) -> float:
-    """tensorflow/nmt scripts/bleu.py, compute_bleu with smooth=True, for one text, as Hugging Face evaluate runs it."""
-    tokenize = Tokenizer13a()
-    translation, corpus = tokenize(answer).split(), [tokenize(text).split() for text in references]
-
-    def ngrams(segment):
-        return Counter(
-            tuple(segment[i : i + order]) for order in range(1, 5) for i in range(0, len(segment) - order + 1)
-        )
-
-    merged = Counter()
-    for segment in corpus:
-        merged |= ngrams(segment)
-    matches, possible = [0] * 4, [0] * 4
-    for ngram, count in (ngrams(translation) & merged).items():
-        matches[len(ngram) - 1] += count
-    for order in range(1, 5):
-        possible[order - 1] += max(0, len(translation) - order + 1)
-    precisions = [(m + 1.0) / (p + 1.0) for m, p in zip(matches, possible)]
-    ratio = len(translation) / min(map(len, corpus))
-    return math.exp(sum(math.log(p) / 4 for p in precisions)) * (1.0 if ratio > 1.0 else math.exp(1 - 1.0 / ratio))
+def write_lines(path, records) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
 
 
-def test_bleu_is_the_formula_on_ten_thousand_pairs():
-    rng = random.Random(0)
-    for _ in range(10_000):
-        texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 25))) for _ in range(rng.randint(2, 5))]
-        if rng.random() < 0.5:  # something in common
-            texts[0] = " ".join(texts[1].split()[: rng.randint(1, 25)] + rng.choices(WORDS, k=rng.randint(0, 5)))
-        assert sentence_bleu(texts[0], texts[1:]) == pytest.approx(nmt_bleu(texts[0], texts[1:]), abs=1e-9)
+# ---------------------------------------------------------------- prompts
 
 
-def test_words_have_the_tokens_of_their_text():
-    rng, whole = random.Random(0), Tokenizer13a()
-    for _ in range(5_000):
-        text = "".join(rng.choices("ab19 .,-'\"&;:<>_/()\n\t\u00a0é中", k=rng.randint(0, 30)))
-        text += rng.choice(("", "&amp;lt;", "<skipped>", "-\n", "1.5, .5,5. 3-4"))
-        assert tokens_of(text) == whole(text).split(), repr(text)
+def read_file(file: str, ref_models=("gold",), limit=None) -> list[Any]:
+    split = {"file": file, "limit": limit, "count": None}
+    return list(Prompts({"ref_models": list(ref_models)}, {}).read(split, {}, "train", 0))
 
 
-def test_bleu_by_hand():
-    """Of 5, 4, 3 and 2 n-grams 5, 3, 0 and 0 are in a reference; the shorter reference has 6 tokens, the answer 5."""
-    references = ["the cat is sitting down .", "a cat sat on the mat , I think ."]
-    expected = ((6 / 6) * (4 / 5) * (1 / 4) * (1 / 3)) ** 0.25 * math.exp(1 - 6 / 5)
-    assert sentence_bleu("the cat sat down .", references) == pytest.approx(expected, abs=1e-12)
-    assert sentence_bleu("the the the the .", ["the cat ."]) < sentence_bleu("the cat .", ["the cat ."]) == 1
+def make_up(name: str, count: dict[str, int], **settings: Any) -> list[Any]:
+    split = {"file": None, "limit": None, "count": count}
+    return list(Prompts(settings, {}).read(split, {}, name, 0))
 
 
-ODD = ["", " ", "\n\n", "<answer></answer>", "\x00\ud800", "🙂" * 50, "a" * 10_000, "&quot;"]
-
-
-@pytest.mark.parametrize("text", ODD)
-def test_odd_texts_have_a_figure(text):
-    for reward in rewards.FORMULAS.values():
-        assert 0 <= reward(answer_of(text), ["a reference", "&"], {}) <= 1
-        assert 0 <= reward("an answer", [text], {}) <= 1
-    assert sentence_bleu("", ["a reference"]) == 0
-
-
-def test_the_answer_within_its_tags_counts():
-    assert answer_of("<think>so</think> <answer> yes, it is </answer> more") == "yes, it is"
-    assert answer_of(" plain ") == "plain"
-
-
-def test_rouge_l_is_of_the_longest_common_subsequence():
-    """the … cat … down: 3 of 4 and 5 tokens."""
-    assert rewards.rouge("The cat fell down", ["the black cat sits down", "no"], {}) == pytest.approx(2 * 3 / 9)
-
-
-def test_a_reward_of_ones_own(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text("def short(answer, references, record):\n    return 1 / len(answer)\n\nLIMIT = 3\n")
-    record = {"uid": "q.auto.0", "solution": "four", "correct": json.dumps(["a reference"])}
-    assert reference.grade(record, None, reward=f"{file}:short")["parts"] == {f"{file}:short": 0.25}
-    with pytest.raises(BadInput, match=r"record q\.auto\.0: ZeroDivisionError"):
-        reference.grade(record | {"solution": ""}, None, reward=f"{file}:short")
-    with pytest.raises(BadInput, match="has no function 'LIMIT'"):
-        rewards.load(f"{file}:LIMIT")
-    with pytest.raises(BadInput, match="there is no reward 'blue'"):
-        rewards.load("blue")
-
-
-def test_a_combined_reward_is_in_units_of_each_parts_spread_within_the_prompt():
-    parts = [{"bleu": 0.1, "rm": 30.0}, {"bleu": 0.3, "rm": -10.0}, {"bleu": 0.2, "rm": -20.0}]
-    z = np.array([list(one.values()) for one in parts])
-    assert rewards.combined(parts) == pytest.approx(list(((z - z.mean(0)) / z.std(0)).mean(1)))
-    assert rewards.combined([{"bleu": 0.1, "rm": 1.0}, {"bleu": 0.1, "rm": 2.0}]) == [-0.5, 0.5]  # no spread, no say
-    assert rewards.combined([{"bleu": 0.1}, {"bleu": 0.4}]) == [0.1, 0.4]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    tokenizer = train_tokenizer(["What is this? A cat sat on the mat, and that was that."] * 3, 300)
-    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-    return tokenizer
-
-
-def test_a_reward_model_scores_the_answer_to_its_question(tokenizer, tmp_path):
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=0, **shape)
-    model = LlamaForSequenceClassification(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    ids = tokenizer("<user>What is this?<assistant>A cat.", return_tensors="pt")
-    record = {"uid": "u", "solution": "A cat.", "correct": '["no"]', "question": "What is this?"}
-    parts = reference.grade(record, None, "bleu_rm", str(tmp_path))["parts"]
-    assert parts["rm"] == pytest.approx(model(**ids).logits.item(), abs=1e-5) and parts["bleu"] == sentence_bleu(
-        "A cat.", ["no"]
-    )
-    LlamaForSequenceClassification(LlamaConfig(vocab_size=9, num_labels=2, **shape)).save_pretrained(tmp_path / "two")
-    tokenizer.save_pretrained(tmp_path / "two")
-    with pytest.raises(BadInput, match="has 2 outputs; a reward model has one"):
-        rewards.load("rm", str(tmp_path / "two"))
-    with pytest.raises(BadInput, match="reward rm: needs a model"):
-        rewards.load("rm")
-
-
-def test_bertscore_matches_tokens_greedily(tokenizer, tmp_path):
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2}
-    model = BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    reward = rewards.load("bertscore", str(tmp_path))
-    a, b = "A cat sat.", "That was a mat."
-    x, y = (
-        model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[5][0].detach().numpy()
-        for text in (a, b)
-    )
-    cosines = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
-    precision, recall = cosines.max(1).mean(), cosines.max(0).mean()
-    assert reward(a, [b], {}) == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-5)
-    assert reward(a, [b, a], {}) == pytest.approx(1, abs=1e-5) and reward("", [b], {}) == 0
+def pool_record(number: int, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"Say {number}."}]
+    return {"id": f"p{number}", "source": "s", "messages": messages, "ref_output_gold": f"It is {number}."} | fields
 
 
 def test_a_pool_gives_references_of_the_chosen_models(tmp_path):
-    rows = [
-        {"id": "a", "source": "s", "messages": [{"role": "user", "content": "Say hi."}]}
-        | {"ref_output_gold": "Hi.", "ref_output_other": "Hello."},
-        {"id": "b", "source": "s", "messages": [{"role": "user", "content": "Say bye."}], "ref_output_gold": "Bye."},
-    ]
-    path = tmp_path / "pool.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = [pool_record(0, ref_output_other="It was 0."), pool_record(1)]
+    file = write_lines(tmp_path / "pool.jsonl", records)
 
-    def read(*models):
-        split = {"file": str(path), "limit": None, "count": None}
-        settings = Prompts(eval={"file": str(path)}, ref_models=list(models)).model_dump(mode="json")
-        return list(reference.read_prompts(split, settings, "train", 0))
+    prompts = read_file(file)
+    assert [prompt["reference"] for prompt in prompts] == [["It is 0."], ["It is 1."]]
+    assert (prompts[0]["id"], prompts[0]["level"], prompts[0]["question"]) == ("p0", "s", "Say 0.")
 
-    assert [json.loads(prompt["answer"]) for prompt in read("gold")] == [["Hi."], ["Bye."]]
-    two = read("gold", "other")
-    assert json.loads(two[0]["answer"]) == ["Hi.", "Hello."] and two[1]["fault"] == "no ref_output_other"
-    with pytest.raises(BadInput, match="ref_models may be gold, other"):
-        read("gpt")
+    both = read_file(file, ["gold", "other"])
+    assert both[0]["reference"] == ["It is 0.", "It was 0."]
+    assert both[1]["fault"] == "no ref_output_other"
+    assert len(read_file(file, limit=1)) == 1
 
 
-def test_rewards_become_advantages_within_a_prompt():
-    def answer(uid, question, reward):
-        shared = {"id": "q", "req": question, "task": "s", "correct": "[]", "solution": uid, "question": question}
-        return shared | {"uid": uid, "parts": {"bleu": reward}, "prompt_tokens": [1], "tokens": [2], "mask": [1]} | {
-            "policy": "p", "finish": "eos"
-        }  # fmt: skip
+def test_wrong_models_are_told_with_the_right_ones(tmp_path):
+    records = [pool_record(0, ref_output_other="It was 0.")]
+    with pytest.raises(BadInput, match=r"reference\.ref_models may be gold, other"):
+        read_file(write_lines(tmp_path / "pool.jsonl", records), ["gpt"])
 
-    records = [answer("a", "one", 0.2), answer("b", "one", 0.4), answer("c", "two", 0.3), answer("d", "two", 0.3)]
-    settings = {"advantage": "group_std", "advantage_clip": None}
-    meta = reference.construct_meta(records, False)
-    rows, dropped = reference.select({"auto": meta}, settings, 0, None)
-    assert {row["qid"]: row["advantage"] for row in rows} == pytest.approx({"a": -1.0, "b": 1.0})
-    assert dropped == {"answer in a group without variance": 2} and reference.counts(meta) == {"answers": 4}
+    with pytest.raises(BadInput, match="its columns are id, prompt"):
+        read_file(write_lines(tmp_path / "plain.jsonl", [{"id": "a", "prompt": "Say hi."}]))
 
 
-def test_win_rates_are_against_the_round_before():
-    def answer(bleu, rouge, rm, before=None):
-        return {"solution": "a b", "bleu": bleu, "rouge_l": rouge, "parts": {"rm": rm}, "level": "s", "before": before}
-
-    first = [answer(0.1, 0.5, 1.0), answer(0.2, 0.5, 1.0)]
-    assert "win_rate" not in reference.summarise(first)
-    found = reference.summarise([answer(0.3, 0.5, 0.0, first[0]), answer(0.1, 0.6, 0.5, first[1])])
-    assert [found[f"win_rate{name}"] for name in ("", " rouge_l", " rm")] == [0.5, 0.75, 0.0]
-    assert found["by_level"]["s"]["win_rate"] == 0.5
-
-
-def test_made_up_instructions_are_disjoint_and_seeded():
-    settings = Prompts(train={"count": {"greet": 20}}, eval={"count": {"greet": 20}}, references=2)
-    settings = settings.model_dump(mode="json")
-    train, held_out = (list(reference.read_prompts(settings[name], settings, name, 0)) for name in ("train", "eval"))
-    assert not {p["question"] for p in train} & {p["question"] for p in held_out}
-    assert len(train) == 20 and all(len(json.loads(p["answer"])) == 2 for p in train)
-    assert train == list(reference.read_prompts(settings["train"], settings, "train", 0))
-
-
-def test_a_reward_is_refused_where_the_task_has_its_own(tmp_path):
-    copy = Copy(tmp_path)
-    output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=bleu", fails=True)
-    assert "reward: the task 'arithmetic' judges in its own way alone" in output
-    output = copy.snakemake("-n", "round1_checkpoint", "--config", "reward=blue", fails=True)
-    assert "reward: there is no such reward" in output
-
-
-def answered(tmp_path, name: str, texts: list[str]):
-    """A graded shard of these answers to five instructions."""
-    rows = [{"uid": f"q{i}.0", "question": f"Say {i}.", "solution": text} for i, text in enumerate(texts)]
-    write_pickle(tmp_path / name, rows)
-    write_manifest(tmp_path / name, [], {}, rows=len(rows))
-    return str(tmp_path / name)
-
-
-def test_a_judge_compares_answers_with_those_of_the_round_before(tmp_path, monkeypatch):
-    """A judge who always prefers the first answer prefers the newer one where that stands first; equal ones tie."""
-    now = answered(tmp_path, "now.pkl", [f" new {i}" for i in range(9)] + [" same"])
-    before = answered(tmp_path, "before.pkl", [f" old {i}" for i in range(9)] + [" same"])
-    command = ["judge", "--results", now, "--before", before, "--output", str(tmp_path / "r1.jsonl")]
-    with says("**A**.") as url:
-        settings = {"openai": {"base_url": url, "model": "m", "key_env": None}}
-        monkeypatch.setattr("sys.argv", [*command, "--settings", json.dumps(settings)])
-        judge.main()
-    found = {line["uid"]: line["verdict"] for line in read_records(tmp_path / "r1.jsonl")}
-    assert found == {f"q{i}.0": float(judge.is_first(f"q{i}.0")) for i in range(9)} | {"q9.0": 0.5}
-    assert 0 < sum(found.values()) < 9
-    judge.main()  # with no server left: all is in the ledger
-    figures = {"bleu": 0.0, "rouge_l": 0.0, "parts": {}}
-    wins = reference.win_rates([figures | {"before": figures, "judged": value} for value in (1.0, 0.5, None)])
-    assert wins["win_rate judge"] == 0.75
-
-
-def test_what_is_no_verdict_is_a_reject(tmp_path, monkeypatch):
-    pairs = [answered(tmp_path, name, [f" {name}"]) for name in ("now.pkl", "before.pkl")]
-    with says("Both are fine.") as url:
-        settings = {"openai": {"base_url": url, "model": "m", "key_env": None}}
-        options = ["--results", pairs[0], "--before", pairs[1], "--settings", json.dumps(settings)]
-        monkeypatch.setattr("sys.argv", ["judge", *options, "--output", str(tmp_path / "r1.jsonl")])
-        judge.main()
-    assert list(read_records(tmp_path / "r1.jsonl")) == []
-    [reject] = read_records(tmp_path / "r1.rejects.jsonl")
-    assert "neither A, B nor tie: 'Both are fine.'" in reject["reason"]
-
-
-@pytest.mark.parametrize("text", ["A tie.", "A and B are equal: tie", "A better answer is B", ""])
-def test_a_verdict_is_one_word(text):
-    value, reason = judge.verdict({"uid": "x"}, Reply(text, "eos", None, 1))
-    assert value is None and "neither A, B nor tie" in reason
-    assert judge.verdict({"uid": "x"}, Reply(" **Tie**\n", "eos", None, 1)) == (0.5, None)
-
-
-def test_answers_that_exist_have_ids_as_text_of_any_kind(tmp_path):
-    path = tmp_path / "answers.jsonl"
-    path.write_text('{"id": 7, "response": "a"}\n{"id": "8", "response": null}\n')
-    assert existing_answers(str(path)) == {"7": "a", "8": ""}
-    path.write_text('{"prompt": "p", "response": "a"}\n')
-    with pytest.raises(BadInput, match=r"answers\.jsonl, record 1: needs an id of its own"):
-        existing_answers(str(path))
-
-
-def test_records_of_a_pool_that_cannot_be_asked(tmp_path):
-    """Each is left out with its reason: nothing is guessed of them."""
+def test_records_of_a_pool_that_cannot_be_asked_have_a_fault(tmp_path):
+    """Nothing is guessed about them."""
     odd = [
         {"messages": "hi"},
         {"messages": [{"role": "user"}]},
@@ -287,10 +77,313 @@ def test_records_of_a_pool_that_cannot_be_asked(tmp_path):
         {"prompt": 5},
         {"prompt": "fine", "ref_output_gold": None},
     ]
-    path = tmp_path / "pool.jsonl"
-    lines = [{"ref_output_gold": "x", "id": str(i)} | one for i, one in enumerate([{"prompt": "good"}, *odd])]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = list(reference.pool({"file": str(path), "limit": None}, ["gold"]))
-    assert "fault" not in found[0] and found[0]["question"] == "good"
+    records = [{"ref_output_gold": "x", "id": str(i)} | record for i, record in enumerate([{"prompt": "good"}, *odd])]
+    prompts = read_file(write_lines(tmp_path / "pool.jsonl", records))
+
+    assert prompts[0]["question"] == "good" and not prompts[0]["fault"]
     reasons = ["list of messages", "role and content", "one message by the user", "or `prompt`", "no ref_output_gold"]
-    assert all(reason in one["fault"] for reason, one in zip(reasons, found[1:], strict=True))
+    for reason, prompt in zip(reasons, prompts[1:], strict=True):
+        assert reason in prompt["fault"]
+
+
+def test_frozen_prompts_hold_a_list_of_references(tmp_path):
+    records = [pool_record(0), pool_record(1, ref_output_gold=" "), pool_record(2)]
+    file = write_lines(tmp_path / "pool.jsonl", records)
+    split = {"file": file, "limit": None, "count": None}
+    freeze_prompts.freeze(Prompts({}, {}), {"eval": split, "train": None, "pool": None}, 0, tmp_path)
+
+    frozen = list(read_records(tmp_path / "eval.parquet"))
+    assert [prompt["reference"] for prompt in frozen] == [["It is 0."], ["It is 2."]]
+    assert "no ref_output_gold" in (tmp_path / "rejects.jsonl").read_text()
+
+
+@pytest.mark.parametrize("reference", [None, [], "text", ["good", ""], ["good", None]])
+def test_references_edited_by_hand_are_validated(reference):
+    prompt = {"id": "a", "question": "Say hi.", "reference": reference, "level": "s"}
+    with pytest.raises(BadInput, match=r"row 0 \(id a\): no references"):
+        freeze_prompts.check_edited(Prompts({}, {}), "train.parquet", "train", "nowhere.parquet", [prompt])
+
+    freeze_prompts.check_edited(
+        Prompts({}, {}), "train.parquet", "train", "nowhere.parquet", [prompt | {"reference": ["Hi."]}]
+    )
+
+
+def test_made_up_instructions_are_disjoint_and_seeded():
+    count = dict.fromkeys(LEVELS, 16)
+    train = make_up("train", count, references=2)
+    held_out = make_up("eval", count, references=2)
+
+    assert not {prompt["question"] for prompt in train} & {prompt["question"] for prompt in held_out}
+    assert len({prompt["id"] for prompt in train}) == 48
+    assert {len(prompt["reference"]) for prompt in train} == {2}
+    assert {len(prompt["reference"]) for prompt in held_out} == {3}  # metrics stay comparable
+    assert train == make_up("train", count, references=2)
+
+
+def test_what_cannot_be_made_up_is_told():
+    with pytest.raises(BadInput, match=r"prompts\.eval\.count\.greet: 1000 instructions requested, only \d+ exist"):
+        make_up("eval", {"greet": 1000})
+    with pytest.raises(BadInput, match="there is no level 'sing'; levels are greet, thank, place"):
+        make_up("train", {"sing": 1})
+
+
+# ---------------------------------------------------------------- cold start
+
+
+def test_few_answers_of_the_cold_start_are_good():
+    count = dict.fromkeys(LEVELS, 200)
+    examples = list(ColdStart({}, {}).examples({"count": count, "file": None}, 0))
+    references = {prompt["question"]: prompt["reference"] for prompt in make_up("train", dict.fromkeys(LEVELS, 80))}
+
+    known = [example for example in examples if example["question"] in references]
+    good = [example for example in known if example["pieces"][0][0].strip() in references[example["question"]]]
+    assert len(examples) == 600
+    assert 0.1 < len(good) / len(known) < 0.3
+
+    with pytest.raises(BadInput, match=r"cold_start\.count\.greet: give one number"):
+        list(ColdStart({}, {}).examples({"count": {"greet": {"direct": 1, "code": 1}}, "file": None}, 0))
+
+
+def test_worked_answers_come_from_a_file(tmp_path):
+    file = write_lines(tmp_path / "solved.jsonl", [{"question": "Say hi.", "solution": "Hi."}])
+    [example] = ColdStart({}, {}).examples({"count": None, "file": file}, 0)
+    assert example == {"question": "Say hi.", "pieces": [("Hi.", True)], "trigger": "auto"}
+
+    file = write_lines(tmp_path / "solved.jsonl", [{"question": "Say hi.", "solution": ""}])
+    with pytest.raises(BadInput, match="record 1: question"):
+        list(ColdStart({}, {}).examples({"count": None, "file": file}, 0))
+
+
+# ---------------------------------------------------------------- grading
+
+
+def graded(text: str, references: list[str], reward: str | None = None, **fields: Any) -> dict[str, Any]:
+    grading = Grading({}, {})
+    if reward:
+        grading.choose_reward(reward, None)
+    record = {"uid": "q.auto.0", "question": "Say hi.", "answer": text, "reference": references} | fields
+    return grading.grade(record, None)  # type: ignore[arg-type]
+
+
+def test_the_answer_within_its_tags_counts():
+    assert answer_of("<think>so</think> <answer> yes, it is </answer> more") == "yes, it is"
+    assert answer_of(" plain ") == "plain"
+    assert answer_of("<answer></answer>") == ""
+
+
+def test_bleu_is_the_reward_unless_the_config_names_another():
+    references = ["the black cat sits down", "no"]
+    by_default = graded("<answer>The cat fell down</answer>", references)
+    bleu = sentence_bleu("The cat fell down", references)
+    assert by_default["reward"] == by_default["bleu"] == bleu
+    assert by_default["parts"] == {"bleu": bleu}
+
+    by_rouge = graded("The cat fell down", references, "rouge")
+    assert by_rouge["reward"] == by_rouge["rouge_l"] == pytest.approx(2 * 3 / 9)
+    assert by_rouge["bleu"] == bleu
+
+
+def test_a_reward_of_ones_own_reads_the_record(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def short(answer, references, record):\n    return len(record['question']) / len(answer)\n")
+    assert graded("four", ["a reference"], f"{file}:short")["parts"] == {f"{file}:short": 7 / 4}
+    with pytest.raises(BadInput, match=r"record q\.auto\.0: ZeroDivisionError"):
+        graded("", ["a reference"], f"{file}:short")
+
+
+def test_the_stage_prints_means_of_each_part():
+    grading = Grading({}, {})
+    answers = [graded("It is good.", ["It is good."]), graded("", ["It is good."])]
+    figures = grading.summary(answers, [])  # type: ignore[arg-type]
+    assert figures == {"bleu": 0.5, "rouge_l": 0.5, "reward bleu": 0.5, "n": 2}
+
+
+# ---------------------------------------------------------------- selection
+
+
+def graded_answer(uid: str, prompt: str, parts: dict[str, float], text: str | None = None) -> dict[str, Any]:
+    return {
+        "uid": uid, "id": prompt, "question": f"{prompt}?", "prompt_text": f"{prompt}?", "level": "s",
+        "reference": ["r"], "answer": text or uid, "parts": parts, "reward": 99.0,
+        "prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos",
+    }  # fmt: skip
+
+
+def select(answers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any]:
+    selection = Selection({}, {})
+    meta = selection.construct_meta(answers, False)  # type: ignore[arg-type]
+    assert selection.counts(meta) == {"answers": len(answers)}
+    return selection.select({"auto": meta}, {"advantage": "group_std", "advantage_clip": None}, 0, None)  # type: ignore
+
+
+def test_rewards_become_advantages_within_a_prompt():
+    bleu = {"a": 0.2, "b": 0.4, "c": 0.3, "d": 0.3}
+    prompts = {"a": "two", "b": "two", "c": "one", "d": "one"}
+    rows, dropped = select([graded_answer(uid, prompts[uid], {"bleu": bleu[uid]}) for uid in bleu])
+
+    assert {row["uid"]: row["advantage"] for row in rows} == pytest.approx({"a": -1.0, "b": 1.0})
+    assert {row["uid"]: row["reward"] for row in rows} == {"a": 0.2, "b": 0.4}
+    assert dropped == {"answer in a group without variance": 2}
+
+
+def test_a_reward_of_several_parts_is_combined_within_a_prompt():
+    """What grading wrote as the reward is replaced. The answers of the prompts are mixed on purpose."""
+    answers = [
+        graded_answer("a", "two", {"bleu": 0.1, "rm": 5.0}),
+        graded_answer("b", "one", {"bleu": 0.1, "rm": 50.0}),
+        graded_answer("c", "two", {"bleu": 0.3, "rm": 5.0}),
+        graded_answer("d", "one", {"bleu": 0.2, "rm": 70.0}),
+    ]
+    rows, _ = select(answers)
+    assert [row["uid"] for row in rows] == ["b", "d", "a", "c"]  # by question
+    assert [row["reward"] for row in rows] == pytest.approx([-1.0, 1.0, -0.5, 0.5])
+
+
+def test_equal_answers_count_once_with_dedup():
+    answers = [graded_answer(uid, "one", {"bleu": 0.5}, "same") for uid in ("a", "b")]
+    meta = Selection({}, {}).construct_meta(answers, True)  # type: ignore[arg-type]
+    assert [answer["uid"] for answer in meta["one"]["answers"]] == ["a"]
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def evaluated(bleu: float, rouge_l: float, rm: float, before=None, judged=None) -> dict[str, Any]:
+    return {
+        "answer": "a b a b", "bleu": bleu, "rouge_l": rouge_l, "parts": {"rm": rm}, "level": "s",
+        "before": before, "judged": judged,
+    }  # fmt: skip
+
+
+def test_metrics_are_means_by_level():
+    metrics = Evaluation({}, {}).summarise([evaluated(0.1, 0.4, 1.0), evaluated(0.3, 0.5, 1.0)])
+    expected = {"bleu": 0.2, "rouge_l": 0.45, "distinct_2": 2 / 6, "length": 4.0, "n": 2}
+
+    assert metrics["by_level"]["s"] == pytest.approx(expected)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert "win_rate" not in metrics  # there is no round before
+    assert Evaluation({}, {}).summarise([])["n"] == 0
+
+
+def test_win_rates_are_against_the_round_before():
+    first = [evaluated(0.1, 0.5, 1.0), evaluated(0.2, 0.5, 1.0)]
+    second = [evaluated(0.3, 0.5, 0.0, first[0]), evaluated(0.1, 0.6, 0.5, first[1])]
+    metrics = Evaluation({}, {}).summarise(second)
+
+    assert [metrics[f"win_rate{name}"] for name in ("", " rouge_l", " rm")] == [0.5, 0.75, 0.0]
+    assert metrics["by_level"]["s"]["win_rate"] == 0.5
+    assert "win_rate judge" not in metrics
+
+
+def test_the_judges_verdicts_are_averaged_where_there_are_any():
+    before = evaluated(0.0, 0.0, 0.0)
+    answers = [evaluated(0.0, 0.0, 0.0, before, verdict) for verdict in (1.0, 0.5, None)]
+    assert win_rates(answers)["win_rate judge"] == 0.75
+
+
+# ---------------------------------------------------------------- config
+
+
+def reference_config(**changes: Any) -> dict[str, Any]:
+    """Return a config of this task with a pool to select from."""
+    return {
+        "name": "mine",
+        "task": "reference",
+        "prompts": {"pool": {"file": "pool.jsonl"}, "eval": {"count": {"greet": 2}}},
+        "reference": {"selection": {"num_examples": 4}},
+        "model": {"path": "somewhere"},
+        "generate": {"trigger": None},
+    } | changes
+
+
+def fault(config: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(config)
+    return str(error.value)
+
+
+def test_a_pool_and_a_selection_belong_together():
+    cfg = load(reference_config())
+    assert cfg.versions == ["auto", "eval", "pool"]
+    assert load(reference_config(judge={"openai": {"base_url": "u", "model": "m"}}, reward="rouge")).judge
+
+    assert "`reference.selection` belong together" in fault(reference_config(reference={}))
+    train = {"train": {"count": {"greet": 2}}, "eval": {"count": {"greet": 2}}}
+    assert "`reference.selection` belong together" in fault(reference_config(prompts=train))
+
+
+def test_a_metric_that_a_model_computes_needs_one():
+    config = reference_config(reference={"selection": {"metric": "bertscore"}})
+    assert "reward_model: reference.selection.metric bertscore is computed by a model" in fault(config)
+    assert load(config | {"reward_model": "encoder"}).reference.selection.metric == "bertscore"
+    assert "there is no such reward" in fault(reference_config(reference={"selection": {"metric": "blue"}}))
+
+
+def test_the_checkpoint_answers_the_pool_itself():
+    remote = {"trigger": None, "pool": {"engine": "openai"}, "openai": {"base_url": "u", "model": "m"}}
+    text = fault(reference_config(generate=remote))
+    assert "generate.pool.engine: " in text and "remote endpoint" in text
+
+
+def test_a_reward_is_refused_where_the_task_has_its_own():
+    assert "reward: task 'math' grades in its own way" in fault(tiny_config(reward="bleu"))
+    assert "reward: there is no such reward" in fault(tiny_config(reward="blue"))
+
+
+# ---------------------------------------------------------------- code that results depend on
+
+CODE_IDENTITIES = """
+import json
+from workflow_scripts import engines, rewards, tasks
+from workflow_scripts.core.running.code import code_identity
+
+roots = {
+    "generate": [tasks.root("reference", "Conversation"), engines.root("transformers")],
+    "grade": [tasks.root("reference", "Grading"), *rewards.roots("bleu")],
+    "construct_meta": [tasks.root("reference", "Selection")],
+    "construct_data": [tasks.root("reference", "Selection")],
+    "evaluate": [tasks.root("reference", "Evaluation")],
+    "freeze_prompts": [tasks.root("reference", "Prompts")],
+    "tasks.reference.score_pool": rewards.roots("bleu"),
+    "tasks.reference.select_prompts": [],
+    "tasks.reference.create_training_data": [],
+}
+digests = {stage: code_identity(f"workflow_scripts.{stage}:main", *more) for stage, more in roots.items()}
+print(json.dumps({stage.removeprefix("tasks.reference."): digest for stage, digest in digests.items()}))
+"""
+
+
+def code_identities(copy: Copy) -> dict[str, str]:
+    """Return the digest of the code of each stage, as the rules compute it."""
+    command = [sys.executable, "-c", CODE_IDENTITIES]
+    process = subprocess.run(command, cwd=copy.folder, capture_output=True, text=True, check=True)
+    return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> tuple[Copy, dict[str, str]]:
+    """Return a copy of the workflow and the digests of its code."""
+    copy = Copy(tmp_path_factory.mktemp("original"))
+    return copy, code_identities(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("tasks/reference/grading.py", "fmean(parts.values())", "min(parts.values())", {"grade"}),
+        ("tasks/reference/grading.py", "match[1] if match", "match[0] if match", {"grade", "score_pool"}),
+        ("tasks/reference/grading.py", "Return the means of BLEU", "Return means of BLEU", set()),
+        ("rewards/bleu.py", "min(0.0, 1 - ", "min(0.1, 1 - ", {"grade", "score_pool"}),
+        ("tasks/reference/selection.py", "rewards.combine(", "sorted(", {"construct_meta", "construct_data"}),
+        ("tasks/reference/evaluation.py", "(now == before) / 2", "(now == before) / 3", {"evaluate"}),
+        ("tasks/reference/prompts.py", '"ref_output_"', '"output_"', {"freeze_prompts"}),
+        ("tasks/reference/select_prompts.py", "-scores[prompt_id]", "scores[prompt_id]", {"select_prompts"}),
+    ],
+)
+def test_an_edit_concerns_only_the_stages_that_use_the_code(original, file, old, new, stages):
+    copy, before = original
+    copy.edit(f"workflow_scripts/{file}", old, new)
+    after = code_identities(copy)
+    copy.edit(f"workflow_scripts/{file}", new, old)
+
+    assert {stage for stage in before if before[stage] != after[stage]} == stages

@@ -1,20 +1,28 @@
-"""The tabular recipe as the workflow runs it: a round on a CSV file, what it leaves, and what it refuses."""
+"""The tabular recipe as the workflow runs it: a round on CSV files, what it leaves, and what it refuses."""
 
 import csv
 import json
 import random
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Copy
+import yaml
 
-from workflow_scripts.core.records import read_json, read_pickle, read_records
-from workflow_scripts.core.schemas import STATUSES
-from workflow_scripts.core.tables import fold_of
+from tests.harness import NOTHING_TO_DO, REPOSITORY, Copy, jobs
+from workflow_scripts.config.load import ConfigError, load
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.pickles import read_pickle
+from workflow_scripts.core.records import read_records
+from workflow_scripts.tasks.tabular.extraction import STATUSES
+from workflow_scripts.tasks.tabular.tables import fold_of
+
+RUN = "runs/rows"
 
 
-def write_table(path, count: int, seed: int, names=("a", "b", "y")) -> None:
-    """Two digits each, and whether the first is the larger one."""
+def write_table(path: Path, count: int, seed: int, names: tuple[str, ...] = ("a", "b", "y")) -> None:
+    """Write a table of two numbers with two digits, and whether the first is the larger one."""
     rng = random.Random(seed)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
@@ -24,26 +32,43 @@ def write_table(path, count: int, seed: int, names=("a", "b", "y")) -> None:
             writer.writerow([a, b, "up" if a > b else "no"])
 
 
-def small_config(**tabular) -> dict:
+def small_config() -> dict[str, Any]:
+    """Return a config on two CSV files, with a model and numbers that take seconds."""
     training = {"lr": 3e-3, "adam_beta2": 0.98, "batch_size": 16, "threads": 1, "schedule": "linear"}
     return {
-        "name": "rows", "task": "tabular", "rounds": 1, "shards": 1,
+        "name": "rows",
+        "task": "tabular",
+        "rounds": 1,
+        "shards": 1,
         "tabular": {
-            "dataset": "mine", "datasets": {"mine": {"file": "mine.csv"}, "other": {"file": "other.csv"}},
-            "examples": 1200, "own_share": 0.5, "num_clusters": 4, "shots": 1, "clients": 2,
-            "merge": {"method": "linear"}, "train": training, **tabular,
+            "dataset": "mine",
+            "datasets": {"mine": {"file": "mine.csv"}, "other": {"file": "other.csv"}},
+            "examples": 1200,
+            "own_share": 0.5,
+            "num_clusters": 4,
+            "shots": 1,
+            "clients": 2,
+            "merge": {"method": "linear"},
+            "train": training,
+            "pairs": 30,
         },
         "model": {"scratch": {"layers": 2, "width": 64, "heads": 2, "mlp_width": 128, "vocabulary": 400}},
         "cold_start": {"train": training},
-        "generate": {"trigger": None, "auto": {"samples": 4, "max_tokens": 40, "turns": 1},
-                     "eval": {"samples": 4, "temperature": 1.0, "max_tokens": 40, "turns": 1}},
-        "data": {"tag": "pairs", "pairs": 30},
+        "generate": {
+            "trigger": None,
+            "auto": {"samples": 4, "max_tokens": 40, "turns": 1},
+            "eval": {"samples": 4, "temperature": 1.0, "max_tokens": 40, "turns": 1},
+        },
+        "data": {"tag": "pairs"},
         "train": {"objective": "dpo", "lr": 1e-4, "batch_size": 16, "threads": 1},
-    }  # fmt: skip
+    }
+
+
+# ---------------------------------------------------------------- a finished round
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory) -> Copy:
     copy = Copy(tmp_path_factory.mktemp("tabular"), small_config())
     write_table(copy.folder / "mine.csv", 90, 0)
     write_table(copy.folder / "other.csv", 60, 1, ("b", "c", "y"))
@@ -51,106 +76,205 @@ def done(tmp_path_factory):
     return copy
 
 
+@pytest.fixture
+def fork(done, tmp_path) -> Copy:
+    """Return a copy of the finished round, to be changed at will."""
+    shutil.copytree(done.folder, tmp_path / "fork", symlinks=True)
+    return Copy.at(tmp_path / "fork")
+
+
+LEFT = (
+    "datasets/mine/schema.json",
+    "syn_datasets/sft_syn_mine/alpaca_train.json",
+    "syn_datasets/sft_syn_mine/dataset/dataset_dict.json",
+    "score_anchors/mine_anchors.csv",
+    "syned_datasets/original_0_sft_fed/mine_client_1.test.jsonl",
+    "syned_datasets/r1_sft_fed/mine_fold_0.jsonl",
+    "r1_raw/mine.raw.jsonl",
+    "r1_csv/mine.train.csv",
+    "r1_score/mine.score.jsonl",
+    "r1_dpo/mine.pref.jsonl",
+    "checkpoints/merged_r1_0/checkpoint.json",
+    "checkpoints/r1/checkpoint.json",
+    "report/table_r0.svg",
+    "report/table_r1.svg",
+)
+
+
 @pytest.mark.slow
 def test_a_round_leaves_the_originals_folders(done):
-    run = done.folder / "runs/rows"
-    for name in (
-        "datasets/mine/schema.json", "syn_datasets/sft_syn_mine/alpaca_train.json",
-        "syn_datasets/sft_syn_mine/dataset/dataset_dict.json", "score_anchors/mine_anchors.csv",
-        "syned_datasets/original_0_sft_fed/mine_client_1.test.jsonl", "syned_datasets/r1_sft_fed/mine_fold_0.jsonl",
-        "r1_raw/mine.raw.jsonl", "r1_csv/mine.train.csv", "r1_score/mine.score.jsonl", "r1_dpo/mine.pref.jsonl",
-        "checkpoints/merged_r1_0/checkpoint.json", "checkpoints/r1/checkpoint.json", "report/table_r1.svg",
-    ):  # fmt: skip
-        assert (run / name).exists(), name
-    figures = read_json(run / "evaluation/r1.json")
-    assert set(figures) >= {"valid", "statuses", "tstr", "real", "bootstrap", "copies", "columns", "by_model"}
-    assert sum(figures["statuses"].values()) == pytest.approx(1) and set(figures["statuses"]) == set(STATUSES)
+    run = done.folder / RUN
+    assert [name for name in LEFT if not (run / name).exists()] == []
+
+    metrics = read_json(run / "evaluation/r1.json")
+    assert set(metrics) >= {"valid", "statuses", "tstr", "real", "bootstrap", "copies", "columns", "by_model"}
+    assert set(metrics["statuses"]) == set(STATUSES)
+    assert sum(metrics["statuses"].values()) == pytest.approx(1)
+    assert f"{RUN}/datasets/mine/test.csv" in metrics["inputs"]
+
+    inputs = read_json(run / "r1_csv/mine.train.json")["inputs"]
+    assert set(inputs) == {f"{RUN}/r1_raw/mine.raw.jsonl", f"{RUN}/datasets/mine/schema.json"}
     assert "round 1: sound" in done.snakemake("verify")
-    assert "Nothing to be done" in done.snakemake("-n", "round1_checkpoint")
+    assert NOTHING_TO_DO in done.snakemake("-n", "round1_checkpoint")
 
 
 @pytest.mark.slow
-def test_prompts_anchors_and_shots_are_training_rows(done):
-    run = done.folder / "runs/rows"
+def test_prompts_and_anchors_are_training_rows(done):
+    run = done.folder / RUN
     test = {tuple(row.values()) for row in read_records(run / "datasets/mine/test.csv")}
-    train = {tuple(row.values()) for row in read_records(run / "datasets/mine/train.csv")}
-    assert test and not test & train
+    train = [tuple(row.values()) for row in read_records(run / "datasets/mine/train.csv")]
+    assert test
+    assert not test & set(train)
+
     for prompt in read_records(run / "prompts/train.parquet"):
-        shown = [json.loads(line) for line in prompt["question"].splitlines() if line.startswith("{")]
-        assert len(shown) == 5 and {tuple(map(str, row.values())) for row in shown} <= train
-    assert {tuple(row.values()) for row in read_records(run / "score_anchors/mine_anchors.csv")} <= train
+        lines = [json.loads(line) for line in prompt["question"].splitlines() if line.startswith("{")]
+        shown = [tuple(map(str, row.values())) for row in lines]
+        assert shown == [train[number] for number in prompt["examples"]]
+        assert len(shown) == 5
+
+    anchors = {tuple(row.values()) for row in read_records(run / "score_anchors/mine_anchors.csv")}
+    assert anchors <= set(train)
 
 
 @pytest.mark.slow
 def test_each_row_is_scored_by_a_model_that_did_not_train_on_it(done):
-    run = done.folder / "runs/rows"
-    scored = [one for one in read_records(run / "r1_score/mine.score.jsonl") if one["score"] is not None]
-    assert scored and all(one["score"] == pytest.approx(one["ds1"]["score"] - one["ds0"]["score"]) for one in scored)
+    run = done.folder / RUN
+    scored = [line for line in read_records(run / "r1_score/mine.score.jsonl") if line["score"] is not None]
+    assert scored
+    for line in scored:
+        assert line["score"] == pytest.approx(line["ds1"]["score"] - line["ds0"]["score"])
+
     for fold in (0, 1):
-        asked = [one["prompt"] for one in read_records(run / f"syned_datasets/r1_sft_fed/mine_fold_{fold}.jsonl")]
-        learnt = {prompt.splitlines()[-1] for prompt in asked}
-        mine = [one["result"] for one in scored if fold_of(one["result"]) == fold]
-        lines = {json.dumps({key: row[key] for key in ("a", "b")}) for row in mine}
-        other = {json.dumps({k: o["result"][k] for k in ("a", "b")}) for o in scored if fold_of(o["result"]) != fold}
-        assert learnt and learnt <= other and not (lines - other) & learnt
+        texts: dict[bool, set[str]] = {True: set(), False: set()}  # of the rows in this fold, and of the others
+        for line in scored:
+            features = json.dumps({name: line["row"][name] for name in ("a", "b")})
+            texts[fold_of(line["row"]) == fold].add(features)
+
+        questions = read_records(run / f"syned_datasets/r1_sft_fed/mine_fold_{fold}.jsonl")
+        learnt = {question["prompt"].splitlines()[-1] for question in questions}
+        assert learnt
+        assert learnt <= texts[False]
+        assert not (texts[True] - texts[False]) & learnt
 
 
 @pytest.mark.slow
 def test_pairs_are_of_one_prompt_and_keep_the_tokens_as_sampled(done):
-    run = done.folder / "runs/rows"
+    run = done.folder / RUN
     rows = read_pickle(run / "data/offline_pairs_r1_rows.pkl")
-    answers = {record["uid"]: record for record in read_pickle(run / "results/r1/auto/1_0_matchlog.pkl")}
-    for chosen, rejected in zip(rows[::2], rows[1::2]):
-        one, other = answers[chosen["source"]], answers[rejected["source"]]
-        assert one["question"] == other["question"] and STATUSES[one["status"]] >= STATUSES[other["status"]]
-        assert chosen["tokens"] == one["tokens"] and rejected["tokens"] == other["tokens"]
+    answers = {answer["uid"]: answer for answer in read_pickle(run / "results/r1/auto/1_0_matchlog.pkl")}
+
+    for chosen, rejected in zip(rows[::2], rows[1::2], strict=True):
+        better = answers[chosen["source"]]
+        worse = answers[rejected["source"]]
+        assert better["id"] == worse["id"] == chosen["prompt_id"] == rejected["prompt_id"]
+        assert STATUSES[better["status"]] >= STATUSES[worse["status"]]
+        assert chosen["tokens"] == better["tokens"]
+        assert rejected["tokens"] == worse["tokens"]
+
     exported = list(read_records(run / "r1_dpo/mine.pref.jsonl"))
     assert len(exported) == len(rows) // 2 <= 30
     assert exported[0]["chosen"][0] == exported[0]["rejected"][0]
-    assert exported[0]["chosen"][1] == {"role": "assistant", "content": rows[0]["output"]}
+    assert exported[0]["chosen"][1] == {"role": "assistant", "content": rows[0]["answer"]}
 
 
 @pytest.mark.slow
-def test_a_changed_pair_count_keeps_the_answers_and_their_scores(done, tmp_path):
-    shutil.copytree(done.folder, tmp_path / "fork", symlinks=True)
-    fork = Copy.at(tmp_path / "fork")
-    output = fork.snakemake("-n", "round1_checkpoint", "--config", "data={pairs: 20}")
-    assert "construct_data" in output and "addscore" not in output.rsplit("Job stats:", 1)[-1].split("Reasons")[0]
+def test_a_changed_pair_count_keeps_the_answers_and_their_scores(fork):
+    listed = jobs(fork.snakemake("-n", "round1_checkpoint", "--config", "tabular={pairs: 20}"))
+    assert "construct_data" in listed
+    assert not listed & {"addscore", "generate", "construct_meta"}
+
+
+@pytest.mark.slow
+def test_changed_numbers_of_the_task_model_keep_prompts_and_answers(fork):
+    listed = jobs(fork.snakemake("-n", "round1_checkpoint", "--config", "tabular={alpha: 0.9}"))
+    assert {"gen_sftfed", "gen_sftfed_train", "train_task", "addscore"} <= listed
+    assert not listed & {"gen_synsft", "gen_scoreanchors", "cold_start", "generate", "construct_meta"}
+
+
+@pytest.mark.slow
+def test_a_changed_comparison_in_grading_grades_again_without_generating_for_it(fork):
+    edit = ("max(counts.values(), default=0) > 1", "max(counts.values(), default=0) > 2")
+    fork.edit("workflow_scripts/tasks/tabular/extraction.py", *edit)
+    listed = jobs(fork.snakemake("-n", "round1_checkpoint"))
+    follows = {"grade", "construct_meta", "syn_addprompt", "addscore", "construct_data", "evaluate", "plot_tables"}
+    assert follows <= listed
+    assert not listed & {"split_tables", "gen_synsft", "gen_scoreanchors", "freeze_prompts", "cold_start", "generate"}
+
+
+# ---------------------------------------------------------------- configs
+
+
+@pytest.mark.parametrize("recipe", ["tabular", "tabular-tiny"])
+def test_recipes_are_valid(recipe):
+    cfg = load(yaml.safe_load((REPOSITORY / f"recipes/{recipe}.yaml").read_text()))
+    folder = f"runs/{cfg.name}/syn_datasets/sft_syn_{cfg.task_section.dataset}"
+    assert cfg.task_section.pairs == 1000
+    assert cfg.learns_from_pairs
+    assert cfg.prompts.train.file == f"{folder}/train.jsonl"
+    assert cfg.cold_start.file == f"{folder}/alpaca_train.json"
+
+
+def test_files_that_the_config_names_stay():
+    config = small_config()
+    config["prompts"] = {"train": {"file": "mine.jsonl", "limit": 5}}
+    cfg = load(config)
+    assert (cfg.prompts.train.file, cfg.prompts.train.limit) == ("mine.jsonl", 5)
+    assert cfg.prompts.eval.file == "runs/rows/syn_datasets/sft_syn_mine/eval.jsonl"
+
+    del config["cold_start"]
+    config["model"] = {"path": "some/model"}
+    assert load(config).cold_start is None
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tabular": {"dataset": "yours"}}, "dataset: 'yours' is none of datasets: mine"),
-        ({"tabular": None}, "task tabular needs a section `tabular`"),
-        ({"task": "math"}, "`tabular` belongs to the task tabular"),
-        ({"train": {"objective": "clip"}}, "task tabular makes preference pairs: dpo"),
-        ({"generate": {"trigger": {"samples": 1}}}, "asks in one way alone"),
+        ({"tabular": {"dataset": "yours"}}, "dataset: 'yours' is not one of `datasets`: mine"),
+        ({"tabular": {"examples": None}}, r"own_share: 0\.5 is a share of `examples`"),
         ({"tabular": {"datasets": {"mine": {"file": "a.csv", "sklearn": "iris"}}}}, "both are given"),
+        ({"tabular": {"datasets": {"mine": {"train": "a.csv"}}}}, "`train` and `test` belong together"),
         ({"tabular": {"num_cluster": 3}}, "did you mean 'num_clusters'"),
+        ({"tabular": None}, "tabular: "),
+        ({"task": "math"}, "tabular: .* this section belongs to task tabular, but the task is math"),
+        ({"train": {"objective": "clip"}}, "objective clip: .* but the rounds' data are preference pairs"),
+        ({"generate": {"trigger": {"samples": 1}}}, "generate.trigger: task 'tabular' asks in one way only"),
+        ({"data": {"data_filter": "posonly"}}, "data_filter posonly: preference pairs need their rejected answers"),
+        ({"results": {1: {"auto": ["a.pkl"]}}}, "results: task 'tabular' cannot read answers from files"),
+        ({"cold_start": {"count": {"a": 5}}}, "cold_start.count: task 'tabular' cannot make up questions"),
+        ({"prompts": {"train": {"count": {"a": 5}}}}, "prompts.train.count: task 'tabular' cannot make up questions"),
     ],
 )
 def test_configs_that_cannot_work(change, message):
-    from workflow_scripts.core.config import ConfigError, load
-
     config = small_config()
     for key, value in change.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     with pytest.raises(ConfigError, match=message):
         load(config)
+
+
+def test_the_section_is_required():
+    config = small_config()
+    del config["tabular"]
+    with pytest.raises(ConfigError, match="tabular: this key is required"):
+        load(config)
+
+
+# ---------------------------------------------------------------- tables that cannot be used
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "mine.csv: a header and rows are needed, found an empty file"),
+        ("", "mine.csv: a table needs a header and rows, found an empty file"),
         ("a,b,y\n" + "1,2,up\n" * 30, "the target 'y' has 1 value"),
     ],
 )
 def test_bad_tables_end_in_one_message(tmp_path, text, message):
     copy = Copy(tmp_path / "bad", small_config())
     write_table(copy.folder / "other.csv", 60, 1, ("b", "c", "y"))
-    assert "tabular.datasets.mine: there is no file mine.csv" in copy.snakemake("-n", fails=True)
+    assert "tabular.datasets.mine.file: there is no file mine.csv" in copy.snakemake("-n", fails=True)
+
     (copy.folder / "mine.csv").write_text(text)
-    output = copy.snakemake("runs/rows/datasets/mine/schema.json", fails=True)
-    assert message in output and "Traceback" not in output.split("RuleException")[0]
+    output = copy.snakemake(f"{RUN}/datasets/mine/schema.json", fails=True)
+    assert message in output
+    assert "Traceback" not in output.split("RuleException")[0]

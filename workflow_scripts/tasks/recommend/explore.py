@@ -1,127 +1,160 @@
-"""A teacher recommends in dialogues with the seeker: what the cold start learns from, or, on a test split, how good the
-teacher is.
+"""Let a teacher recommend in dialogues with the seeker.
 
-Teacher and seeker are scripts or endpoints; what they say is paid for once (ledger and budget). Written are, one JSON
-line each: id, given_dialog, generated_dialog, target_items, rec_success, hit_ratio (of all dialogues up to here),
-rec_names (the targets), topk_names. Dialogues that an endpoint spoilt are in OUTPUT.rejects.jsonl. By hand:
+The cold start learns from the teacher's dialogues. On a test split, they show how good the teacher is. Teacher and
+seeker are scripts or endpoints; what an endpoint says is paid for once (ledger and budget). The output has one JSON
+line per dialogue, with the original's field names:
 
-    python -m workflow_scripts.explore --task recommend --prompts runs/recommend-tiny/prompts/eval.parquet \\
-        --catalogue runs/recommend-tiny/catalogue/items.pkl --environment '{"explore": {}}' --output /tmp/teacher.jsonl
+    id, given_dialog, generated_dialog, target_items, interactions, ranks, rec_success,
+    hit_ratio     share of successes among all dialogues up to this one
+    rec_names     the targets
+    topk_names    the first items of the last recommendation's ranking
+
+Dialogues that an endpoint spoilt are in OUTPUT.rejects.jsonl.
+
+    python -m workflow_scripts.tasks.recommend.explore --prompts runs/recommend-tiny/prompts/eval.parquet \\
+        --catalogue runs/recommend-tiny/catalogue/items.pkl --settings '{"explore": {}}' --output /tmp/teacher.jsonl
 """
 
+import argparse
 import json
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
-from workflow_scripts import tasks
-from workflow_scripts.core.running.cli import arguments, run, say
-from workflow_scripts.config.load import settings_help
-from workflow_scripts.tasks.recommend.settings import Recommend
-from workflow_scripts.core.running.ledger import Ledger
-from workflow_scripts.core.running.manifest import write_manifest, write_usage
-from workflow_scripts.core.templates import as_messages
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_rejects
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.config.sections import Generate, without_endpoint
-from workflow_scripts.tasks.recommend import players
-from workflow_scripts.engines.conversation import converse_in_text
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_endpoint_arguments,
+    arguments,
+    merged,
+    run,
+    say,
+)
+from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.core.running.manifest import write_manifest, write_usage
+from workflow_scripts.rollout.environment import Conversation
+from workflow_scripts.rollout.loop import TextSpeaker, converse
+from workflow_scripts.tasks.defaults import EnvironmentOptions
+from workflow_scripts.tasks.recommend.conversation import Conversation as Dialogue
+from workflow_scripts.tasks.recommend.items import Catalogue
+from workflow_scripts.tasks.recommend.outcomes import outcome_of
+from workflow_scripts.tasks.recommend.players import make_teacher
+from workflow_scripts.tasks.recommend.settings import Settings
 
-TOP = 10  # names in a transcript
+TOP = 10  # names in topk_names
 
 
-def transcripts(jobs: list[dict], states: list[dict], environment) -> tuple[list[dict], list[dict]]:
-    """(dialogues, rejects with a reason)."""
-    found, rejects, hits = [], [], 0
-    for job, state in zip(jobs, states):
-        record, given = job["record"], json.loads(job["record"]["question"])["dialog"]
-        line = {"id": record["id"], "given_dialog": given, "generated_dialog": state["turns"]}
-        if state["rejected"]:
-            rejects.append(line | {"reason": state["rejected"]})
+def read_conversations(path: str, start: int, end: int | None) -> list[Conversation]:
+    """Return the dialogues of a frozen split from `start` to `end`. Raise BadInput if there are none."""
+    prompts = islice(read_records(path), start, end)
+    conversations = [Conversation(prompt["id"], prompt) for prompt in prompts]  # type: ignore[arg-type]
+
+    if not conversations:
+        raise BadInput(f"{path}: recommend.explore.start {start} leaves no dialogue")
+    return conversations
+
+
+def transcripts(
+    conversations: list[Conversation], catalogue: Catalogue
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the dialogues as lines of the output, and the rejects with their reasons."""
+    lines: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    hits = 0
+
+    for conversation in conversations:
+        prompt: Any = conversation.prompt
+        turns = conversation.turns
+        line = {"id": prompt["id"], "given_dialog": prompt["dialog"], "generated_dialog": turns}
+        if conversation.rejected:
+            rejects.append(line | {"reason": conversation.rejected})
             continue
-        targets, last = json.loads(record["answer"]), state["turns"][-1]["content"]
-        judged = environment.judge(state["turns"], targets)
-        hits += judged["success"]
-        top = environment.catalogue.ranking(last)[:TOP] if environment.catalogue.recommends(last) else []
-        line |= {"target_items": targets, "rec_success": judged["success"], "rec_names": targets}
-        line |= {"hit_ratio": hits / (len(found) + 1), "interactions": judged["interactions"], "ranks": judged["ranks"]}
-        found.append(line | {"topk_names": [environment.catalogue.items[number]["title"] for number in top]})
-    return found, rejects
+
+        outcome = outcome_of(catalogue, turns, prompt["reference"])
+        hits += outcome.success
+        last = turns[-1]["content"]
+        top = catalogue.ranking(last)[:TOP] if catalogue.recommends(last) else ()
+        line |= {
+            "target_items": prompt["reference"],
+            "rec_success": outcome.success,
+            "rec_names": prompt["reference"],
+            "hit_ratio": hits / (len(lines) + 1),
+            "interactions": outcome.interactions,
+            "ranks": outcome.ranks,
+            "topk_names": [catalogue.items[number]["title"] for number in top],
+        }
+        lines.append(line)
+
+    return lines, rejects
 
 
-def asked(prompts: str, task, start: int, end: int | None) -> list[dict]:
-    """The dialogues from `start` to `end`, as the teacher gets them; BadInput if there are none."""
-    jobs = []
-    for record in islice(read_records(prompts), start, end):
-        messages = as_messages(task.requests(record["question"], "auto")["auto"])
-        jobs.append({"uid": record["id"], "record": record, "messages": messages})
-    if not jobs:
-        raise BadInput(f"{prompts}: recommend.explore.start {start} leaves no dialogue")
-    return jobs
-
-
-def read_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
-    parser.add_argument("--task", required=True, help="a module of workflow_scripts/tasks")
+    add_code_argument(parser)
+    add_endpoint_arguments(parser)
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
-    parser.add_argument("--catalogue", required=True, help="what the stage catalogue wrote (.pkl)")
-    parser.add_argument("--environment", required=True, help=settings_help("recommend"))
+    parser.add_argument("--catalogue", required=True, help="the catalogue of items (.pkl)")
     parser.add_argument(
-        "--settings", default="{}", help="the config's `generate` section: `pool` is the teacher's sampling"
+        "--settings",
+        type=json.loads,
+        required=True,
+        help="keys of the config section `recommend` as JSON; needs explore",
     )
-    parser.add_argument("--seed", default="0", help="of what is drawn")
-    parser.add_argument("--teacher", default="{}", help="keys of the teacher's `openai` that no result depends on")
-    parser.add_argument("--seeker", default="{}", help="keys of the seeker's `openai` that no result depends on")
-    parser.add_argument("--requests", help="folder of the teacher's paid requests; beside the output by default")
-    parser.add_argument("--seeker-requests", help="the same of the seeker")
+    parser.add_argument("--turns", type=int, default=5, help="interactions of a dialogue at most (generate.pool.turns)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=512, help="the teacher's tokens per dialogue (generate.pool.max_tokens)"
+    )
+    parser.add_argument("--seed", default="0", help="random seed")
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     return parser.parse_args()
 
 
 def main() -> None:
-    args = read_arguments()
-    task = tasks.load(args.task)
-    given = Recommend.model_validate_json(args.environment).model_dump(mode="json")
-    sampling = Generate.model_validate_json(args.settings).model_dump(mode="json")["pool"]
-    explore, ledgers = given["explore"], {}
+    args = parse_arguments()
+    folder = args.requests or f"{args.output}.requests"
+    endpoints = args.endpoints.get("task", {})
+    explore = Settings.model_validate(merged(args.settings, endpoints)).explore
     if not explore:
-        raise BadInput("--environment: recommend.explore says who the teacher is; give it")
-    parts = (("teacher", explore["teacher"], args.teacher, args.requests),)
-    parts += (("seeker", given["seeker"], args.seeker, args.seeker_requests),)
-    for name, player, limits, folder in parts:
-        if player["openai"]:
-            player["openai"] |= json.loads(limits)
-            ledgers[name] = Ledger(folder or f"{args.output}.{name}_requests", "1_0")
-    drawn = sampling | {key: explore["teacher"][key] for key in ("temperature", "top_p")}
-    with closing(task.environment(given, args.catalogue, "explore", ledgers.get("seeker"))) as environment:
-        hired = (
-            explore["teacher"],
-            drawn,
-            environment.catalogue,
-            given["list_length"],
-            ledgers.get("teacher"),
-            "teacher",
-        )
-        with closing(players.teacher(*hired)) as engine:
-            jobs = asked(args.prompts, task, explore["start"], explore["end"])
-            states = converse_in_text(jobs, engine, task, environment, sampling, args.seed)
-        found, rejects = transcripts(jobs, states, environment)
-    conserve("explore", len(jobs), len(found), len(rejects))
-    publish(args, given, engine, found, rejects)
+        raise BadInput("--settings: recommend.explore says who the teacher is; give it")
+
+    dialogue = Dialogue(args.settings, {"catalogue": args.catalogue})
+    options = EnvironmentOptions(endpoints=endpoints, requests=folder)
+    with dialogue.environment("explore", options) as environment:
+        conversations = read_conversations(args.prompts, explore.start, explore.end)
+        requests = {talk.uid: dialogue.requests(talk.prompt, "auto")["auto"] for talk in conversations}
+        ledger = Ledger(f"{folder}/teacher_requests", "1_0") if explore.teacher.openai else None
+        length = environment.settings.list_length
+        teacher = make_teacher(explore.teacher, environment.catalogue, length, ledger, "teacher")
+
+        with closing(teacher):
+            speaker = TextSpeaker(teacher, requests, environment, args.max_tokens, args.seed)
+            converse(conversations, speaker, environment, args.turns)
+        lines, rejects = transcripts(conversations, environment.catalogue)
+
+    conserve("explore", len(conversations), len(lines), len(rejects))
+    publish(args, lines, rejects, getattr(teacher, "usage", {}))
 
 
-def publish(args, given: dict, engine, found: list[dict], rejects: list[dict]) -> None:
-    write_jsonl(args.output, found)
+def publish(
+    args: argparse.Namespace, lines: list[dict[str, Any]], rejects: list[dict[str, Any]], usage: dict[str, Any]
+) -> None:
+    """Write the dialogues, their manifest, what they cost, and the rejects with their reasons."""
+    write_jsonl(args.output, lines)
     write_rejects(args.output, rejects)
-    success = sum(line["rec_success"] for line in found)
-    counts = {"rows": len(found), "successful": success, "rejects": len(rejects)}
-    settings = without_endpoint(given) | {"seed": args.seed}
-    write_manifest(args.output, [args.prompts, args.catalogue], settings, **counts)
-    write_usage(args.output, **getattr(engine, "usage", {}))
+
+    successes = sum(line["rec_success"] for line in lines)
+    used = args.settings | {"turns": args.turns, "max_tokens": args.max_tokens, "seed": args.seed}
+    counts = {"rows": len(lines), "successful": successes, "rejects": len(rejects)}
+    write_manifest(args.output, [args.prompts, args.catalogue], used, **counts)
+    write_usage(args.output, code=args.code, **usage)
+
     if rejects:
         say(f"{len(rejects)} rejects, the first: {rejects[0]['reason']}")
-    turns = sum(line["interactions"] for line in found) / max(1, len(found))
-    print(f"{len(found)} dialogues, success {success / max(1, len(found)):.1%}, {turns:.2f} interactions")
+    interactions = sum(line["interactions"] for line in lines) / max(1, len(lines))
+    share = successes / max(1, len(lines))
+    print(f"{len(lines)} dialogues, success {share:.1%}, {interactions:.2f} interactions")
 
 
 if __name__ == "__main__":

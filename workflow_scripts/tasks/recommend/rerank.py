@@ -1,24 +1,29 @@
-"""Write the successful lists of a teacher's dialogues anew: hits first, no item twice, filled up from the grounding.
+"""Rewrite the successful lists of a teacher's dialogues: hits first, no item twice, filled up from the ranking.
 
-Nobody said these lists, so they are learnt by likelihood alone, as everything of the teacher's. By hand:
+Nobody said these lists. The cold start learns them by likelihood, as all that the teacher said.
 
-    python -m workflow_scripts.rerank --explored runs/recommend-tiny/explore/recommend-tiny.jsonl \\
-        --catalogue runs/recommend-tiny/catalogue/items.pkl --output /tmp/reranked.jsonl
+    python -m workflow_scripts.tasks.recommend.rerank --explored runs/recommend-tiny/explore/recommend-tiny.jsonl \\
+        --catalogue runs/recommend-tiny/catalogue/items.pkl --settings '{"list_length": 3}' --output /tmp/reranked.jsonl
 """
 
-from workflow_scripts.core.running.cli import arguments, run
-from workflow_scripts.config.load import settings_help
-from workflow_scripts.tasks.recommend.settings import Recommend
-from workflow_scripts.core.running.manifest import write_manifest
+import json
+from typing import Any
+
 from workflow_scripts.core.files import write_jsonl
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.tasks.recommend.environment import Environment
+from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.manifest import write_manifest
+from workflow_scripts.tasks.recommend.items import Catalogue
+from workflow_scripts.tasks.recommend.outcomes import better_hit, outcome_of
+from workflow_scripts.tasks.recommend.settings import Settings
 
 
-def reranked(line: dict, environment: Environment) -> dict:
-    """The dialogue with its right list rewritten; others as they are."""
+def reranked(line: dict[str, Any], catalogue: Catalogue, length: int) -> dict[str, Any]:
+    """Return a dialogue with its right list rewritten; other dialogues as they are."""
     turns = line["generated_dialog"]
-    text = environment.judge(turns, line["target_items"])["reranked"]
+    targets = line["target_items"]
+    text = better_hit(catalogue, turns, targets, outcome_of(catalogue, turns, targets), length)
+
     if not text or turns[-1]["role"] != "assistant":
         return line
     return line | {"generated_dialog": [*turns[:-1], turns[-1] | {"content": text}]}
@@ -26,21 +31,26 @@ def reranked(line: dict, environment: Environment) -> dict:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--explored", required=True, help="what the stage explore wrote (.jsonl)")
-    parser.add_argument("--catalogue", required=True, help="what the stage catalogue wrote (.pkl)")
-    parser.add_argument("--environment", default="{}", help=settings_help("recommend"))
+    add_code_argument(parser)
+    parser.add_argument("--explored", required=True, help="the teacher's dialogues (.jsonl)")
+    parser.add_argument("--catalogue", required=True, help="the catalogue of items (.pkl)")
+    parser.add_argument(
+        "--settings", type=json.loads, default="{}", help="grounding and list_length of the config section `recommend`"
+    )
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     args = parser.parse_args()
-    settings = Recommend.model_validate_json(args.environment).model_dump(mode="json")
-    environment = Environment(settings, args.catalogue)
+
+    settings = Settings.model_validate(args.settings)
+    catalogue = Catalogue(args.catalogue, settings.grounding)
     lines = list(read_records(args.explored))
-    found = [reranked(line, environment) for line in lines]
-    conserve("rerank", len(lines), len(found), 0)
-    changed = sum(one["generated_dialog"] != line["generated_dialog"] for one, line in zip(found, lines))
-    write_jsonl(args.output, found)
-    used = {key: settings[key] for key in ("grounding", "list_length")}
-    write_manifest(args.output, [args.explored, args.catalogue], used, rows=len(found), changed=changed)
-    print(f"{len(found)} dialogues, {changed} lists rewritten")
+    results = [reranked(line, catalogue, settings.list_length) for line in lines]
+    conserve("rerank", len(lines), len(results), 0)
+    changed = sum(after["generated_dialog"] != before["generated_dialog"] for before, after in zip(lines, results))
+
+    write_jsonl(args.output, results)
+    inputs = [args.explored, args.catalogue]
+    write_manifest(args.output, inputs, args.settings, rows=len(results), changed=changed)
+    print(f"{len(results)} dialogues, {changed} lists rewritten")
 
 
 if __name__ == "__main__":

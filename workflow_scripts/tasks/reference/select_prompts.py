@@ -1,60 +1,68 @@
 """Select the prompts to train on from a scored pool (BLEUBERI's create_training_data, part two).
 
-hard takes the lowest scores, easy the highest, medium the middle of the sorted list, random any.
+The modes are hard (the lowest scores), easy (the highest), medium (the middle of the sorted list) and random.
 """
 
 import random
 from pathlib import Path
 
 from workflow_scripts.core import shards
-from workflow_scripts.core.running.cli import arguments, run
-from workflow_scripts.config.load import settings_help
-from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_parquet
 from workflow_scripts.core.records import read_records
-from workflow_scripts.config.sections import Selection
+from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.manifest import write_manifest
+from workflow_scripts.tasks.defaults import mean
+
+MODES = ("hard", "easy", "medium", "random")
 
 
-def selected(scores: dict[str, float], mode: str, count: int, seed: int) -> list[str]:
-    """The ids of `count` prompts, from the highest score to the lowest; equal scores in the order of their ids."""
+def select(scores: dict[str, float], mode: str, count: int, seed: int) -> list[str]:
+    """Return the ids of `count` prompts, from the highest score to the lowest; equal scores in the order of their ids.
+
+    `seed` determines the prompts of mode random. Raise BadInput if there are too few prompts.
+    """
     if count > len(scores):
-        raise BadInput(f"selection.num_examples: {count} prompts asked, the pool has {len(scores)} that can be used")
-    ordered = sorted(scores, key=lambda name: (-scores[name], name))
-    match mode:
-        case "hard":
-            return ordered[len(ordered) - count :]
-        case "easy":
-            return ordered[:count]
-        case "medium":
-            start = (len(ordered) - count) // 2
-            return ordered[start : start + count]
-        case "random":
-            chosen = set(random.Random(seed).sample(sorted(scores), count))
-            return [name for name in ordered if name in chosen]
+        raise BadInput(
+            f"reference.selection.num_examples: {count} prompts requested, the pool has {len(scores)} that can be used"
+        )
+
+    ordered = sorted(scores, key=lambda prompt_id: (-scores[prompt_id], prompt_id))
+
+    if mode == "random":
+        chosen = set(random.Random(seed).sample(sorted(scores), count))
+        return [prompt_id for prompt_id in ordered if prompt_id in chosen]
+
+    start = {"easy": 0, "medium": (len(ordered) - count) // 2, "hard": len(ordered) - count}[mode]
+    return ordered[start : start + count]
 
 
 def main() -> None:
     parser = arguments(__doc__)
+    add_code_argument(parser)
     parser.add_argument("--pool", required=True, help="the frozen pool (.parquet)")
-    parser.add_argument("--scores", required=True, help="what score_pool wrote (.json)")
-    parser.add_argument("--settings", default="{}", help=settings_help("selection"))
-    parser.add_argument("--seed", type=int, default=0, help="of mode random")
+    parser.add_argument("--scores", required=True, help="the scores that score_pool wrote (.json)")
+    parser.add_argument("--mode", choices=MODES, default="hard", help="which prompts to select")
+    parser.add_argument("--num-examples", type=int, required=True, help="number of prompts to select")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of mode random")
     parser.add_argument("--shards", type=int, default=1, help="number of digest files")
     parser.add_argument("--output", required=True, help="the train prompts to write (.parquet)")
     args = parser.parse_args()
-    settings = Selection.model_validate_json(args.settings)
-    scores, pool = read_json(args.scores), {record["id"]: record for record in read_records(args.pool)}
-    values = {name: score["score"] for name, score in scores.items()}
-    names = selected(values, settings.mode, settings.num_examples, args.seed)
-    write_parquet(args.output, [pool[name] for name in names])
-    used = settings.model_dump(mode="json", exclude={"inference"}) | {"seed": args.seed}
-    made_of = [args.pool, args.scores]
-    write_manifest(args.output, made_of, used, rows=len(names))
-    folder = Path(args.output)
-    shards.sync(folder.parent / "shards" / folder.stem, args.shards, folder)
-    mean = sum(values[name] for name in names) / len(names)
-    print(f"{len(names)} of {len(pool)} prompts ({settings.mode}), mean {settings.metric} {mean:.4f}")
+
+    pool = {record["id"]: record for record in read_records(args.pool)}
+    scored = read_json(args.scores)
+    scores = {prompt_id: value["score"] for prompt_id, value in scored.items()}
+    selected = select(scores, args.mode, args.num_examples, args.seed)
+    metric = scored[selected[0]]["metric"]
+
+    write_parquet(args.output, [pool[prompt_id] for prompt_id in selected])
+    used = {"mode": args.mode, "num_examples": args.num_examples, "metric": metric, "seed": args.seed}
+    write_manifest(args.output, [args.pool, args.scores], used, rows=len(selected))
+    output = Path(args.output)
+    shards.sync(output.parent / "shards" / output.stem, args.shards, output)
+
+    average = mean(scores[prompt_id] for prompt_id in selected)
+    print(f"{len(selected)} of {len(pool)} prompts ({args.mode}), mean {metric} {average:.4f}")
 
 
 if __name__ == "__main__":

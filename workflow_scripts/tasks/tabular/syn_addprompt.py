@@ -1,49 +1,76 @@
-"""A round's graded answers with what they are scored by (r{n}_s1_syn_addprompt): one JSON line for each.
+"""Collect a round's graded answers with what they are scored by: one JSON line for each, sorted by uid.
 
-uid, syn_pmt_id, prompt, answer, status, result (the row, or null), copy (whether it is a training row), and `ds1`: the
-line that a task model sees of it between `before` and `after` of each anchor's prompt; `ds0` is those prompts without
-it, the same for all rows, in score_anchors/; `own` is the row in an anchor's place (after, gold, and its target as it
-stands).
+uid, prompt_id, question, answer, status
+row           the row that was read from the answer, or null
+is_duplicate  whether the row equals a training row
+ds1           the row as an example: the line that a task model sees between `before` and `after` of each anchor's
+              prompt. The prompts without it, `ds0`, are the same for all rows and lie in score_anchors/
+own           the question for the row's own target, in the place of an anchor's: {after, reference}, and the target
+              as it stands
 """
 
 from pathlib import Path
+from typing import Any
 
-from workflow_scripts.core.running.cli import arguments, run
-from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.core.files import read_json, write_jsonl
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.tasks.tabular.schemas import STATUSES, as_text, read_schema, read_table
-from workflow_scripts.tasks.tabular import shot, task_question
+from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.manifest import write_manifest
+from workflow_scripts.tasks.tabular.extraction import STATUSES
+from workflow_scripts.tasks.tabular.questions import example_line, target_question
+from workflow_scripts.tasks.tabular.schemas import Schema, as_text, read_schema, read_table
+
+
+def line_of(answer: dict[str, Any], schema: Schema, candidates: list[str], known: set[str]) -> dict[str, Any]:
+    """Return the line of a graded answer. `known` holds the training rows as text."""
+    row = answer["row"]
+    line = {
+        "uid": answer["uid"],
+        "prompt_id": answer["id"],
+        "question": answer["question"],
+        "answer": answer["answer"],
+        "status": answer["status"],
+        "row": row,
+        "is_duplicate": False,
+        "ds1": None,
+        "own": None,
+    }
+
+    if row:
+        question = target_question(schema, candidates, [], row)
+        line["is_duplicate"] = as_text(row) in known
+        line["ds1"] = example_line(schema, candidates, row)
+        line["own"] = {"after": question.after, "reference": question.reference, "target": row[schema.target]}
+
+    return line
 
 
 def main() -> None:
     parser = arguments(__doc__)
+    add_code_argument(parser)
     parser.add_argument("--results", required=True, nargs="+", help="graded shards (…_matchlog.pkl)")
     parser.add_argument("--tables", required=True, help="folder of the data set, as split_tables wrote it")
     parser.add_argument("--prompts", required=True, help="the anchors' prompts (.json)")
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     args = parser.parse_args()
-    schema = read_schema(Path(args.tables) / "schema.json")
-    known = {as_text(row) for row in read_table(schema, Path(args.tables) / "train.csv")}
-    choices, raw = read_json(args.prompts)["candidates"], []
-    records = sorted((r for path in args.results for r in read_records(path)), key=lambda record: record["uid"])
-    for record in records:
-        row = record["row"]
-        one = {"uid": record["uid"], "syn_pmt_id": record["id"], "prompt": record["question"]}
-        one |= {"answer": record["solution"], "status": record["status"], "result": row}
-        one |= {"copy": bool(row) and as_text(row) in known, "ds1": shot(schema, choices, row) if row else None}
-        one["own"] = None
-        if row:
-            _, after, gold = task_question(schema, choices, [], row)
-            one["own"] = {"after": after, "gold": gold, "target": row[schema.target]}
-        raw.append(one)
-    conserve("syn_addprompt", len(records), len(raw), 0)
-    write_jsonl(args.output, raw)
-    counts = {status: sum(one["status"] == status for one in raw) for status in STATUSES}
-    copies = sum(one["copy"] for one in raw)
-    sources = [*args.results, args.prompts, f"{args.tables}/schema.json", f"{args.tables}/train.csv"]
-    write_manifest(args.output, sources, {}, rows=len(raw), copies=copies, **counts)
-    print(f"{len(raw)} answers: {counts}, {copies} copies of training rows")
+
+    folder = Path(args.tables)
+    schema = read_schema(folder / "schema.json")
+    known = {as_text(row) for row in read_table(schema, folder / "train.csv")}
+    candidates = read_json(args.prompts)["candidates"]
+    answers = sorted(
+        (answer for path in args.results for answer in read_records(path)), key=lambda answer: answer["uid"]
+    )
+
+    lines = [line_of(answer, schema, candidates, known) for answer in answers]
+    conserve("syn_addprompt", len(answers), len(lines), 0)
+    write_jsonl(args.output, lines)
+
+    counts = {status: sum(line["status"] == status for line in lines) for status in STATUSES}
+    duplicates = sum(line["is_duplicate"] for line in lines)
+    sources = [*args.results, args.prompts, folder / "schema.json", folder / "train.csv"]
+    write_manifest(args.output, sources, {}, rows=len(lines), duplicates=duplicates, **counts)
+    print(f"{len(lines)} answers: {counts}, {duplicates} duplicates of training rows")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Scores of rows: log-probs with shared prefixes, gains and likelihoods, and merged task models."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.tasks.tabular.addscore import chosen_answer, likelihood, measured
+from workflow_scripts.tasks.tabular.merge_models import merged
+from workflow_scripts.tasks.tabular.prefixes import answer_logps, read_beginning
+from workflow_scripts.tasks.tabular.settings import Merge
+
+LABELS = {
+    "task": "classification",
+    "candidates": ["a", "b"],
+    "scale": 1.0,
+    "ds0": [{"reference": label} for label in "aabb"],
+}
+QUANTITIES = {
+    "task": "regression",
+    "candidates": ["10", "20"],
+    "scale": 5.0,
+    "ds0": [{"reference": "10"}, {"reference": "20"}],
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, **shape)).eval()
+
+
+def test_shared_prefixes_change_nothing_but_the_cost(model):
+    rng = random.Random(0)
+
+    def draw(count):
+        return [rng.randrange(50) for _ in range(count)]
+
+    head = draw(20)
+    answers = [[3], [4, 5], [4, 6, 7]]
+    groups = [[head + line + draw(rng.randint(3, 9)) for _ in range(3)] for line in (draw(4), draw(9), [])]
+    other = [draw(5), draw(7)]  # a group that begins otherwise
+
+    beginning = read_beginning(model, groups)
+    assert beginning is not None
+    assert beginning.tokens == head[: len(beginning.tokens)]
+    assert len(beginning.tokens) >= 20
+
+    logps, cost = answer_logps(model, groups, answers, beginning)
+    of_other, _ = answer_logps(model, [other], answers, beginning)
+    whole = 0
+    for group, of_group in zip([*groups, other], logps + of_other):
+        for prompt, values in zip(group, of_group):
+            for answer, value in zip(answers, values):
+                with torch.no_grad():
+                    expected = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+                total = sum(expected[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer))
+                assert value == pytest.approx(total, abs=1e-4)
+                if group is not other:
+                    whole += len(prompt + answer)
+    assert cost < whole / 3
+
+
+def test_gains_of_labels_have_the_right_sign():
+    sure = {"a": [-0.1, -2.0], "b": [-2.0, -0.1]}
+    right = measured([sure[label] for label in "aabb"], LABELS)
+    wrong = measured([sure[label] for label in "bbaa"], LABELS)
+    assert right == {"answers": list("aabb"), "score": 1}
+    assert wrong["score"] == -1
+
+    a = {"reference": "a", "target": "a"}
+    assert likelihood(sure["b"], a, LABELS) == pytest.approx(-2.0 - np.log(np.exp(-0.1) + np.exp(-2.0)))
+    assert likelihood(sure["a"], a, LABELS) == likelihood([0.0, -0.1], a, LABELS) == np.log(0.5)
+
+
+def test_gains_of_quantities_have_the_right_sign():
+    undecided = [-3.0, -3.0]
+    assert chosen_answer(undecided, QUANTITIES) == pytest.approx(15)
+    assert measured([[0.0, -50.0], [-50.0, 0.0]], QUANTITIES)["score"] == pytest.approx(0)
+    assert measured([undecided, undecided], QUANTITIES)["score"] == pytest.approx(-1)
+
+    # A target beyond all candidates is as far as it was written, not as far as its nearest candidate.
+    assert likelihood(undecided, {"reference": "20", "target": 1000}, QUANTITIES) == pytest.approx(-985 / 5)
+    assert likelihood(undecided, {"reference": "20", "target": 17}, QUANTITIES) == -0.5
+
+
+def test_merges():
+    before = {"w": torch.zeros(1000)}
+    trained = {"w": torch.ones(1000)}
+    linear = merged(before, trained, Merge(weight=0.25), 0)["w"]
+    assert torch.equal(linear, torch.full((1000,), 0.25))
+
+    dare = merged(before, trained, Merge(method="dare_linear", weight=1.0, density=0.25), 0)["w"]
+    assert set(dare.tolist()) == {0.0, 4.0}
+    assert 0.8 < dare.mean() < 1.2
+
+    with pytest.raises(BadInput, match="cannot be merged"):
+        merged({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, Merge(), 0)

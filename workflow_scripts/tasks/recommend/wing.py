@@ -1,0 +1,87 @@
+"""What the workflow's rules ask of the task `recommend`."""
+
+from typing import Any
+
+from workflow_scripts.config.sections import endpoints_of, settings_of
+from workflow_scripts.tasks import defaults
+from workflow_scripts.tasks.recommend.settings import Settings
+
+# The keys of the section that the results of a stage depend on. Those of `explore` stand below.
+KEYS = {
+    "freeze_prompts": {"instruction", "history"},
+    "explore": {"seeker", "grounding", "list_length"},
+    "rerank": {"grounding", "list_length"},
+    "make_sft_data": {"tgi", "new_tgi", "start", "end"},
+    "generate": {
+        "seeker",
+        "grounding",
+        "hardcore",
+        "list_length",
+        "off_formatcheck",
+        "rec_format_check",
+        "resamples",
+    },
+    "generate_eval": {"seeker", "grounding"},
+    "grade": {"grounding", "list_length", "rerank", "reward", "bonus"},
+}
+KEYS_OF_EXPLORE = {
+    "explore": {"teacher", "start", "end"},
+    "make_sft_data": {"only_success", "train_only_interaction"},
+}
+
+
+class Wing(defaults.Wing):
+    """The catalogue, the teacher's dialogues, and a seeker that may be behind an endpoint."""
+
+    @property
+    def section(self) -> Settings:
+        """The config section `recommend`."""
+        return self.cfg.task_section  # type: ignore[return-value]
+
+    @property
+    def catalogue(self) -> str:
+        """The items that can be recommended."""
+        return f"{self.run.folder}/catalogue/items.pkl"
+
+    def explored(self, step: str = "") -> str:
+        """The teacher's dialogues as they were explored, or after a step: _rerank, _base_turn, _sft."""
+        return f"{self.run.folder}/explore/{self.run.tag}{step}.jsonl"
+
+    @property
+    def prompts_are_made_up(self) -> bool:
+        """Whether the task makes up the prompts of all splits; then the items are the made-up films."""
+        prompts = self.cfg.prompts
+        return all(split.count for split in (prompts.train, prompts.pool, prompts.eval) if split)
+
+    def files(self, stage: str) -> dict[str, str]:
+        if stage in ("generate", "generate_eval", "grade"):
+            return {"catalogue": self.catalogue}
+        if stage == "freeze_prompts" and self.section.catalogue:
+            return {"catalogue": self.section.catalogue}
+        return {}
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        values = settings_of(self.section, include=KEYS.get(stage, set()))
+        if stage in KEYS_OF_EXPLORE and self.section.explore:
+            values["explore"] = settings_of(self.section.explore, include=KEYS_OF_EXPLORE[stage])
+        return values
+
+    def endpoints(self, stage: str) -> dict[str, Any]:
+        endpoints = {}
+        if stage in ("explore", "generate", "generate_eval"):
+            endpoints["seeker"] = endpoints_of(self.section.seeker)
+        if stage == "explore":
+            endpoints["explore"] = endpoints_of(self.section.explore)
+        return {name: value for name, value in endpoints.items() if value}
+
+    def calls_endpoint(self, stage: str) -> bool:
+        return bool(self.endpoints(stage))
+
+    def loads_model(self, stage: str) -> bool:
+        return self.section.grounding.needs_model and stage in ("catalogue", "rerank", "grade")
+
+    def named_files(self) -> dict[str, str]:
+        return {"recommend.catalogue": self.section.catalogue} if self.section.catalogue else {}
+
+    def prompt_files(self) -> list[str]:
+        return [self.section.catalogue] if self.section.catalogue else []

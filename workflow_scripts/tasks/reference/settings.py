@@ -1,0 +1,49 @@
+"""The config section `reference`."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from workflow_scripts.config.sections import Reward, Section
+from workflow_scripts.config.task_section import TaskSection
+
+if TYPE_CHECKING:
+    from workflow_scripts.config.load import Config
+
+
+class Selection(Section):
+    """Which prompts of `prompts.pool` are trained on, by how well the model that round 0 starts from answers them."""
+
+    mode: Literal["hard", "easy", "medium", "random"] = "hard"  # the lowest, highest or middle scores, or any
+    num_examples: PositiveInt = 5000  # prompts that are selected
+    metric: Reward = "bleu"  # the score of an answer
+    inference: str | None = None  # a .csv of answers that exist, with id and response; missing ones are generated
+
+
+class Settings(TaskSection):
+    """Where references come from, and how the train prompts are selected from a pool."""
+
+    makes_up: ClassVar[bool] = True
+    takes_reward: ClassVar[bool] = True
+    compares_rounds: ClassVar[bool] = True
+
+    ref_models: list[str] = Field(["gold"], min_length=1)  # in files, the references are the columns ref_output_{model}
+    references: PositiveInt = 3  # references of a made-up instruction; those of the split eval always have 3
+    selection: Selection | None = None  # needs prompts.pool
+
+    @property
+    def uses_pool(self) -> bool:
+        return self.selection is not None
+
+    @property
+    def answers_pool(self) -> bool:
+        return self.selection is not None
+
+    def pool_fault(self, cfg: "Config") -> str:
+        return (
+            "`prompts.pool` and `reference.selection` belong together, because the train prompts are selected from the "
+            "pool; give both, or `prompts.train` instead"
+        )
+
+    def rewards(self) -> dict[str, str | None]:
+        return {"reference.selection.metric": self.selection.metric if self.selection else None}

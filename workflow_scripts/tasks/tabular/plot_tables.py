@@ -1,0 +1,53 @@
+"""Plot what a checkpoint's rows are worth, from a round's metrics."""
+
+from typing import Any
+
+from workflow_scripts.core.files import read_json
+from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.plots import figure
+from workflow_scripts.tasks.tabular.extraction import STATUSES
+from workflow_scripts.tasks.tabular.measures import MAIN
+from workflow_scripts.tasks.tabular.schemas import Schema, read_schema
+
+Bars = dict[str, float | None]
+
+
+def panels(metrics: dict[str, Any], schema: Schema) -> dict[str, Bars]:
+    """Return the bars of each panel by its title."""
+    return {
+        "answers by status": {status: metrics["statuses"][status] for status in STATUSES},
+        f"gradient boosting on real rows, {MAIN[schema.task]}": {
+            "synthetic": metrics["tstr"],
+            "real": metrics["real"],
+            "prompts' rows": metrics["bootstrap"],
+        },
+        "distance of columns": {name: metrics["columns"][name] for name in schema.names},
+        "distance to the nearest training row": {
+            "synthetic": metrics["nearest_distance"],
+            "test rows": metrics["nearest_distance_test"],
+        },
+    }
+
+
+def plot(bars_of: dict[str, Bars], path: str) -> None:
+    """Draw panels of horizontal bars side by side, the first bar on top."""
+    with figure(path, len(bars_of), width=4.5) as axes:
+        for axis, (title, bars) in zip(axes, bars_of.items()):
+            names = list(bars)[::-1]
+            axis.barh(names, [bars[name] or 0 for name in names])
+            axis.set(title=title)
+            axis.grid(alpha=0.3, axis="x")
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    add_code_argument(parser)
+    parser.add_argument("--metrics", required=True, help="the metrics of a round (.json)")
+    parser.add_argument("--schema", required=True, help="schema.json of the data set")
+    parser.add_argument("--output", required=True, help="the .svg to write")
+    args = parser.parse_args()
+    plot(panels(read_json(args.metrics), read_schema(args.schema)), args.output)
+
+
+if __name__ == "__main__":
+    run(main)
