@@ -7,13 +7,13 @@ from snakemake.exceptions import WorkflowError
 from snakemake.persistence.file import FilePersistence
 
 sys.path.insert(0, workflow.basedir)
-from workflow_scripts import tasks
+from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.workflow.brake import Brake
 from workflow_scripts.workflow.commands import Commands, environment_file, shell_prefix
-from workflow_scripts.workflow.freezing import Freezing, local_input, model_files, reward_files
+from workflow_scripts.workflow.freezing import Freezing, is_file, local_input, model_files, reward_files
 from workflow_scripts.workflow.params import ParamsOfRules
 from workflow_scripts.workflow.resources import ResourcesOfRules
 

@@ -28,7 +28,9 @@ def main() -> None:
     for path in progress(args.results, total=len(args.results), desc="construct_meta", unit="shard"):
         for answer in read_records(path):
             if "reward" not in answer:
-                raise BadInput(f"{path}: answer {answer.get('uid')} is not graded; run workflow_scripts.grade on the file")
+                raise BadInput(
+                    f"{path}: answer {answer.get('uid')} is not graded; run workflow_scripts.grade on the file"
+                )
             answers.append(answer)
 
     selection = tasks.load(args.task, "Selection", args.task_settings, task_files(args))

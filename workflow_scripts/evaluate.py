@@ -40,7 +40,9 @@ def main() -> None:
     metrics = evaluation.summarise(answers)
 
     inputs = [*args.results, *args.before, *args.judged, *files.values()]
-    write_json(args.output, {"round": args.round} | metrics | {"inputs": {path: content_digest(path) for path in inputs}})
+    write_json(
+        args.output, {"round": args.round} | metrics | {"inputs": {path: content_digest(path) for path in inputs}}
+    )
 
     shown = [
         f"{label} {metrics[name]:{form}}"

@@ -33,7 +33,7 @@ class Validator:
         self.keys: set[str] = set()
         self.ids: set[str] = set()
 
-    def fault(self, prompt: Prompt) -> str | None:
+    def fault(self, prompt: Any) -> str | None:
         """Return why a prompt cannot be used, or None."""
         if prompt.get("fault"):
             return prompt["fault"]
@@ -125,7 +125,8 @@ def freeze(task: Any, settings: dict[str, Any], seed: int, output: Path) -> None
         file = settings[split]["file"]
         write_parquet(path, prompts)
         sources = [file] if file and Path(file).is_file() else []
-        write_manifest(path, sources, settings | {"seed": seed}, rows=len(prompts))
+        used = settings | {"seed": seed, "task": dict(task.settings)}
+        write_manifest(path, sources, used, rows=len(prompts))
 
 
 def reasons(rejects: list[dict[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from workflow_scripts.core.identity import shard_of
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.records import Message, Prompt, conserve, read_records
+from workflow_scripts.core.running import plugins
 from workflow_scripts.core.running.cli import (
     add_code_argument,
     add_endpoint_arguments,
@@ -37,7 +38,6 @@ from workflow_scripts.core.running.cli import (
     shard,
     task_files,
 )
-from workflow_scripts.core.running import plugins
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
@@ -81,12 +81,19 @@ def jobs_of(prompt: Prompt, version: str, conversation: Any, template: str, samp
 
 
 def play_with_policy(
-    jobs: list[Job], engine: Any, environment: Environment, args: argparse.Namespace, settings: Generate, replicas: Replicas
+    jobs: list[Job],
+    engine: Any,
+    environment: Environment,
+    args: argparse.Namespace,
+    settings: Generate,
+    replicas: Replicas,
 ) -> list[Conversation]:
     """Play all conversations with the policy, batch by batch through the ledger."""
     sampling = getattr(settings, args.version)
     code = args.code or code_identity(
-        "workflow_scripts.generate:main", engines.root(settings.engine_of(args.version)), tasks.root(args.task, "Conversation")
+        "workflow_scripts.generate:main",
+        engines.root(settings.engine_of(args.version)),
+        tasks.root(args.task, "Conversation"),
     )
     common = [
         policy_digest(args.model),
@@ -124,9 +131,14 @@ KEPT = ("tokens", "mask", "logps", "finish", "turns", "rejected", "fault", "draw
 
 
 def play_with_teacher(
-    jobs: list[Job], engine: Any, conversation: Any, environment: Environment, args: argparse.Namespace, settings: Generate,
-    tokenizer,
-) -> list[Conversation]:  # fmt: skip
+    jobs: list[Job],
+    engine: Any,
+    conversation: Any,
+    environment: Environment,
+    args: argparse.Namespace,
+    settings: Generate,
+    tokenizer: Any,
+) -> list[Conversation]:
     """Play all conversations with a remote engine, and tokenise what it wrote."""
     sampling = getattr(settings, args.version)
     conversations = [Conversation(job.uid, job.prompt) for job in jobs]
@@ -193,7 +205,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", required=True, help="a frozen split (.parquet)")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy")
     parser.add_argument(
-        "--version", required=True, choices=("auto", "trigger", "eval", "pool"), help="how questions are asked and sampled"
+        "--version",
+        required=True,
+        choices=("auto", "trigger", "eval", "pool"),
+        help="how questions are asked and sampled",
     )
     parser.add_argument("--answered", help="a .csv with answers that exist already; their ids need none")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
@@ -201,7 +216,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", default="0", help="seed of the round; equal seeds give equal answers")
     parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
-    parser.add_argument("--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)")
+    parser.add_argument(
+        "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
+    )
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--ledger", help="folder of finished conversations (default: beside the output)")
     parser.add_argument("--output", required=True, help="the .pkl to write")

@@ -31,7 +31,7 @@ from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, file_digest, write_manifest, write_usage
 from workflow_scripts.core.sandbox import Sandbox
-from workflow_scripts.rewards import own_file
+from workflow_scripts.rewards import own_file, roots
 
 BATCH = 64  # answers that enter the ledger together
 
@@ -42,7 +42,7 @@ def model_state(model: str | None) -> list:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def read_answers(path: str, task: str) -> list[dict[str, Any]]:
+def read_answers(path: str, task: str, needs_reference: bool) -> list[dict[str, Any]]:
     """Read the answers to grade, in this project's format or in that of the task's original system."""
     importer = tasks.load(task, "Importer")
     answers = []
@@ -54,7 +54,7 @@ def read_answers(path: str, task: str) -> list[dict[str, Any]]:
         for key in ("question", "answer"):
             if not isinstance(record.get(key), str):
                 raise BadInput(f"{path}, record {number}: {key} should be text, found {record.get(key)!r:.60}")
-        if record.get("reference") is None:
+        if needs_reference and record.get("reference") is None:
             raise BadInput(f"{path}, record {number}: there is no reference to grade the answer with")
 
         answers.append({"uid": str(number), **record})
@@ -78,7 +78,8 @@ def determinants(args: argparse.Namespace, grading: Any):
     """Return the function that tells what a grade depends on."""
     own = own_file(args.reward)
     common = [
-        args.code or code_identity("workflow_scripts.grade:main", tasks.root(args.task, "Grading")),
+        args.code
+        or code_identity("workflow_scripts.grade:main", tasks.root(args.task, "Grading"), *roots(args.reward)),
         args.sandbox,
         args.reward,
         args.reward_model,
@@ -112,8 +113,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     started = time.time()
-    answers = read_answers(args.results, args.task)
     grading = load_grading(args)
+    answers = read_answers(args.results, args.task, needs_reference="reference" in grading.depends_on)
 
     with Sandbox(isolate=args.sandbox == "on") if grading.runs_programs else nullcontext() as sandbox:
         grades = map_records(

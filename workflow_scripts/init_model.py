@@ -70,7 +70,12 @@ def make_model(scratch: dict[str, Any], tokenizer, seed: int):
 
 
 def cold_start_texts(
-    task: str, task_settings: dict[str, Any], files: dict[str, str], cold_start: dict[str, Any], seed: int, template: str
+    task: str,
+    task_settings: dict[str, Any],
+    files: dict[str, str],
+    cold_start: dict[str, Any],
+    seed: int,
+    template: str,
 ) -> Iterator[str]:
     """Yield what the cold start will train on, as text."""
     file = cold_start["file"]

@@ -1,4 +1,4 @@
-"""Score one shard of a round's training data under a checkpoint: the policy that training starts from, or the reference.
+"""Score one shard of a round's training data under a checkpoint: the one that training starts from, or the reference.
 
 The output is {uid: float32 array, one value per sampled token}. Beside it stands the passport: the digests of model,
 data and tokenizer, the arithmetic and the sampling settings. Training refuses log-probs whose passport does not match.

@@ -1,7 +1,7 @@
 """Show the rounds of a run side by side: a table on the terminal, or a CSV file and a plot. Several runs: their curves.
 
-    python -m workflow_scripts.report --run runs/arithmetic
-    python -m workflow_scripts.report --run runs/recommend-tiny runs/e_high_20 --plot both.svg
+python -m workflow_scripts.report --run runs/arithmetic
+python -m workflow_scripts.report --run runs/recommend-tiny runs/e_high_20 --plot both.svg
 """
 
 import csv

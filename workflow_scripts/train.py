@@ -52,17 +52,20 @@ def moments_before(model: str, round: int, settings: Train) -> str | None:
 # ---------------------------------------------------------------- publication
 
 
-def merged_model(trainer: RoundTrainer, start_folder: str):
-    """Return the model with its adapters added to its weights.
+def final_model(trainer: RoundTrainer, start_folder: str) -> Any:
+    """Return the trained model, with adapters added to its weights.
 
     If the weights were held in 4 bits, the adapters are added to the full weights that training started from.
     """
-    if not trainer.settings.lora.bits:
+    lora = trainer.settings.lora
+    if lora is None:
+        return trainer.model
+    if not lora.bits:
         return trainer.adapters.merge_and_unload()
 
-    from workflow_scripts.training.adapters import moved
+    from workflow_scripts.training.adapters import move_adapters
 
-    return moved(trainer.adapters, start_folder, trainer.settings.lora).merge_and_unload()
+    return move_adapters(trainer.adapters, start_folder, lora).merge_and_unload()
 
 
 def publish_round(
@@ -71,7 +74,7 @@ def publish_round(
     """Write the model, its history and, for the next round, the optimizer's moments; return the manifest."""
 
     def save(folder: Path) -> None:
-        model = merged_model(trainer, start_folder) if trainer.adapters else trainer.model
+        model = final_model(trainer, start_folder)
         model.config.use_cache = True
         model.save_pretrained(folder, **({"state_dict": weights} if weights else {}))
         tokenizer.save_pretrained(folder)
@@ -86,7 +89,8 @@ def publish_round(
     write_json(Path(output).with_name("history.json"), history(trainer))
     if trainer.settings.optimizer == "carry":
         path = Path(output).with_name(MOMENTS)
-        torch.save(trainer.optimizer.state_dict()["state"], path)
+        optimizer: Any = trainer.optimizer
+        torch.save(optimizer.state_dict()["state"], path)
         fields["moments"] = file_digest(path)
 
     return publish(output, save, fields)
@@ -187,7 +191,9 @@ def main() -> None:
         seconds = time.time() - started
         write_usage(args.output, seconds=seconds, processes=trainer.args.world_size, code=args.code)
         remove_states(Path(args.state), published)
-        print(f"round {args.round}: {manifest['updates']} updates on {len(data.rows)} rows, policy {manifest['digest']}")
+        print(
+            f"round {args.round}: {manifest['updates']} updates on {len(data.rows)} rows, policy {manifest['digest']}"
+        )
 
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # leaves the process group

@@ -79,7 +79,7 @@ class Walk:
     def round_of(self, name: str) -> str:
         return round_of(name, self.folder)
 
-    @functools.cache  # noqa: B019  (a walk lives as long as the process)
+    @functools.cache
     def state(self, name: str) -> State:
         """Return the state of an artefact."""
         if not Path(name).exists():

@@ -55,7 +55,7 @@ if not cfg.data.source:
 
 else:
 
-    if local_input(cfg.data.source.file) and not os.path.isdir(cfg.data.source.file):
+    if is_file(cfg.data.source.file):
 
         rule link_data:
             input:
@@ -73,7 +73,7 @@ else:
     rule import_data:
         input:
             file=local_input(cfg.data.source.file),
-            link=run.linked_source if "link_data" in rules.__dict__ else [],
+            link=run.linked_source if is_file(cfg.data.source.file) else [],
             model=run.initial_model,
         output:
             data=run.data("{n}"),

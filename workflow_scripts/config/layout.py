@@ -170,7 +170,7 @@ class Run:
         return f"{self.folder}/evaluation/judged/r{n}.jsonl"
 
     def logp_comparisons(self) -> list[str]:
-        """The comparisons of sampled with scored log-probs, for rounds whose answers are both sampled and scored here."""
+        """The comparisons of sampled with scored log-probs, for rounds whose answers are sampled and scored here."""
         if self.cfg.data.source or not self.cfg.train.needs_behaviour:
             return []
         rounds = range(1, self.cfg.rounds + 1)

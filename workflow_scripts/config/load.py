@@ -48,7 +48,9 @@ class Config(Section):
     shards: PositiveInt = 2  # jobs per record stage and round
     template: Literal["deepseek", "alpaca", "chat"] = "deepseek"  # prompt template; chat: the tokenizer's own
     sandbox: OnOff = "on"  # isolate programs that the model writes; off runs them unprotected
-    code_changes: Literal["stop", "remake"] = "stop"  # what to do if only changed code would make finished results again
+    code_changes: Literal["stop", "remake"] = (
+        "stop"  # what to do if only changed code would make finished results again
+    )
     reward: Reward | None = None  # how answers are rewarded, for tasks that leave the choice
     reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
     judge: Judge | None = None  # compares a round's eval answers with those of the round before
@@ -229,8 +231,8 @@ def _faults_of_engines(cfg: Config) -> Iterator[str]:
             continue
         if version in ("eval", "pool"):
             yield (
-                f"generate.{version}.engine: answers of version {version} must come from the checkpoint, but `{engine}` "
-                "calls a remote endpoint; use transformers or vllm"
+                f"generate.{version}.engine: evaluation and selection must run the checkpoint, but `{engine}` calls "
+                "a remote endpoint; use transformers or vllm"
             )
         elif not generate.openai:
             yield f"generate.openai: the engine {engine} needs `base_url` and `model`"

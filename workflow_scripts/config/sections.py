@@ -247,7 +247,9 @@ class Train(Section):
         if self.lora and (self.deepspeed or self.optimizer == "carry"):
             raise ValueError("lora needs optimizer: fresh and no deepspeed, because each round trains new adapters")
         if self.optimizer == "carry" and self.deepspeed:
-            raise ValueError("optimizer: carry does not work with deepspeed, which keeps the moments in parts; use fresh")
+            raise ValueError(
+                "optimizer: carry does not work with deepspeed, which keeps the moments in parts; use fresh"
+            )
         return self
 
     def uses(self, constant: str) -> Any:
@@ -274,7 +276,7 @@ class ColdStartTrain(Train):
     """The supervised stage before the rounds."""
 
     # Always passed on, since the stage reads this section as a Train section, whose default is another objective.
-    objective: Literal["sft"] = Field("sft", json_schema_extra={"neutral": None})  # type: ignore[assignment]
+    objective: Literal["sft"] = Field(default="sft", json_schema_extra={"neutral": None})  # type: ignore[assignment]
     schedule_over: Literal["round"] = "round"  # type: ignore[assignment]
     optimizer: Literal["fresh"] = "fresh"  # type: ignore[assignment]
 
@@ -405,7 +407,9 @@ class Source(Section):
 
         for name in sorted(set(type(self).model_fields) - {"file", "format", "split", "revision", *used}):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}")
+                raise ValueError(
+                    f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}"
+                )
         return self
 
 

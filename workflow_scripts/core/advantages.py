@@ -40,9 +40,7 @@ def advantages(
     return [None if value is None else min(max(value, -limit), limit) for value in values]
 
 
-def _unclipped(
-    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None
-) -> list[float | None]:
+def _unclipped(rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None) -> list[float | None]:
     if kind == "raw":
         return list(rewards)
 

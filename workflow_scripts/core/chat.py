@@ -150,9 +150,10 @@ def _marked_spans(tokenizer, messages: list[Message]) -> list[tuple[int, int]]:
 
     template = tokenizer.get_chat_template()
     special = tokenizer.special_tokens_map
-    rendered = render_jinja_template(
-        [messages], chat_template=template, return_assistant_tokens_mask=True, **special
-    )  # type: ignore
+    conversations: Any = [messages]
+    rendered: Any = render_jinja_template(
+        conversations, chat_template=template, return_assistant_tokens_mask=True, **special
+    )
     return rendered[1][0]
 
 

@@ -74,7 +74,7 @@ def write_dataset(folder: str | Path, **splits: list[dict[str, Any]]) -> None:
     temporary.parent.mkdir(parents=True, exist_ok=True)
 
     try:
-        saved = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+        saved: Any = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
         datasets.DatasetDict(saved).save_to_disk(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)

@@ -23,7 +23,7 @@ from typing import Any
 from workflow_scripts.core.chat import check_messages, encode_answer, encode_turns
 from workflow_scripts.core.errors import BadInput, Reject
 from workflow_scripts.core.identity import digest
-from workflow_scripts.core.records import Message, Piece, READABLE, conserve, read_records
+from workflow_scripts.core.records import READABLE, Message, Piece, conserve, read_records
 from workflow_scripts.core.running.cli import progress
 from workflow_scripts.core.templates import render
 
@@ -49,12 +49,13 @@ def read_source(file: str, split: str, revision: str | None = None) -> Iterator[
     yield from _load_dataset(file, split, revision)
 
 
-def _load_dataset(name: str, split: str, revision: str | None):
+def _load_dataset(name: str, split: str, revision: str | None) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
 
     try:
+        loaded: Any
         if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(name)
         else:
@@ -64,7 +65,7 @@ def _load_dataset(name: str, split: str, revision: str | None):
 
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
-            raise BadInput(f"{name}: there is no split {split!r}; splits are {', '.join(loaded)}")
+            raise BadInput(f"{name}: there is no split {split!r}; splits are {', '.join(map(str, loaded))}")
         loaded = loaded[split]
 
     return loaded
@@ -206,7 +207,7 @@ def sft_conversation(record: Record, columns: dict[str, str], template: str) -> 
     if columns["prompt"] == "instruction" and record.get("input"):
         between = "\n\n### Input:\n" if template == "alpaca" else "\n\n"  # as in Stanford Alpaca
         content = prompt[0]["content"] + between + text_in(record, "input", "input")
-        prompt = [{"role": prompt[0]["role"], "content": content}]
+        prompt[0] = {"role": prompt[0]["role"], "content": content}
 
     return prompt + answer, len(prompt)
 
@@ -214,7 +215,7 @@ def sft_conversation(record: Record, columns: dict[str, str], template: str) -> 
 def preference_pair(
     record: Record, columns: dict[str, str]
 ) -> tuple[list[Message], list[Message], list[Message]] | tuple[str, str, str]:
-    """Return (prompt, chosen, rejected) as messages, or as text if both answers are text that begins with its prompt."""
+    """Return (prompt, chosen, rejected) as messages, or as text if both answers are text that begins with it."""
     values = [record.get(columns[side]) for side in ("chosen", "rejected")]
 
     if values[0] == values[1]:

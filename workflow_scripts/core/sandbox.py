@@ -1,15 +1,15 @@
-"""Model-written Python runs here and nowhere else.
+"""Programs that a model wrote run here and nowhere else.
 
-Covered, for each program on its own: no network (seccomp; an empty network namespace where the kernel allows
-one), reads only below the Python installation and the system's libraries and writes only in a scratch folder
-that is deleted afterwards (Landlock), no new processes and no signals, tracing or mounts (seccomp), bounded
-CPU, wall clock, memory, file size and output (rlimits and the supervisor), an empty environment.
-Not covered: the number of files in the scratch folder within the CPU limit, whether a path exists, and side
-channels. It needs no
-root and no extra packages: Linux 5.13 or newer with Landlock and seccomp.
+Covered, for each program on its own: no network (seccomp, and an empty network namespace where the kernel allows one);
+reads only below the Python installation and the system's libraries, writes only in a scratch folder that is deleted
+afterwards (Landlock); no new processes, signals, tracing or mounts (seccomp); bounded CPU time, wall-clock time,
+memory, file size and output (rlimits and the supervisor); an empty environment.
 
-A supervisor process imports what programs commonly use once, then forks per program: a run costs a few
-milliseconds. It is this file, started as a script.
+Not covered: the number of files in the scratch folder within the CPU limit, whether a path exists, and side channels.
+
+It needs Linux 5.13 or newer with Landlock and seccomp, but neither root nor extra packages. A supervisor process
+imports once what programs commonly use and then forks for each program, so a run takes a few milliseconds. The
+supervisor is this file, started as a script.
 """
 
 import ast
@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import traceback
+from typing import Any
 
 DEFAULTS = {"cpu_seconds": 5, "wall_seconds": 10, "memory_mb": 512, "output_bytes": 10_000, "file_mb": 1}
 PRELOAD = ("math", "fractions", "itertools", "datetime", "sympy")
@@ -38,7 +39,7 @@ READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (shared libraries), read_file, read_d
 FILESYSTEM_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 NETWORK_RIGHTS, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 
-# ---- seccomp: system calls that a calculation never needs, as (x86-64, aarch64) numbers
+# ---- seccomp: system calls that a calculation never needs, with their numbers on (x86-64, aarch64)
 DENIED = {
     "socket": (41, 198), "connect": (42, 203), "sendto": (44, 206), "bind": (49, 200), "listen": (50, 201),
     "socketpair": (53, 199), "fork": (57, None), "vfork": (58, None), "execve": (59, 221),
@@ -74,20 +75,23 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Sandbox:
-    """`with Sandbox() as run: run("print(1 + 1)")["output"]`; identical programs are run once."""
+    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. Identical programs run once."""
 
-    def __init__(self, isolate: bool = True, **limits):
-        self.isolate, self.limits, self.cache = isolate, DEFAULTS | limits, {}
-        self.process = None
+    def __init__(self, isolate: bool = True, **limits: int):
+        self.isolate = isolate
+        self.limits = DEFAULTS | limits
+        self.cache: dict[str, dict[str, Any]] = {}
+        self.process: Any = None
 
     def __enter__(self):
         if self.isolate and (missing := missing_isolation()):
-            from workflow_scripts.core.errors import BadInput  # here: this file also runs alone
+            from workflow_scripts.core.errors import BadInput  # imported here because this file also runs alone
 
             raise BadInput(
-                f"model-written code cannot be isolated here: {'; '.join(missing)}. Use a machine with Linux "
-                "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run it unprotected."
+                f"programs that a model wrote cannot be isolated here: {'; '.join(missing)}. Use a machine with Linux "
+                "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run them unprotected."
             )
+
         self._start()
         return self
 
@@ -95,14 +99,17 @@ class Sandbox:
         self.process.stdin.close()
         self.process.wait()
 
-    def _start(self):
+    def _start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/usr/bin:/bin"},
+        )
 
-    def __call__(self, code: str) -> dict:
-        """Run a program; {"output": str, "error": str or None}. A program's fault is never the caller's."""
+    def __call__(self, code: str) -> dict[str, Any]:
+        """Run a program and return {"output": str, "error": str or None}. A fault of the program is no exception."""
         if code not in self.cache:
             try:
                 self.process.stdin.write(json.dumps({"code": code, "limits": self.limits}) + "\n")
@@ -111,13 +118,14 @@ class Sandbox:
             except BrokenPipeError:
                 answer = ""
             if not answer:
-                raise RuntimeError(f"the sandbox's supervisor ended (exit {self.process.wait()})")
+                raise RuntimeError(f"the sandbox's supervisor ended (exit status {self.process.wait()})")
             self.cache[code] = json.loads(answer)
+
         return self.cache[code]
 
 
 def missing_isolation() -> list[str]:
-    """What this kernel lacks of the two mechanisms that are required; empty when all is there."""
+    """Return what this kernel lacks of the two mechanisms that are required."""
     missing = []
     if platform.machine() not in MACHINES:
         missing.append(f"no system call table for {platform.machine()}")
@@ -129,6 +137,7 @@ def missing_isolation() -> list[str]:
 
 
 def landlock_version() -> int:
+    """Return the version of Landlock's interface; negative if there is none."""
     return libc.syscall(LANDLOCK_CREATE, None, 0, 1)
 
 
@@ -136,7 +145,8 @@ def landlock_version() -> int:
 
 
 def supervise(isolate: bool) -> None:
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: not to outlive the caller
+    """Run the programs that arrive on stdin, one JSON request per line, and write one JSON result per line."""
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: end with the caller
     for module in PRELOAD:
         with contextlib.suppress(ImportError):
             __import__(module)
@@ -146,13 +156,13 @@ def supervise(isolate: bool) -> None:
         request = json.loads(line)
         try:
             result = run_once(request["code"], request["limits"], isolate)
-        except OSError as fault:  # no room for a scratch folder, no process to be had
+        except OSError as fault:  # no space for a scratch folder, no more processes
             result = {"output": "", "error": f"the sandbox could not run it: {fault}"}
         print(json.dumps(result), flush=True)
 
 
 def enter_namespaces() -> bool:
-    """An own user, network, IPC and UTS namespace, where the kernel allows it."""
+    """Enter a user, network, IPC and UTS namespace of its own, if the kernel allows it."""
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0:
         return False
@@ -163,7 +173,8 @@ def enter_namespaces() -> bool:
     return True
 
 
-def run_once(code: str, limits: dict, isolate: bool) -> dict:
+def run_once(code: str, limits: dict[str, int], isolate: bool) -> dict[str, Any]:
+    """Run a program in a child process with a scratch folder of its own."""
     scratch = tempfile.mkdtemp(prefix="sandbox-")
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -175,12 +186,16 @@ def run_once(code: str, limits: dict, isolate: bool) -> dict:
         return collect(pid, read_end, limits)
     finally:
         os.close(read_end)
-        subprocess.run(["rm", "-rf", scratch], stderr=subprocess.DEVNULL)  # however deep a program made it
+        subprocess.run(["rm", "-rf", scratch], stderr=subprocess.DEVNULL)  # however deep the program nested it
 
 
-def collect(pid: int, pipe: int, limits: dict) -> dict:
-    """Read the child's output until it ends, prints too much or takes too long; then see that it is gone."""
-    deadline, output, error = time.monotonic() + limits["wall_seconds"], b"", None
+def collect(pid: int, pipe: int, limits: dict[str, int]) -> dict[str, Any]:
+    """Read the child's output until it ends, prints too much or takes too long; then make sure that it is gone."""
+    deadline = time.monotonic() + limits["wall_seconds"]
+    output = b""
+    error = None
+    ended = (0, 0)
+
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
@@ -193,7 +208,7 @@ def collect(pid: int, pipe: int, limits: dict) -> dict:
         if len(output) > limits["output_bytes"]:
             output, error = output[: limits["output_bytes"]], f"printed more than {limits['output_bytes']} bytes"
             break
-    while not error and not (ended := os.waitpid(pid, os.WNOHANG))[0]:  # it may have closed its output and live on
+    while not error and not (ended := os.waitpid(pid, os.WNOHANG))[0]:  # it may have closed its output and go on
         if time.monotonic() > deadline:
             error = f"took more than {limits['wall_seconds']} s"
         time.sleep(0.001)
@@ -214,8 +229,8 @@ def collect(pid: int, pipe: int, limits: dict) -> dict:
 # ---------------------------------------------------------------- the program's own process
 
 
-def run_child(code: str, limits: dict, isolate: bool, scratch: str, pipe: int) -> None:
-    """Never returns. What follows a NUL byte in the output is the error's last line."""
+def run_child(code: str, limits: dict[str, int], isolate: bool, scratch: str, pipe: int) -> None:
+    """Run the program and end the process. What follows a NUL byte in the output is the error's last line."""
     status = 0
     try:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
@@ -247,28 +262,30 @@ def run_child(code: str, limits: dict, isolate: bool, scratch: str, pipe: int) -
 
 
 def last_expression_printed(code: str) -> ast.Module:
-    """As at a Python prompt: a program that ends with a bare expression prints it, unless it is None."""
+    """Return the program; a final bare expression is printed unless it is None, as at a Python prompt."""
     tree = ast.parse(code)
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         value = tree.body[-1].value
         prints = isinstance(value, ast.Call) and getattr(value.func, "id", "") == "print"
         if not prints:
-            show = ast.parse("(lambda value: value is None or print(value))(None)").body[0]
+            show: Any = ast.parse("(lambda value: value is None or print(value))(None)").body[0]
             show.value.args = [value]
             tree.body[-1] = ast.fix_missing_locations(ast.copy_location(show, tree.body[-1]))
     return tree
 
 
-def set_limits(limits: dict) -> None:
+def set_limits(limits: dict[str, int]) -> None:
+    """Set the resource limits of this process."""
     cpu, memory = limits["cpu_seconds"], limits["memory_mb"] << 20
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_mb"] << 20, limits["file_mb"] << 20))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def check(result: int, what: str) -> int:
+    """Return the result of a system call; raise OSError if it failed."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -276,7 +293,7 @@ def check(result: int, what: str) -> int:
 
 
 def restrict_files(scratch: str) -> None:
-    """Landlock: read below the Python installation and system libraries, write below `scratch`."""
+    """Allow, by Landlock, reading below the Python installation and system libraries and writing below `scratch`."""
     version = landlock_version()
     rights = FILESYSTEM_RIGHTS[max(v for v in FILESYSTEM_RIGHTS if v <= version)]
     attributes = struct.pack("=QQQ", rights, NETWORK_RIGHTS if version >= 4 else 0, SCOPES if version >= 6 else 0)
@@ -297,7 +314,7 @@ def restrict_files(scratch: str) -> None:
 
 
 def restrict_calls() -> None:
-    """seccomp: the calls in DENIED fail with EPERM; threads stay possible, processes do not."""
+    """Let, by seccomp, the calls in DENIED fail with EPERM. Threads stay possible, processes do not."""
     column, architecture = MACHINES[platform.machine()]
     load, equal, greater, masked, answer = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, refuse, no_such = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS

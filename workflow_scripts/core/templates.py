@@ -33,7 +33,7 @@ def render_messages(
     jinja2.TemplateError, if the template has no place for these messages.
     """
     if template == "chat":
-        if not getattr(tokenizer, "chat_template", None):
+        if tokenizer is None or not getattr(tokenizer, "chat_template", None):
             raise BadInput(
                 f"template chat: the tokenizer has no chat template; use a named one: {', '.join(TEMPLATES)}"
             )

@@ -7,6 +7,7 @@ that one replica of the model needs hold further replicas (core/running/replicas
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ ENVIRONMENT = "vllm"  # envs/vllm.yaml
 SPLITS_MODEL = True  # over generate.tensor_parallel GPUs
 
 VARIABLES = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine dies with its job
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine ends with its job
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # jobs share the cores, as Snakemake counts them
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, without a GPU
@@ -26,35 +27,46 @@ VARIABLES = {
 
 
 class Engine:
-    def __init__(self, model: str, settings: dict, sampling: dict, stop: Sequence[str]):
+    """Generates with vLLM."""
+
+    def __init__(self, model: str, settings: dict[str, Any], sampling: dict[str, Any], stop: Sequence[str]):
         for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
-        import vllm  # reads the environment
 
-        self.vllm, gpus = vllm, torch.cuda.device_count()
+        import vllm  # type: ignore[import-not-found]  # it reads the environment when it is imported
+
+        self.vllm: Any = vllm
+        gpus = torch.cuda.device_count()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.llm = vllm.LLM(
+        self.llm = self.vllm.LLM(
             model=model,
             dtype=settings["dtype"],
             tensor_parallel_size=gpus or 1,
             enable_prefix_caching=True,
-            enforce_eager=not gpus,  # compiling takes longer than a CPU-sized round
+            enforce_eager=not gpus,  # compiling takes longer than a round of CPU size
             enable_chunked_prefill=bool(gpus),  # on CPUs it fails with seeds: their generators cannot be rewound
             logprobs_mode="processed_logprobs",  # of logits / temperature
-            seed=0,  # of requests without one: there are none
+            seed=0,  # for requests without a seed; there are none
         )
-        self.sampling, self.stop = sampling, list(stop)
-        self.full = sampling["top_p"] == 1 and not sampling["top_k"]
-        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "dtype": settings["dtype"]}
-        self.version = {"engine": "vllm"} | versions
+        self.sampling = sampling
+        self.stop = list(stop)
+        self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"]
+        self.version = {
+            "engine": "vllm",
+            "vllm": self.vllm.__version__,
+            "torch": torch.__version__,
+            "dtype": settings["dtype"],
+        }
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return a completion of each request, in order."""
         prompts = [{"prompt_token_ids": request.tokens} for request in requests]
-        outputs = self.llm.generate(prompts, [self._params(request) for request in requests], use_tqdm=False)
+        params = [self._params(request) for request in requests]
+        outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [self._completion(output.outputs[0]) for output in outputs]
 
-    def _params(self, request: Request):
+    def _params(self, request: Request) -> Any:
         return self.vllm.SamplingParams(
             temperature=self.sampling["temperature"],
             top_p=self.sampling["top_p"],
@@ -64,15 +76,18 @@ class Engine:
             stop=self.stop,
             include_stop_str_in_output=True,
             skip_special_tokens=False,
-            logprobs=0,  # of the sampled token alone
+            logprobs=0,  # of the sampled token only
         )
 
-    def _completion(self, output) -> Completion:
-        """Below full support vLLM's log-probs are of what top_p and top_k left, so there are none to give."""
+    def _completion(self, output: Any) -> Completion:
+        """Return vLLM's output. With top_p or top_k its log-probs are of the remaining tokens, so they are dropped."""
         tokens = list(output.token_ids)
-        logps = [step[token].logprob for step, token in zip(output.logprobs, tokens)] if self.full else []
+        logps = []
+        if self.is_full_support:
+            logps = [step[token].logprob for step, token in zip(output.logprobs, tokens)]
+
         if output.finish_reason == "stop":
             return Completion(tokens, "stop" if isinstance(output.stop_reason, str) else "eos", logps)
         if output.finish_reason != "length":
-            raise RuntimeError(f"vLLM ended a request by {output.finish_reason!r}; stop and length are known")
+            raise RuntimeError(f"vLLM ended a request by {output.finish_reason!r}; only stop and length are known")
         return Completion(tokens, "length", logps)

@@ -179,14 +179,13 @@ def play(
 
     for attempt in range(1, environment.resamples + 1):
         faulty = [
-            i for i, conversation in enumerate(finished) if not conversation.rejected and environment.fault(conversation)
+            i
+            for i, conversation in enumerate(finished)
+            if not conversation.rejected and environment.fault(conversation)
         ]
         if not faulty:
             break
-        redrawn = [
-            Conversation(finished[i].uid, finished[i].prompt, draws=1 + attempt)
-            for i in faulty
-        ]
+        redrawn = [Conversation(finished[i].uid, finished[i].prompt, draws=1 + attempt) for i in faulty]
         draw(redrawn, f"{seed}.again{attempt}")
         for i, conversation in zip(faulty, redrawn):
             finished[i] = conversation

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.identity import normalise, record_id
-from workflow_scripts.core.records import Answer, GradedAnswer, Message, MetaEntry, Piece, Prompt, WorkedExample, read_records
+from workflow_scripts.core.records import (
+    Answer,
+    GradedAnswer,
+    Message,
+    MetaEntry,
+    Piece,
+    Prompt,
+    WorkedExample,
+    read_records,
+)
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.rollout.environment import Environment
 
@@ -94,11 +103,24 @@ class ColdStart(Part):
     """Worked examples for the supervised training before the rounds."""
 
     def examples(self, cold_start: dict[str, Any], seed: int) -> Iterator[WorkedExample]:
-        """Yield examples from a file of questions with worked solutions, or made up by `count`."""
-        raise BadInput(
-            "cold_start: this task has no worked solutions; give a file of conversations (`messages`, or `prompt` and "
-            "`response`)"
-        )
+        """Yield the examples of a file of questions with worked solutions, or made-up ones by `count`."""
+        if cold_start["count"]:
+            raise BadInput("cold_start.count: this task cannot make up worked examples; give cold_start.file")
+
+        for question, solution in worked_solutions(cold_start["file"]):
+            yield {"question": question, "pieces": [(solution, True)], "trigger": "auto"}
+
+
+def worked_solutions(file: str) -> Iterator[tuple[str, str]]:
+    """Yield (question, solution) of each record of a file. Raise BadInput for a record that lacks one of them."""
+    for number, record in enumerate(read_records(file), 1):
+        question = record.get("question", record.get("q"))
+        solution = record.get("solution", record.get("s"))
+        if not all(isinstance(text, str) and text.strip() for text in (question, solution)):
+            raise BadInput(
+                f"{file}, record {number}: question (or q) and solution (or s) should be text, found {record!r:.80}"
+            )
+        yield question, solution  # type: ignore[misc]  (both are text)
 
 
 # ---------------------------------------------------------------- conversation
@@ -162,7 +184,7 @@ class Grading(Part):
         """
         return {"reward": float(normalise(answer["answer"]) == normalise(str(answer["reference"])))}
 
-    def summary(self, graded: Sequence[GradedAnswer], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Return the figures that the stage prints. `answers` are the records as they were before grading."""
         return {"reward": sum(answer["reward"] for answer in graded) / max(1, len(graded)), "n": len(graded)}
 

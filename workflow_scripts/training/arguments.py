@@ -1,4 +1,6 @@
-"""What transformers' Trainer and DeepSpeed are told, from a training stage's settings."""
+"""The settings of a training stage as the arguments of transformers' Trainer and the configuration of DeepSpeed."""
+
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -9,6 +11,14 @@ from workflow_scripts.config.sections import Train
 def training_arguments(
     settings: Train, state: str, accumulation: int, updates: int, seed: int, report: bool
 ) -> TrainingArguments:
+    """Return the Trainer's arguments.
+
+    Args:
+        state: the folder for saved states.
+        accumulation: forward passes (bins) per update and process.
+        updates: the number of updates.
+        report: whether curves go to wandb.
+    """
     return TrainingArguments(
         output_dir=state,
         per_device_train_batch_size=1,  # one bin
@@ -26,7 +36,7 @@ def training_arguments(
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=2,  # one may be half written
+        save_total_limit=2,  # one of them may be half written
         logging_steps=max(1, updates // 50),
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
@@ -37,17 +47,22 @@ def training_arguments(
     )
 
 
-def deepspeed_config(settings: Train) -> dict | None:
-    """ZeRO by stage. Weights stay fp32 and bf16 is autocast, as without DeepSpeed: with DeepSpeed's own bf16, each
-    round would begin from rounded weights, and a round's small updates would be lost."""
+def deepspeed_config(settings: Train) -> dict[str, Any] | None:
+    """Return the configuration of DeepSpeed.
+
+    Weights stay fp32 and bf16 is autocast, as without DeepSpeed. With DeepSpeed's own bf16 each round would begin from
+    rounded weights, and a round's small updates would be lost.
+    """
     chosen = settings.deepspeed
     if chosen is None:
         return None
-    zero = {"stage": chosen.stage}
+
+    zero: dict[str, Any] = {"stage": chosen.stage}
     if chosen.offload:
-        zero |= {"offload_optimizer": {"device": "cpu"}}
+        zero["offload_optimizer"] = {"device": "cpu"}
     if chosen.offload and chosen.stage == 3:
-        zero |= {"offload_param": {"device": "cpu"}}
+        zero["offload_param"] = {"device": "cpu"}
+
     return {
         "zero_optimization": zero,
         "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},

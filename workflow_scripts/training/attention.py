@@ -1,10 +1,12 @@
-"""Attention without padding: each segment of a bin attends to itself alone.
+"""Attention without padding: each segment of a bin attends only to itself.
 
-Registered with transformers as "segments"; a forward pass is given `lengths`, the rows' lengths in order, and on
+Registered with transformers as "segments". A forward pass receives `lengths`, the lengths of the rows in order, and on
 CUDA also `cu_seqlens`, their running sum.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -13,39 +15,72 @@ from transformers import AttentionInterface
 
 from workflow_scripts.core.errors import BadInput
 
+UNSUPPORTED = ("s_aux", "softcap", "position_bias")  # arguments that change attention in ways not covered here
+
 
 def segment_attention(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, lengths=None, cu_seqlens=None,
-    sliding_window=None, **unknown,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """query [1, H, T, D], key and value [1, H or fewer, T, D] → [1, T, H, D]; causal within each segment."""
-    if given := [name for name in ("s_aux", "softcap", "position_bias") if unknown.get(name) is not None]:
-        raise BadInput(f"this model's attention uses {given[0]}, which packed attention does not know")
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    lengths: Sequence[int] = (),
+    cu_seqlens: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return causal attention within each segment.
+
+    Args:
+        query: [1, H, T, D].
+        key: [1, H or fewer, T, D].
+        value: as `key`.
+        lengths: the lengths of the segments, which sum to T.
+        cu_seqlens: [segments + 1], int32, the running sum of `lengths`.
+
+    Returns:
+        [1, T, H, D], and None in place of attention weights.
+
+    Raises:
+        BadInput: if the model's attention has a feature that packed attention does not cover.
+    """
+    if used := [name for name in UNSUPPORTED if options.get(name) is not None]:
+        raise BadInput(f"this model's attention uses {used[0]}, which packed attention does not support")
+
     longest = max(lengths)
     if sliding_window is not None and longest > sliding_window:
         raise BadInput(
             f"a row has {longest} tokens, but this model's attention has a sliding window of {sliding_window}, which "
-            f"packed attention does not cut: set max_length to {sliding_window} or less"
+            f"packed attention does not apply: set max_length to {sliding_window} or less"
         )
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cu_seqlens is not None:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, D]
-        grouped = key.shape[1] != query.shape[1]
-        out = varlen_attn(
-            q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
+        is_grouped = key.shape[1] != query.shape[1]
+        output = varlen_attn(
+            q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=is_grouped
         )
-        return out[None], None
+        return output[None], None  # type: ignore[index]
+
     return _by_segment(query, key, value, scaling, lengths), None
 
 
-def _by_segment(query, key, value, scaling, lengths) -> torch.Tensor:
-    """One call per segment; neighbours of equal length (bins are sorted by length) go through one call."""
+def _by_segment(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, lengths: Sequence[int]
+) -> torch.Tensor:
+    """Call attention once per segment. Neighbours of equal length go through one call; bins are sorted by length."""
     runs = [(length, len(list(members))) for length, members in groupby(lengths)]
     sizes = [length * count for length, count in runs]
-    grouped, outputs = key.shape[1] != query.shape[1], []
-    for (length, count), *pieces in zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value))):
-        q, k, v = (piece.unflatten(1, (count, length)).transpose(0, 1) for piece in pieces)  # [count, H, length, D]
-        out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-        outputs.append(out.transpose(1, 2).flatten(0, 1))  # [count · length, H, D]
+    is_grouped = key.shape[1] != query.shape[1]
+    outputs = []
+
+    for (length, count), *parts in zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value))):
+        q, k, v = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts)  # [count, H, length, D]
+        output = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=is_grouped)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))  # [count · length, H, D]
+
     return torch.cat(outputs)[None]
 
 

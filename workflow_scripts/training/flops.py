@@ -1,27 +1,34 @@
 """How many floating point operations the work needs, and how many the machine can do.
 
-Needed are: real tokens through the body's matrices, sampled tokens through the head, causal attention; a multiply
-and an add are two. A backward pass needs twice the forward pass. Padding, prompts through the head and anything
-computed twice are not needed, and lower the share that `mfu` speaks of (PaLM, arXiv 2204.02311, appendix B).
+The work needs: all tokens through the matrices of the body, sampled tokens through the head, and causal attention. A
+multiply and an add are two operations. A backward pass needs twice the forward pass. Padding, prompts through the head
+and anything computed twice are not needed, so they lower the share that `mfu` reports (PaLM, arXiv 2204.02311,
+appendix B).
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-# dense bf16, operations per second, by a part of the device's name
+# Dense bf16 operations per second, by a part of the device's name.
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12}
 
 
-def forward_flops(model: torch.nn.Module, lengths: Sequence[int], sampled: int) -> float:
-    """Operations of one forward pass over rows of `lengths` tokens, `sampled` of which need the head."""
-    config, head, embedding = model.config, model.get_output_embeddings().weight, model.get_input_embeddings().weight
+def forward_flops(model: Any, lengths: Sequence[int], sampled: int) -> float:
+    """Return the operations of one forward pass over rows of `lengths` tokens, `sampled` of which need the head."""
+    config = model.config
+    head = model.get_output_embeddings().weight
+    embedding = model.get_input_embeddings().weight
+
     shapes = [_shape(p) for p in model.get_decoder().parameters() if p is not embedding]
     body = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
+
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     attention = 2 * config.num_hidden_layers * width * sum(n * (n + 1) for n in lengths)  # half of the square
+
     return 2.0 * body * sum(lengths) + attention + 2.0 * math.prod(_shape(head)) * sampled
 
 
@@ -30,7 +37,9 @@ def _shape(parameter: torch.nn.Parameter) -> Sequence[int]:
 
 
 def peak_flops() -> float | None:
-    """Of one of this machine's accelerators, where known."""
+    """Return the operations per second of one of this machine's accelerators, if they are known."""
     if not torch.cuda.is_available():
         return None
-    return next((peak for part, peak in PEAKS.items() if part in torch.cuda.get_device_name()), None)
+
+    name = torch.cuda.get_device_name()
+    return next((peak for part, peak in PEAKS.items() if part in name), None)

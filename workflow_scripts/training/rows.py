@@ -38,9 +38,7 @@ class TrainingRows:
     foreign: int = 0  # rows that another policy wrote
 
 
-def read_rows(
-    data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps
-) -> TrainingRows:
+def read_rows(data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps) -> TrainingRows:
     """Read the rows to train on and give them their stored log-probs.
 
     Args:

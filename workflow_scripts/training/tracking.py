@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from workflow_scripts.config.sections import Train
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.deadline import OutOfTime
-from workflow_scripts.core.errors import BadInput
-from workflow_scripts.config.sections import Train
 
 
 @contextlib.contextmanager
@@ -22,7 +23,7 @@ def tracked(folder: Path | None, round: int, seed: int, settings: Train, work: s
 
     `work`, the digest of the training, is the id of the wandb run, so a resumed training goes on in it.
     """
-    mode = os.environ.get("WANDB_MODE", "disabled")
+    mode: Any = os.environ.get("WANDB_MODE", "disabled")
     if folder is None or mode == "disabled" or int(os.environ.get("RANK", 0)):
         yield False
         return

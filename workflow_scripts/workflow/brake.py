@@ -205,7 +205,7 @@ def _is_code_only(change: Any) -> bool:
 
 
 def _will_run(reason: Any) -> bool:
-    """Return whether a job runs. At the end of a dry run Snakemake counts all jobs as finished, so its own flag is not used."""
+    """Return whether a job runs. Snakemake's own flag does not tell, since a dry run counts all jobs as finished."""
     return bool(
         reason.forced
         or reason.noio
@@ -225,8 +225,13 @@ def _has_other_reason(reason: Any, change: Any) -> bool:
     external = set(reason.updated_input) - set(reason.updated_input_run)
     other_params = bool(change) and not _is_code_only(change)
     return bool(
-        reason.forced or reason.missing_output or reason.incomplete_output or external or reason.input_changed or other_params
-    )  # fmt: skip
+        reason.forced
+        or reason.missing_output
+        or reason.incomplete_output
+        or external
+        or reason.input_changed
+        or other_params
+    )
 
 
 def _in_order(dag: Any, jobs: list[Any]) -> list[Any]:

@@ -98,7 +98,9 @@ class Commands:
 
     def own_python(self) -> str | None:
         """Return the Python that the config names for an engine with an environment of its own."""
-        return next((self.cfg.python[engine] for engine in self.engines_with_environments() if engine in self.cfg.python), None)
+        return next(
+            (self.cfg.python[engine] for engine in self.engines_with_environments() if engine in self.cfg.python), None
+        )
 
     def generate_environment(self, basedir: str) -> str:
         """Return the conda environment of the rules that generate answers."""

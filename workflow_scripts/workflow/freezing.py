@@ -73,7 +73,7 @@ class Freezing:
 
     @property
     def sharded(self) -> list[str]:
-        """The splits that are divided into shards: the frozen ones, and the train prompts that a job makes of a pool."""
+        """The splits with shards: the frozen ones, and the train prompts that a job makes from a pool."""
         return [*self.splits, *(["train"] if "pool" in self.splits else [])]
 
     @property
@@ -84,7 +84,7 @@ class Freezing:
     @property
     def job_inputs(self) -> list[str]:
         """The inputs of the job that freezes prompts."""
-        return [file for file in self.files if not is_on_hub(file)]
+        return [file for file in [*self.files, *self.wing.prompt_files()] if not is_on_hub(file)]
 
     @property
     def is_early(self) -> bool:
@@ -160,7 +160,13 @@ class Freezing:
         settings = self.wing.settings("freeze_prompts")
         code = code_identity("workflow_scripts.freeze_prompts:freeze", tasks.root(self.cfg.task, "Prompts"))
         state = json.dumps(
-            [settings_of(self.cfg.prompts), settings, self.cfg.seed, code, [shards.file_state(path) for path in sources]]
+            [
+                settings_of(self.cfg.prompts),
+                settings,
+                self.cfg.seed,
+                code,
+                [shards.file_state(path) for path in sources],
+            ]
         )
         paths = [self.run.prompts(split) for split in self.frozen]
         if stamp.exists() and stamp.read_text() == state and all(map(os.path.exists, paths)):
@@ -169,8 +175,8 @@ class Freezing:
         for path in filter(os.path.exists, paths):
             if file_digest(path) != read_json(manifest_of(path))["sha256"]:
                 raise WorkflowError(
-                    f"{path} was edited by hand, and what it was made from changed too ({', '.join(sources)}, `prompts`, "
-                    f"`seed` or the code of task {self.cfg.task}): undo that change, or delete {path} with its edits"
+                    f"{path} was edited by hand, and what it was made from changed too ({', '.join(sources)}, "
+                    f"`prompts`, `seed` or the code of task {self.cfg.task}): undo that, or delete {path}"
                 )
 
         task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import engines, tasks
+from workflow_scripts import engines, rewards, tasks
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
 from workflow_scripts.config.sections import settings_of
-from workflow_scripts.core.running import consent, plugins
+from workflow_scripts.core.running import consent
 from workflow_scripts.core.running.code import Table, code_table, table_digest
-from workflow_scripts.rewards import parts_of
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.training import objectives
 
@@ -83,8 +82,13 @@ class ParamsOfRules:
         self.code = StageCode(run)
 
     def stage(
-        self, rule: str, module: str | None = None, parts: tuple[str, ...] | None = None, roots: Iterable[str] = (), **flags
-    ) -> Params:  # fmt: skip
+        self,
+        rule: str,
+        module: str | None = None,
+        parts: tuple[str, ...] | None = None,
+        roots: Iterable[str] = (),
+        **flags: Any,
+    ) -> Params:
         """Return the parameters of a rule.
 
         Args:
@@ -159,7 +163,7 @@ class ParamsOfRules:
     def grade(self) -> Params:
         """Return the parameters of the rule that grades answers."""
         reward = self.cfg.reward
-        roots = [plugins.module_name("rewards", part) for part in parts_of(reward or "") if part in plugins.names("rewards")]
+        roots = rewards.roots(reward)
         return self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
 
     def train(self, rule: str, section: Any, **flags: Any) -> Params:

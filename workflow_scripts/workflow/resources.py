@@ -43,8 +43,8 @@ def parameters(model: Model) -> float:
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not weights:
         raise ValueError(
-            f"model.parameters: {model.path} is not a folder with weights in .safetensors files. Give the number of the "
-            "model's parameters, such as `parameters: 7e9`: the memory and time asked of a cluster follow from it"
+            f"model.parameters: {model.path} is not a folder with weights in .safetensors files. Give the number of "
+            "the model's parameters, such as `parameters: 7e9`: the memory and time asked of a cluster follow from it"
         )
 
     return sum(map(_stored_parameters, weights))

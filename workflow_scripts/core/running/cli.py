@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def progress(iterable: Iterable | None = None, *, total: int | None, desc: str, unit: str, disable: bool = False):
+def progress(iterable: Any = None, *, total: int | None, desc: str, unit: str, disable: bool = False):
     """Return a tqdm progress bar that stays readable in a log file."""
     from tqdm import tqdm
 
     interval = 0.2 if sys.stderr.isatty() else 5.0
-    pace = {"mininterval": interval, "maxinterval": 2 * interval}
-    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or REPLICA in os.environ, **pace)
+    pace: dict[str, Any] = {"mininterval": interval, "maxinterval": 2 * interval}
+    return tqdm(
+        iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or REPLICA in os.environ, **pace
+    )
 
 
 # ---------------------------------------------------------------- arguments
@@ -68,7 +70,10 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options by which a stage receives its task: name, settings and files."""
     parser.add_argument("--task", required=True, help="name of the task: a file or folder of workflow_scripts/tasks/")
     parser.add_argument(
-        "--task-settings", type=json.loads, default="{}", help="keys of the config section named after the task, as JSON"
+        "--task-settings",
+        type=json.loads,
+        default="{}",
+        help="keys of the config section named after the task, as JSON",
     )
     parser.add_argument(
         "--task-file", action="append", default=[], metavar="NAME=PATH", help="a file that the task needs here"
@@ -78,7 +83,10 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
 def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how endpoints are called. No result depends on them."""
     parser.add_argument(
-        "--endpoints", type=json.loads, default="{}", help="limits, prices and budgets of the endpoints in settings, as JSON"
+        "--endpoints",
+        type=json.loads,
+        default="{}",
+        help="limits, prices and budgets of the endpoints in settings, as JSON",
     )
     parser.add_argument("--requests", help="folder for the ledgers of paid requests (default: beside the output)")
 

@@ -6,8 +6,8 @@ root reaches determines nothing: a new objective, a new engine or an unused func
 
 The digest of a definition covers its syntax tree without what cannot change a result: comments, docstrings, type
 annotations of functions, and words for people (arguments of BadInput, of `say` and `print`, `help=` and `desc=`).
-Two rooms are exempt as a whole: `core/running/`, which decides how a stage runs, and `config/`, whose values reach a
-stage as parameters that Snakemake compares anyway.
+Exempt as a whole are `core/running/`, which decides how a stage runs, and `config/` with the sections of the tasks
+(`tasks/<task>/settings.py`), whose values reach a stage as parameters that Snakemake compares anyway.
 
 What the analysis cannot see is loaded by name (tasks, engines, objectives, rewards). The caller adds it as a root.
 A module that mentions its own `__file__`, such as the sandbox that starts itself as a script, is covered as a whole.
@@ -68,7 +68,7 @@ def code_table(*roots: str) -> Table:
     while todo:
         module, name = todo.pop()
         path = _file_of(module)
-        if path is not None and not any(path.is_relative_to(room) for room in EXEMPT):
+        if path is not None and not _is_exempt(path):
             todo.extend(_reach(path, name, reached))
 
     return {
@@ -76,6 +76,12 @@ def code_table(*roots: str) -> Table:
         for path, names in sorted(reached.items())
         if names
     }
+
+
+def _is_exempt(path: Path) -> bool:
+    """Return whether a file cannot change a result; the head of this module says which."""
+    is_section = path.name == "settings.py" and path.parents[1] == PACKAGE / "tasks"
+    return is_section or any(path.is_relative_to(room) for room in EXEMPT)
 
 
 def _reach(path: Path, name: str | None, reached: dict[Path, set[str]]) -> Iterator[tuple[str, str | None]]:

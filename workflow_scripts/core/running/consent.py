@@ -1,7 +1,7 @@
 """Results whose code changed after they were made, and that a person accepted as they are.
 
-`accepted_code.json` in a run's folder has an entry for each accepted job. From then on the job's code counts as the code
-that its results were made with, for Snakemake and for the ledgers, until the code changes again.
+`accepted_code.json` in a run's folder has an entry for each accepted job. From then on the job's code counts as the
+code that its results were made with, for Snakemake and for the ledgers, until the code changes again.
 """
 
 from collections.abc import Iterable

@@ -35,7 +35,7 @@ def manifest_of(path: str | Path) -> Path:
 def content_digest(path: str | Path) -> str:
     """Return what identifies an input for its consumers.
 
-    For a checkpoint that is the digest of weights and tokenizer, for a folder that of its files, else that of the bytes.
+    For a checkpoint that is the digest of weights and tokenizer, for a folder that of its files, else of its bytes.
     """
     path = Path(path)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from workflow_scripts.core.records import Answer, GradedAnswer
+from workflow_scripts.core.records import Answer
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.defaults import mean
 
@@ -50,7 +50,7 @@ class Grading(defaults.Grading):
             "any_right": len(tests) in counts,
         }
 
-    def summary(self, graded: Sequence[GradedAnswer], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         return {
             "accuracy": mean(answer["reward"] for answer in graded),
             "accuracy_any": mean(answer["any_right"] for answer in graded),

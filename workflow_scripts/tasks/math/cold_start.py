@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.records import WorkedExample, read_records
+from workflow_scripts.core.records import WorkedExample
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.math.arithmetic import made_up_examples
 from workflow_scripts.tasks.math.conversation import segments
@@ -18,12 +17,5 @@ class ColdStart(defaults.ColdStart):
             yield from made_up_examples(cold_start["count"], seed)
             return
 
-        file = cold_start["file"]
-        for number, record in enumerate(read_records(file), 1):
-            question = record.get("question", record.get("q"))
-            solution = record.get("solution", record.get("s"))
-            if not all(isinstance(text, str) and text.strip() for text in (question, solution)):
-                raise BadInput(
-                    f"{file}, record {number}: question (or q) and solution (or s) should be text, found {record!r:.80}"
-                )
-            yield {"question": question, "pieces": segments(solution), "trigger": "auto"}  # type: ignore
+        for question, solution in defaults.worked_solutions(cold_start["file"]):
+            yield {"question": question, "pieces": segments(solution), "trigger": "auto"}

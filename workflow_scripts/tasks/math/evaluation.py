@@ -1,7 +1,7 @@
 """The metrics of the task `math`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.defaults import mean
@@ -10,7 +10,7 @@ from workflow_scripts.tasks.defaults import mean
 class Evaluation(defaults.Evaluation):
     """Accuracy, and the share of answers with code."""
 
-    metrics = {"accuracy": ("accuracy", ".1%"), "code_share": ("share of answers with code", ".0%")}
+    metrics: ClassVar = {"accuracy": ("accuracy", ".1%"), "code_share": ("share of answers with code", ".0%")}
 
     def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {

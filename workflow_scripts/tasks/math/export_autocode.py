@@ -91,7 +91,9 @@ def main() -> None:
         convert = result if args.kind == "results" else row
         records = [record for path in args.input for record in read_records(path)]
         if missing := next((key for key in ("answer", "reward") if records and key not in records[0]), None):
-            raise BadInput(f"{args.input[0]}: records have no {missing!r}; give graded answers or training data of a run")
+            raise BadInput(
+                f"{args.input[0]}: records have no {missing!r}; give graded answers or training data of a run"
+            )
         exported = [convert(record) for record in records]
 
     write_pickle(args.output, exported)

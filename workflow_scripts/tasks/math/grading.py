@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workflow_scripts.core.records import Answer, GradedAnswer
+from workflow_scripts.core.records import Answer
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.defaults import mean
 from workflow_scripts.tasks.math import equality
@@ -40,7 +40,7 @@ class Grading(defaults.Grading):
             "any_right": is_right or any(equality.equal(attempt, reference, run) for attempt in attempts),
         }
 
-    def summary(self, graded: Sequence[GradedAnswer], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Return shares of all answers: right at the end, right in any attempt, with code.
 
         If the file had AutoCode's verdicts, `agreement` compares them with `any_right`.

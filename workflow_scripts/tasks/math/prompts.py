@@ -9,7 +9,7 @@ from workflow_scripts.tasks.math.arithmetic import made_up_prompts
 
 
 class Prompts(defaults.Prompts):
-    """Questions with the final answer as reference. The original's seed data (q, gold, s) has its keys in the recipe."""
+    """Questions with the final answer as reference. The recipe names the keys of the original's seed data."""
 
     def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
         if split["count"]:

@@ -14,5 +14,5 @@ class Settings(TaskSection):
 
     # keeptrigger: train on triggered answers too. negbetter: replace half of the wrong auto answers by spliced
     # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate.
-    switches: list[Literal["keeptrigger", "negbetter", "all"]] = []
+    switches: tuple[Literal["keeptrigger", "negbetter", "all"], ...] = ()
     easy_success: Share = 0.75  # triggered answers are thinned out by half above this accuracy of their path

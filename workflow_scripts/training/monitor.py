@@ -1,0 +1,118 @@
+"""What training logs: sums of metrics over bins and ranks, the spread of importance ratios, and speed."""
+
+import math
+import time
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from workflow_scripts.config.sections import Train
+from workflow_scripts.training.flops import forward_flops, peak_flops
+from workflow_scripts.training.objectives import Tokens
+
+TIMED = ("tokens_per_second", "mfu")  # metrics that depend on time and so differ from run to run
+QUANTILES = (0.05, 0.5, 0.95)
+SAMPLE = 1000  # ratios per bin that quantiles are computed from
+
+
+class Monitor:
+    """Collects the metrics of one rank between two logs."""
+
+    def __init__(self, settings: Train, unit: str):
+        self.settings = settings
+        self.unit = unit
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
+        self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the current update's own tokens
+        self.log_ratios: list[torch.Tensor] = []
+        self.tokens = 0
+        self.flops = 0.0
+        self.since = time.monotonic()
+
+    @torch.no_grad()
+    def count(
+        self, tokens: Tokens, metrics: dict[str, torch.Tensor], inputs: dict[str, Any], model: Any, update: int
+    ) -> None:
+        """Add a bin. `metrics` are the objective's, and its loss.
+
+        Raise FloatingPointError if the loss is not finite.
+        """
+        by_token = {"advantage": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
+        ratios = self._ratios(tokens) if self.settings.needs_behaviour else {}
+
+        every = metrics | by_token | ratios
+        fetched = torch.stack([value.float().sum() for value in every.values()]).tolist()  # from the device, at once
+        sums = dict(zip(every, fetched))
+        if not math.isfinite(sums.pop("loss")):
+            raise FloatingPointError(
+                f"the loss is not finite at update {update}: lower lr, or look at the advantages and log-probs of this "
+                f"update ({self.settings.objective})"
+            )
+
+        own = sums.pop("own", 0)
+        for name, value in sums.items():
+            self.sums[name][0] += value
+            self.sums[name][1] += own if name in ratios else inputs["bin"]["tokens" if name in by_token else self.unit]
+
+        self.sums["reward"][0] += sum(inputs["rewards"])
+        self.sums["reward"][1] += len(inputs["rewards"])
+        self.spread = [a + b for a, b in zip(self.spread, (own, sums.get("ratio", 0), sums.get("ratio_squared", 0)))]
+        self.tokens += inputs["input_ids"].numel()
+        self.flops += 3 * forward_flops(model, inputs["lengths"], len(tokens.logp))
+
+    def _ratios(self, tokens: Tokens) -> dict[str, torch.Tensor]:
+        own = tokens.log_ratio()[~tokens.foreign]
+        self.log_ratios.append(own[:: 1 + len(own) // SAMPLE])
+        return {
+            "own": own.new_tensor(len(own)),
+            "ratio": own.exp(),
+            "ratio_squared": (2 * own).exp(),
+            "kl_behaviour": own.exp() - 1 - own,  # Schulman's k3 estimate
+        }
+
+    def take_spread(self) -> list[float]:
+        """Return n, Σ ρ and Σ ρ² of the update's own tokens, and start anew."""
+        spread = self.spread
+        self.spread = [0.0, 0.0, 0.0]
+        return spread
+
+    def take(self, over_ranks, world: int) -> dict[str, float]:
+        """Return the metrics since the last call. `over_ranks` adds up nested lists of numbers over all ranks."""
+        if not self.sums:
+            return {}
+
+        names = sorted(self.sums)
+        summed = dict(zip(names, over_ranks([self.sums[name] for name in names])))
+        logs = {name: value / count for name, (value, count) in summed.items() if count}
+        logs["entropy"] = -logs.pop("logp")  # a Monte Carlo estimate on the behaviour's samples
+        logs |= self._spread_of_ratios(logs) | self._speed(world)
+        self.sums.clear()
+        return logs
+
+    def _spread_of_ratios(self, logs: dict[str, float]) -> dict[str, float]:
+        """Return quantiles (of this rank's tokens) and the effective share of the sample."""
+        ratios = torch.cat(self.log_ratios) if self.log_ratios else torch.zeros(0)
+        self.log_ratios.clear()
+        if not len(ratios):
+            return {}
+
+        quantiles = ratios.exp().quantile(ratios.new_tensor(QUANTILES)).tolist()
+        ess = logs["ratio"] ** 2 / logs.pop("ratio_squared")
+        return {f"ratio_p{round(100 * q):02}": value for q, value in zip(QUANTILES, quantiles)} | {"ess": ess}
+
+    def _speed(self, world: int) -> dict[str, float]:
+        now = time.monotonic()
+        seconds = now - self.since
+        speed = {"tokens_per_second": self.tokens * world / seconds}
+        if peak := peak_flops():
+            speed["mfu"] = self.flops / seconds / peak
+
+        self.tokens = 0
+        self.flops = 0.0
+        self.since = now
+        return speed
+
+
+def effective_share(count: float, ratio: float, squared: float) -> float:
+    """Return the effective share of a sample, (Σρ)² / (n Σρ²): 1 on policy, 1/n if one token has all the weight."""
+    return ratio**2 / (count * squared) if count else 1.0

@@ -1,0 +1,88 @@
+"""A callback of the trainer: the progress bar, marks on saved states, and the end by ratios or by the clock."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from workflow_scripts.core.running.cli import progress, say
+from workflow_scripts.core.running.deadline import Pace, deadline
+from workflow_scripts.training.monitor import effective_share
+
+if TYPE_CHECKING:
+    from workflow_scripts.training.trainer import RoundTrainer
+
+COMPLETE = "complete"  # the file that marks a saved state as written to its end
+
+
+class Watch(TrainerCallback):
+    """Watches a trainer."""
+
+    def __init__(self, trainer: "RoundTrainer"):
+        self.trainer = trainer
+        self.slowest_save = 0.0  # seconds
+        self.stepped = time.monotonic()
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = progress(total=state.max_steps, desc="train", unit="update", disable=not state.is_world_process_zero)
+        self.bar.update(state.global_step)
+        own_deadline = torch.tensor([deadline()], dtype=torch.float64, device=args.device)
+        deadlines: Any = self.trainer.accelerator.gather(own_deadline)
+        self.pace = Pace(deadlines.min().item())  # all ranks end together
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.update(1)
+        self._check_ratios(state, control)
+
+        if control.should_training_stop or state.global_step == state.max_steps:
+            control.should_log = True  # the last updates belong to the history too
+        elif self._is_time_up():
+            self.trainer.out_of_time = True
+            control.should_save = True
+            control.should_training_stop = True
+
+        self.stepped = time.monotonic()
+
+    def _check_ratios(self, state, control) -> None:
+        """Stop if the effective sample size fell below `min_ess`."""
+        least = self.trainer.settings.min_ess
+        if not least:
+            return
+
+        share = effective_share(*self.trainer.over_ranks([self.trainer.monitor.take_spread()])[0])
+        if share < least:
+            say(f"train: stopped after update {state.global_step}: the effective sample size is {share:.1%} (min_ess)")
+            self.trainer.stopped = {"update": state.global_step, "ess": share}
+            control.should_training_stop = True
+
+    def _is_time_up(self) -> bool:
+        """Return whether, on some rank, another update and a save might not end in time."""
+        if self.pace.until == math.inf:
+            return False
+        return self.trainer.over_ranks([float(self.pace.is_over(2 * self.slowest_save))])[0] > 0
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.4f}", grad_norm=f"{logs.get('grad_norm', math.nan):.3f}")
+
+    def on_save(self, args, state, control, **_):
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            os.sync()  # the mark must not survive a power failure that its state does not survive
+            mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+            mark.write_text(json.dumps(self.trainer.stopped))
+        self.slowest_save = max(self.slowest_save, time.monotonic() - self.stepped)
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
+def last_state(folder: str | Path) -> Path | None:
+    """Return the newest saved state that was written to its end."""
+    marks = sorted(Path(folder).glob(f"checkpoint-*/{COMPLETE}"), key=lambda path: int(path.parent.name.split("-")[1]))
+    return marks[-1].parent if marks else None
