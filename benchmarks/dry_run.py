@@ -3,8 +3,8 @@
     python -m benchmarks.dry_run [--shards 64]
 
 The bare workflow has the same rules as a chain of files, with neither params nor resources nor a config. Both are
-timed by turns; the figure is the ratio of the medians. torch and its kin cannot be imported meanwhile, as on a login
-node that lacks them.
+timed in turn, and the result is the ratio of the medians. torch and other large packages cannot be imported meanwhile,
+as on a login node that lacks them.
 """
 
 import argparse
@@ -76,49 +76,59 @@ rule train:
 
 
 def ours(folder: Path, shards: int, rounds: int) -> list[str]:
-    """The workflow with so many shards, in a folder of its own, where heavy packages cannot be imported."""
+    """Put the workflow with so many shards into a folder, where heavy packages cannot be imported.
+
+    Return the arguments of its dry run.
+    """
     for part in PARTS:
         if Path(part).is_dir():
-            shutil.copytree(part, folder / part)
+            shutil.copytree(part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(part, folder / part)
+
     config = yaml.safe_load(Path("config.yaml").read_text()) | {"shards": shards}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
     hidden = "\n".join(f"sys.modules[{name!r}] = None" for name in HEAVY)
     (folder / "sitecustomize.py").write_text(f"import sys\n{hidden}\n")
     return ["--profile", "slurm", "-n", f"round{rounds}_checkpoint"]
 
 
 def bare(folder: Path, shards: int, rounds: int) -> list[str]:
+    """Put the bare workflow into a folder; return the arguments of its dry run."""
     (folder / "Snakefile").write_text(BARE.format(shards=shards, rounds=rounds))
     return ["--cores", "1", "-n", "all"]
 
 
 def timed(folder: Path, options: list[str]) -> tuple[float, int]:
-    """Seconds and jobs of one dry run."""
-    began = time.perf_counter()
+    """Return seconds and jobs of one dry run."""
     command = [sys.executable, "-m", "snakemake", *options]
+    began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True)
     seconds = time.perf_counter() - began
+
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return seconds, int(re.findall(r"^total +(\d+)", done.stdout + done.stderr, re.M)[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=64, help="number of shards (default: 64)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--times", type=int, default=5, help="turns of each side (default: 5)")
     args = parser.parse_args()
+
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for make in (ours, bare):
-            (Path(folder) / make.__name__).mkdir()
             place = Path(folder) / make.__name__
+            place.mkdir()
             runs[make] = (place, make(place, args.shards, args.rounds))
+
         jobs = {make.__name__: timed(*run)[1] for make, run in runs.items()}  # and warms the disk's cache
         print(f"jobs: {jobs}")
         mine, peer = interleaved(lambda: timed(*runs[ours])[0], lambda: timed(*runs[bare])[0], args.times)
+
     note = f"bare, {args.rounds} rounds × {args.shards} shards"
     publish("dry_run", [row("dry_run", mine, peer, "s", note, "at most 1.5×")])
 

@@ -13,9 +13,11 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,119 +25,154 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
 
 from benchmarks.common import Clock, gemm_flops, interleaved, publish, row
-from workflow_scripts.core.sections import Train
+from workflow_scripts.config.sections import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops
 from workflow_scripts.training.logps import load_policy, sampled_logps
-from workflow_scripts.training.trainer import prepared
+from workflow_scripts.training.trainer import prepare
 
 SHAPES = {
     "head": {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 32_000, "intermediate_size": 704},
     "body": {"hidden_size": 512, "num_hidden_layers": 8, "vocab_size": 4_000, "intermediate_size": 1408},
     "memory": {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 152_000, "intermediate_size": 704},
 }
-BATCH, UPDATES = 8, 3
+BATCH = 8
+UPDATES = 3
 TRL = version("trl")
+
+Row = dict[str, Any]
+Select = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits and targets → log-probs
 
 
 def make_model(folder: Path, shape: str) -> str:
+    """Save a Llama with random weights and return its folder."""
     set_seed(0)
     config = LlamaConfig(num_attention_heads=8, max_position_embeddings=4096, **SHAPES[shape])
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
 
 
-def make_rows(count: int, vocabulary: int, pairs: bool = False) -> list[dict]:
-    """Rows with stored log-probs; as preference pairs two rows share a prompt."""
-    rng, rows = np.random.default_rng(0), []
+def make_rows(count: int, vocabulary: int, pairs: bool = False) -> list[Row]:
+    """Return rows with stored log-probs; with `pairs`, two rows share a prompt, as preference pairs do."""
+    rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(math.log(150), 0.8, count), 8, 2000).astype(int)
+    rows: list[Row] = []
+
     for number, length in enumerate(lengths):
         prompt = rng.integers(5, vocabulary, length // 2).tolist()
         if pairs and number % 2:
             prompt = rows[-1]["prompt_tokens"]
         tokens = rng.integers(5, vocabulary, length - length // 2).tolist()
         stored = np.full(len(tokens), -math.log(vocabulary), np.float32)
-        rows.append({"prompt_tokens": prompt, "tokens": tokens, "mask": [1] * len(tokens), "foreign": False}
-                    | {"behaviour": stored, "reference": stored, "advantage": 1.0 - 2 * (number % 2)}
-                    | ({"pair": number // 2} if pairs else {}))  # fmt: skip
+        made = {
+            "prompt_tokens": prompt,
+            "tokens": tokens,
+            "mask": [1] * len(tokens),
+            "foreign": False,
+            "behaviour_logps": stored,
+            "reference_logps": stored,
+            "advantage": 1.0 - 2 * (number % 2),
+        }
+        rows.append(made | ({"pair": number // 2} if pairs else {}))
+
     return rows
 
 
-def count(rows: list[dict]) -> tuple[list[int], int]:
-    """Tokens of each row, and sampled tokens of all."""
-    return [len(r["prompt_tokens"]) + len(r["tokens"]) for r in rows], sum(len(r["tokens"]) for r in rows)
+def count(rows: list[Row]) -> tuple[list[int], int]:
+    """Return the tokens of each row, and the sampled tokens of all rows."""
+    lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
+    return lengths, sum(len(row["tokens"]) for row in rows)
 
 
-def clocked(trainer) -> float:
+def clocked(trainer: Any) -> float:
+    """Train and return the seconds of all updates."""
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()
+    assert clock.begin is not None
     return clock.ends[-1] - clock.begin
 
 
-def ours(folder: str, rows: list[dict], **settings) -> float:
-    given = Train(**{"lr": 1e-5, "batch_size": BATCH, "tokens_per_bin": 2048, "warmup": 0} | settings)
+def ours(folder: str, rows: list[Row], **changes: Any) -> float:
+    """Return the seconds of all updates of our trainer."""
+    settings = Train(**{"lr": 1e-5, "batch_size": BATCH, "tokens_per_bin": 2048, "warmup": 0} | changes)
     with tempfile.TemporaryDirectory() as state:
-        return clocked(prepared(folder, rows, given, temperature=1.0, seed=0, state=state, pad=0))
+        return clocked(prepare(folder, rows, settings, temperature=1.0, seed=0, state=state, pad=0))
 
 
 # ---------------------------------------------------------------- the peers
 
 
-def padded(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """input_ids, attention_mask and completion mask [B, longest], padded on the right."""
+def padded(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return input_ids, attention_mask and completion mask [B, longest], padded on the right."""
     longest = max(count(rows)[0])
     ids, mask, sampled = (torch.zeros(len(rows), longest, dtype=torch.long) for _ in range(3))
-    for i, one in enumerate(rows):
-        whole = one["prompt_tokens"] + one["tokens"]
-        ids[i, : len(whole)], mask[i, : len(whole)] = torch.tensor(whole), 1
-        sampled[i, len(one["prompt_tokens"]) : len(whole)] = 1
+
+    for i, example in enumerate(rows):
+        prompt = example["prompt_tokens"]
+        whole = prompt + example["tokens"]
+        ids[i, : len(whole)] = torch.tensor(whole)
+        mask[i, : len(whole)] = 1
+        sampled[i, len(prompt) : len(whole)] = 1
+
     return ids, mask, sampled
 
 
-def padded_logps(model, rows: list[dict], select) -> torch.Tensor:
-    """Log-probs [B, longest - 1] from all logits of a padded batch."""
+def padded_logps(model: Any, rows: list[Row], select: Select) -> torch.Tensor:
+    """Return log-probs [B, longest - 1] from all logits of a padded batch."""
     ids, mask, _ = padded(rows)
-    return select(model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float(), ids[:, 1:])
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+    return select(logits, ids[:, 1:])
 
 
 def log_softmax_gather(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, index[..., None])[..., 0]
 
 
-def trl_trainer(kind: str, folder: str, rows: list[dict], state: str, **options):
-    """TRL's SFTTrainer or DPOTrainer in our arithmetic: fp32, no gradient checkpointing."""
+def trl_trainer(kind: str, folder: str, rows: list[Row], state: str, **options: Any) -> Any:
+    """Return TRL's SFTTrainer or DPOTrainer in our arithmetic: fp32, no gradient checkpointing."""
     import trl
     from datasets import Dataset
 
-    common = dict(
-        output_dir=state, per_device_train_batch_size=BATCH // (2 if kind == "DPO" else 1), max_steps=UPDATES,
-        learning_rate=1e-5, bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
-        disable_tqdm=True, save_strategy="no", logging_strategy="no", max_length=None,
-    ) | options  # fmt: skip
+    common = {
+        "output_dir": state,
+        "per_device_train_batch_size": BATCH // (2 if kind == "DPO" else 1),
+        "max_steps": UPDATES,
+        "learning_rate": 1e-5,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "max_length": None,
+        **options,
+    }
+    data: list[Row] = []
+
     if kind == "SFT":
-        data = [
-            {"input_ids": r["prompt_tokens"] + r["tokens"], "labels": [-100] * len(r["prompt_tokens"]) + r["tokens"]}
-            for r in rows
-        ]
+        for example in rows:
+            prompt, answer = example["prompt_tokens"], example["tokens"]
+            data.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
         config, trainer = trl.SFTConfig(**common), trl.SFTTrainer
     else:
-        data = [
-            {"prompt_ids": one["prompt_tokens"], "chosen_ids": one["tokens"], "rejected_ids": other["tokens"]}
-            for one, other in zip(rows[::2], rows[1::2])
-        ]
+        for chosen, rejected in zip(rows[::2], rows[1::2]):
+            ids = {"chosen_ids": chosen["tokens"], "rejected_ids": rejected["tokens"]}
+            data.append({"prompt_ids": chosen["prompt_tokens"], **ids})
 
         class Tokenised(trl.DPOTrainer):
             def _prepare_dataset(self, dataset, *_):
                 return dataset
 
         config, trainer = trl.DPOConfig(**common), Tokenised
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return trainer(model=model, args=config, train_dataset=Dataset.from_list(data), processing_class=tokenizer())
 
 
-def tokenizer():
-    """TRL asks for one, though its rows are tokenised already."""
+def tokenizer() -> Any:
+    """Return a tokenizer: TRL asks for one, though its rows are tokenised already."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -143,132 +180,163 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="b", pad_token="a")
 
 
-def trl(kind: str, folder: str, rows: list[dict], **options) -> float:
+def trl(kind: str, folder: str, rows: list[Row], **options: Any) -> float:
+    """Return the seconds of all updates of TRL's trainer."""
     with tempfile.TemporaryDirectory() as state:
         return clocked(trl_trainer(kind, folder, rows, state, **options))
 
 
-def recomputed(folder: str, rows: list[dict]) -> float:
-    """The same clipped update with a KL term, all logits of padded batches, behaviour and reference recomputed."""
+def recomputed(folder: str, rows: list[Row]) -> float:
+    """Return the seconds of the same clipped updates with a KL term, the padded way.
+
+    All logits of padded batches are computed, and the log-probs of behaviour and reference are recomputed.
+    """
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for _ in range(2))
-    optimizer, started = torch.optim.AdamW(policy.parameters(), lr=1e-5), perf_counter()
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-5)
+    started = perf_counter()
+
     for begin in range(0, len(rows), BATCH):
         batch = rows[begin : begin + BATCH]
         with torch.no_grad():
             before = padded_logps(policy, batch, log_softmax_gather)
-            held = padded_logps(reference, batch, log_softmax_gather)
-        logp, sampled = padded_logps(policy, batch, log_softmax_gather), padded(batch)[2][:, 1:].bool()
-        advantage = torch.tensor([one["advantage"] for one in batch])[:, None]
-        ratio, log_r = (logp - before).exp(), held - logp
+            of_reference = padded_logps(reference, batch, log_softmax_gather)
+
+        logp = padded_logps(policy, batch, log_softmax_gather)
+        sampled = padded(batch)[2][:, 1:].bool()
+        advantage = torch.tensor([row["advantage"] for row in batch])[:, None]
+        ratio = (logp - before).exp()
+        log_r = of_reference - logp
         gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
-        ((0.04 * ratio * (log_r.exp() - 1 - log_r) - gain)[sampled].sum() / sampled.sum()).backward()
+        loss = (0.04 * ratio * (log_r.exp() - 1 - log_r) - gain)[sampled].sum() / sampled.sum()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+
     return perf_counter() - started
 
 
-# ---------------------------------------------------------------- the measurements
+# ---------------------------------------------------------------- speed
 
 
 @torch.no_grad()
-def scoring(folder: str, rows: list[dict], shape: str, peak: float) -> list[dict]:
+def scoring(folder: str, rows: list[Row], shape: str, peak: float) -> list[Row]:
+    """Measure the scoring of rows."""
     from trl.trainer.utils import selective_log_softmax
 
-    policy, stock = load_policy(folder, "float32").eval(), AutoModelForCausalLM.from_pretrained(folder).eval()
+    policy = load_policy(folder, "float32").eval()
+    stock = AutoModelForCausalLM.from_pretrained(folder).eval()
     lengths, sampled = count(rows)
     planned = bins.pack(range(len(rows)), lengths, 2048)
+    useful = forward_flops(policy, lengths, sampled)
 
     def mine() -> float:
         started = perf_counter()
-        for one in planned:
-            sampled_logps(policy, bins.collate([rows[i] for i in one], 0))
+        for members in planned:
+            sampled_logps(policy, bins.collate([rows[i] for i in members], 0))
         return perf_counter() - started
 
-    def theirs(select) -> float:
+    def theirs(select: Select) -> float:
         started = perf_counter()
         for begin in range(0, len(rows), BATCH):
             padded_logps(stock, rows[begin : begin + BATCH], select)
         return perf_counter() - started
 
-    found, useful = [], forward_flops(policy, lengths, sampled)
-    for name, select in (("padded", log_softmax_gather), ("trl", selective_log_softmax)):
-        mine(), theirs(select)
+    peers = {
+        "padded": (log_softmax_gather, "transformers, all logits", version("transformers")),
+        "trl": (selective_log_softmax, "TRL's selective_log_softmax", TRL),
+    }
+    results = []
+    for name, (select, *named) in peers.items():
+        mine()
+        theirs(select)
         a, b = interleaved(mine, lambda select=select: theirs(select))
-        peer = (
-            ("transformers, all logits", version("transformers"))
-            if name == "padded"
-            else ("TRL's selective_log_softmax", TRL)
-        )
-        found.append(
-            row(
-                f"scoring_vs_{name}_{shape}",
-                sum(lengths) / a,
-                sum(lengths) / b,
-                "tokens/s",
-                *peer,
-                of_gemm=useful / a / peak,
-            )
-        )
-    return found
+        rates = (sum(lengths) / a, sum(lengths) / b)
+        results.append(row(f"scoring_vs_{name}_{shape}", *rates, "tokens/s", *named, of_gemm=useful / a / peak))
+
+    return results
 
 
-def training(folder: str, shape: str, peak: float) -> list[dict]:
-    vocabulary, found = SHAPES[shape]["vocab_size"], []
+def training(folder: str, shape: str, peak: float) -> list[Row]:
+    """Measure training by objective."""
+    vocabulary = SHAPES[shape]["vocab_size"]
     model = load_policy(folder, "float32")
     rows = make_rows(BATCH * UPDATES, vocabulary)
     pairs = make_rows(BATCH * UPDATES, vocabulary, pairs=True)
-    padded_name = ("padded, both recomputed", version("transformers"))
+    results: list[Row] = []
 
-    def measure(name, data, mine, theirs, peer):
+    def measure(
+        name: str, data: list[Row], mine: Callable[[], float], theirs: Callable[[], float], peer: str, number: str
+    ) -> None:
         lengths, sampled = count(data)
         a, b = interleaved(mine, theirs)
         useful = 3 * forward_flops(model, lengths, sampled) / a / peak
-        found.append(row(f"{name}_{shape}", sum(lengths) / a, sum(lengths) / b, "tokens/s", *peer, of_gemm=useful))
+        rates = (sum(lengths) / a, sum(lengths) / b)
+        results.append(row(f"{name}_{shape}", *rates, "tokens/s", peer, number, of_gemm=useful))
 
-    def sft():
+    def sft() -> float:
         return ours(folder, rows, objective="sft")
 
-    def dpo():
+    def dpo() -> float:
         return ours(folder, pairs, objective="dpo", nll_weight=0, batch_size=BATCH // 2)
 
-    def clip():
+    def clip() -> float:
         return ours(folder, rows, objective="clip", kl=0.04)
 
-    measure("sft_vs_trl", rows, sft, lambda: trl("SFT", folder, rows), ("TRL SFTTrainer", TRL))
-    measure("sft_vs_trl_best", rows, sft, lambda: trl("SFT", folder, rows, train_sampling_strategy="group_by_length"),
-            ("TRL SFTTrainer, by length", TRL))  # fmt: skip
-    measure("dpo_vs_trl", pairs, dpo, lambda: trl("DPO", folder, pairs), ("TRL DPOTrainer", TRL))
-    best = {"precompute_ref_log_probs": True}
-    measure("dpo_vs_trl_best", pairs, dpo, lambda: trl("DPO", folder, pairs, **best),
-            ("TRL DPOTrainer, precomputed", TRL))  # fmt: skip
-    measure("off_policy_vs_recompute", rows, clip, lambda: recomputed(folder, rows), padded_name)
-    return found
+    def trl_sft(**options: Any) -> Callable[[], float]:
+        return lambda: trl("SFT", folder, rows, **options)
+
+    def trl_dpo(**options: Any) -> Callable[[], float]:
+        return lambda: trl("DPO", folder, pairs, **options)
+
+    by_length = {"train_sampling_strategy": "group_by_length"}
+    precomputed = {"precompute_ref_log_probs": True}
+    measure("sft_vs_trl", rows, sft, trl_sft(), "TRL SFTTrainer", TRL)
+    measure("sft_vs_trl_best", rows, sft, trl_sft(**by_length), "TRL SFTTrainer, by length", TRL)
+    measure("dpo_vs_trl", pairs, dpo, trl_dpo(), "TRL DPOTrainer", TRL)
+    measure("dpo_vs_trl_best", pairs, dpo, trl_dpo(**precomputed), "TRL DPOTrainer, precomputed", TRL)
+
+    padded_way = ("padded, both recomputed", version("transformers"))
+    measure("off_policy_vs_recompute", rows, clip, lambda: recomputed(folder, rows), *padded_way)
+    return results
 
 
-def whole_rounds(found: list[dict], shape: str) -> list[dict]:
-    """A round of 1 and 3 epochs, its scoring included, from the rates measured above: seconds per 1,000 tokens."""
-    rate, rows = {one["name"]: one for one in found}, []
-    scoring = 1000 / rate[f"scoring_vs_padded_{shape}"]["ours"]
-    for name, passes in (("dpo_vs_trl", 1), ("off_policy_vs_recompute", 2)):  # reference; behaviour and reference
-        one = rate[f"{name}_{shape}"]
+def whole_rounds(measured: list[Row], shape: str) -> list[Row]:
+    """Return a round of 1 and 3 epochs, its scoring included, from the measured rates: seconds per 1,000 tokens."""
+    rates = {result["name"]: result for result in measured}
+    scoring_time = 1000 / rates[f"scoring_vs_padded_{shape}"]["ours"]
+    results = []
+
+    # One scoring pass for the reference; two for behaviour and reference.
+    for name, passes in (("dpo_vs_trl", 1), ("off_policy_vs_recompute", 2)):
+        rate = rates[f"{name}_{shape}"]
         for epochs in (1, 3):
-            ours, peer = passes * scoring + epochs * 1000 / one["ours"], epochs * 1000 / one["peer"]
+            mine = passes * scoring_time + epochs * 1000 / rate["ours"]
+            peer = epochs * 1000 / rate["peer"]
+            named = (rate["peer_name"], rate["peer_version"])
             label = f"round_{name}_{epochs}_epochs_{shape}"
-            rows.append(row(label, ours, peer, "s per 1,000 tokens", one["peer_name"], one["peer_version"], of_gemm=""))
-    return rows
+            results.append(row(label, mine, peer, "s per 1,000 tokens", *named, of_gemm=""))
+
+    return results
+
+
+# ---------------------------------------------------------------- memory
 
 
 def peak_memory(kind: str) -> tuple[float, float]:
-    """Bytes of a training process of its own: what a step needs beyond what lies there between steps (weights and the
-    optimizer's moments), and the whole at its peak, beyond the libraries."""
+    """Return bytes of a training in a process of its own.
+
+    The first number is what a step needs beyond what is there between steps (weights and the optimizer's moments), the
+    second is the whole at its peak, beyond the libraries.
+    """
     command = [sys.executable, "-m", "benchmarks.training", "--measure-memory", kind]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return tuple(map(float, done.stdout.split()[-2:]))
+    step, whole = map(float, done.stdout.split()[-2:])
+    return step, whole
 
 
 def status(field: str) -> int:
-    """A field of /proc/self/status in bytes: VmRSS, or VmHWM, its highest value."""
+    """Return a field of /proc/self/status in bytes: VmRSS, or VmHWM, its highest value."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
@@ -283,18 +351,24 @@ class Memory(Clock):
             self.between = status("VmRSS")
 
 
-def measure_memory(kind: str) -> None:
-    libraries, memory = status("VmRSS"), Memory()
-    with tempfile.TemporaryDirectory() as folder, patch("__main__.Clock", lambda: memory):
-        subprocess.run([sys.executable, "-c", MAKE, folder], check=True)  # elsewhere: it needs memory too
-        rows = make_rows(BATCH * UPDATES, SHAPES["memory"]["vocab_size"])
-        ours(folder, rows, objective="sft") if kind == "ours" else trl("SFT", folder, rows)
-        print(status("VmHWM") - memory.between, status("VmHWM") - libraries)
-
-
 MAKE = (
     "import sys, pathlib; from benchmarks.training import make_model; make_model(pathlib.Path(sys.argv[1]), 'memory')"
 )
+
+
+def measure_memory(kind: str) -> None:
+    """Train in this process and print both numbers."""
+    libraries = status("VmRSS")
+    memory = Memory()
+
+    with tempfile.TemporaryDirectory() as folder, patch("__main__.Clock", lambda: memory):
+        subprocess.run([sys.executable, "-c", MAKE, folder], check=True)  # elsewhere, because it needs memory too
+        rows = make_rows(BATCH * UPDATES, SHAPES["memory"]["vocab_size"])
+        if kind == "ours":
+            ours(folder, rows, objective="sft")
+        else:
+            trl("SFT", folder, rows)
+        print(status("VmHWM") - memory.between, status("VmHWM") - libraries)
 
 
 def main() -> None:
@@ -303,22 +377,24 @@ def main() -> None:
     parser.add_argument("--measure-memory", choices=["ours", "trl"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+
     if args.measure_memory:
         measure_memory(args.measure_memory)
         return
+
     for shape in ("head", "body"):
         if args.only in (None, shape):
             with tempfile.TemporaryDirectory() as folder:
                 make_model(Path(folder), shape)
                 peak = gemm_flops()
                 rows = make_rows(BATCH * UPDATES, SHAPES[shape]["vocab_size"])
-                found = scoring(folder, rows, shape, peak) + training(folder, shape, peak)
-                publish("training", found + whole_rounds(found, shape))
+                measured = scoring(folder, rows, shape, peak) + training(folder, shape, peak)
+            publish("training", measured + whole_rounds(measured, shape))
+
     if args.only in (None, "memory"):
-        mine, theirs = peak_memory("ours"), peak_memory("trl")
         names = ("memory_vs_trl_152k", "memory_whole_process_vs_trl_152k")
-        found = [row(name, a, b, "bytes", "TRL SFTTrainer", TRL) for name, a, b in zip(names, mine, theirs)]
-        publish("training", found)
+        pairs = zip(names, peak_memory("ours"), peak_memory("trl"))
+        publish("training", [row(name, a, b, "bytes", "TRL SFTTrainer", TRL) for name, a, b in pairs])
 
 
 if __name__ == "__main__":

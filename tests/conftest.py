@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import time
 
 import pytest
 from filelock import FileLock
 
 from tests.conversations import tokenizers  # noqa: F401  a fixture
 from tests.harness import Copy, tiny_config
+from workflow_scripts.core.running.deadline import deadline
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,13 @@ def fork(finished, tmp_path) -> Copy:
     """Return a copy of the finished run, to be changed at will, with Snakemake's own records."""
     shutil.copytree(finished.folder, tmp_path / "fork", symlinks=True)
     return Copy.at(tmp_path / "fork")
+
+
+@pytest.fixture
+def time_is_up(monkeypatch):
+    """Let the job's time be up in a second, so that each run of a stage makes the least progress that there is."""
+    monkeypatch.setenv("JOB_DEADLINE", str(time.time() + 1))
+    deadline.cache_clear()
+    yield
+    monkeypatch.undo()
+    deadline.cache_clear()

@@ -129,6 +129,29 @@ def outputs(output: str, rule: str) -> list[str]:
     return re.findall(rf"rule {rule}:\n    input: .*\n    output: ([^,\s]+)", output)
 
 
+def scored(output: str) -> set[str]:
+    """Return the log-prob folders, below data/, that a dry run would fill."""
+    return set(re.findall(r"output: \S+/data/(\S+)/[12]_0\.pkl", output))
+
+
+def in_ledger(log: str) -> tuple[int, int]:
+    """Return (records that were in the ledger, all records) of a stage, by its log."""
+    match = re.search(r"(\d+) of (\d+) records are in the ledger", log)
+    assert match, log
+    return int(match[1]), int(match[2])
+
+
+# ---------------------------------------------------------------- frozen prompts
+
+
+def edit_prompts(copy: Copy, change: Callable[[Any], Any], split: str = "train") -> None:
+    """Edit the frozen prompts of a split by hand: `change` receives and returns a pandas.DataFrame."""
+    import pandas as pd
+
+    path = copy.path(f"prompts/{split}.parquet")
+    change(pd.read_parquet(path)).to_parquet(path)
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -138,11 +161,13 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 600) -> None:
-    """Wait until a condition holds while a process runs."""
+def wait_for(
+    condition: Callable[[], Any], process: subprocess.Popen | None = None, seconds: float = 600, pause: float = 0.02
+) -> None:
+    """Wait until a condition holds; if a process is given, it must run meanwhile. `pause` is between two looks."""
     deadline = time.monotonic() + seconds
 
     while not condition():
-        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert process is None or process.poll() is None, process.communicate()[0][-4000:]
         assert time.monotonic() < deadline, f"the condition did not hold within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(pause)

@@ -1,28 +1,47 @@
+"""The config: every fault is reported at once, with its path and a hint, and every recipe is valid."""
+
 import re
 
 import pytest
 import yaml
-from conftest import REPOSITORY, tiny_config
 
-from workflow_scripts.core.config import Config, ConfigError, load
+from tests.harness import REPOSITORY, tiny_config
+from workflow_scripts.config.load import Config, ConfigError, config_model, load
+from workflow_scripts.config.sections import Generate, Judge, endpoints_of, settings_of
+from workflow_scripts.config.task_section import TaskSection
+from workflow_scripts.core.running import plugins
+
+ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
+PAIRS = {"source": {"file": "a.jsonl", "format": "preference"}}
 
 
 def faults(**changes) -> str:
+    """Return the faults of the tiny config with these changes."""
     with pytest.raises(ConfigError) as error:
         load(tiny_config(**changes))
     return str(error.value)
 
 
+def without_train_prompts(**changes) -> dict:
+    """Return the tiny config without questions of the rounds."""
+    config = tiny_config(**changes)
+    return config | {"prompts": {"eval": config["prompts"]["eval"]}}
+
+
+# ---------------------------------------------------------------- keys and their hints
+
+
 def test_every_fault_is_reported_at_once_with_its_path():
     text = faults(name="two words", task="nothing", round=3, train={"lr": -1, "epochs": "many"}, prompts={"train": {}})
+
     for expected in (
         "config: name: ",
-        "config: task: there is no such task; tasks are: arithmetic, code, math, ",
+        "config: task: there is no task 'nothing'; choose from code, math, ",
         "config: round: there is no such key; did you mean 'rounds'?",
         "config: train.lr: ",
         "config: train.epochs: ",
         "config: prompts.train: give either `file` or `count`",
-        "config: prompts.eval: this key is needed",
+        "config: prompts.eval: this key is required",
     ):
         assert expected in text, text
 
@@ -33,17 +52,96 @@ def test_every_fault_is_reported_at_once_with_its_path():
         ({"train": {"batchsize": 1}}, "train.batchsize: there is no such key; did you mean 'batch_size'?"),
         ({"results": {1: {"aut": ["x.pkl"]}}}, "results.1.aut: there is no such key; did you mean 'auto'?"),
         ({"results": {1: {}}}, "results.1: name at least one file"),
-        ({"generate": {"auto": {"temperature": 0.5}}}, "need one temperature"),
-        ({"cold_start": None}, "a model from `scratch` knows nothing"),
-        ({"generate": {"engine": "openai"}}, "generate.eval.engine: evaluation is of the checkpoint"),
+        ({"math": {"swiches": []}}, "math.swiches: there is no such key; did you mean 'switches'?"),
+        ({"reference": {}}, "reference: there is no such key; this section belongs to task reference"),
+        ({"generate": {"auto": {"temperature": 0.5}}}, "it must equal generate.auto.temperature"),
+        ({"generate": {"auto": {"temperature": 0}, "trigger": None}}, "generate.auto.temperature: 0 is greedy"),
+        ({"generate": {"auto": {"top_p": 0.9}}}, "answers must be sampled with top_p 1 and top_k 0, found 0.9 and 0"),
+        ({"generate": {"engine": "opeani"}}, "generate.engine: there is no engine 'opeani'; choose from openai, "),
+        ({"generate": {"engine": "openai"}}, "generate.eval.engine: evaluation and selection must run the checkpoint"),
         ({"generate": {"auto": {"engine": "openai"}}}, "generate.openai: the engine openai needs `base_url`"),
-        ({"generate": {"openai": {"base_url": "x", "model": "y", "budget": 1}}}, "a budget needs `prices"),
-        ({"python": {"vlm": "x"}}, "python.vlm"),
-        ({"selection": {"num_examples": 4}}, "task arithmetic has none"),
+        ({"generate": {"openai": ENDPOINT | {"budget": 1}}}, "a budget needs `prices"),
+        (
+            {"generate": {"openai": ENDPOINT, "auto": {"engine": "openai", "top_k": 5}}},
+            "generate.auto.top_k: the OpenAI protocol has no top_k",
+        ),
+        ({"generate": {"gpus": 4, "tensor_parallel": 3}}, "generate.gpus 4 is not a multiple of"),
+        ({"python": {"vlm": "x"}}, "python.vlm: there is no such engine"),
+        ({"cold_start": None}, "a model from `scratch` knows nothing"),
+        ({"reward": "bleu"}, "reward: task 'math' grades in its own way; remove this key"),
+        ({"reward": "blue"}, "reward: there is no such reward; choose "),
+        ({"judge": {"openai": ENDPOINT}}, "judge: it compares answers in words, but task 'math' counts right answers"),
     ],
 )
 def test_hints(section, hint):
     assert hint in faults(**section)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("train", {"objective": "clib"}, "train.objective: there is no objective 'clib'; choose from clip, "),
+        ("train", {"objective": "topr", "kl": 0.5}, "kl: objective topr has no such term"),
+        ("train", {"objective": "sft", "min_ess": 0.5}, "min_ess: objective sft takes no ratios"),
+        ("train", {"schedule_over": "rounds"}, "schedule_over: rounds needs updates_per_round"),
+        ("train", {"objective": "dpo"}, "dpo: it learns from pairs, but the rounds' data are single rows"),
+        ("train", {"dtype": "bfloat16"}, "so both must be the same"),
+        ("train", {"adam_beta2": 1}, "train.adam_beta2"),
+        ("cold_start", {"train": {"objective": "clip"}}, "cold_start.train.objective"),
+        (
+            "cold_start",
+            {"train": {"updates_per_round": 2, "schedule_over": "rounds"}},
+            "cold_start.train.schedule_over",
+        ),
+    ],
+)
+def test_settings_without_effect_or_with_a_bad_one_are_refused(section, change, message):
+    assert re.search(message, faults(**{section: tiny_config()[section] | change}))
+
+
+# ---------------------------------------------------------------- sources of prompts and rows
+
+
+@pytest.mark.parametrize(
+    "config",
+    [tiny_config(data={"source": {"file": "a.jsonl", "format": "sft"}}), without_train_prompts()],
+    ids=["both", "none"],
+)
+def test_rows_come_either_from_answers_or_from_a_file(config):
+    with pytest.raises(
+        ConfigError, match=r"give exactly one of `prompts\.train`.*found (none|prompts\.train and data\.source)"
+    ):
+        load(config)
+
+
+def test_a_task_that_uses_no_pool_refuses_one():
+    config = without_train_prompts()
+    config["prompts"]["pool"] = {"file": "pool.jsonl"}
+
+    with pytest.raises(ConfigError, match=r"prompts\.pool: task 'math' does not use a pool; give prompts\.train"):
+        load(config)
+
+
+def test_keys_that_a_format_does_not_use_are_refused():
+    source = PAIRS["source"] | {"reward_key": "score"}
+    with pytest.raises(ConfigError, match=r"data\.source: format preference does not use `reward_key`"):
+        load(without_train_prompts(data={"source": source}))
+
+    pairs = without_train_prompts(data={"source": source | {"reward_key": "accuracy"}}, train={"objective": "dpo"})
+    assert load(pairs).data.source.split == "train"
+
+
+def test_pairs_are_for_objectives_on_pairs():
+    with pytest.raises(ConfigError, match="clip: it learns from tokens, but the rounds' data are preference pairs"):
+        load(without_train_prompts(data=PAIRS))
+
+
+def test_existing_answers_and_existing_rows_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"results: they stand in for a round's own answers"):
+        load(without_train_prompts(data=PAIRS, train={"objective": "dpo"}, results={1: {"auto": ["x.pkl"]}}))
+
+
+# ---------------------------------------------------------------- values
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
@@ -56,6 +154,46 @@ def test_on_and_off_survive_yaml(value):
     assert load(tiny_config(sandbox=value)).sandbox == {True: "on", False: "off"}.get(value, value)
 
 
+def test_null_on_the_command_line_is_null():
+    assert load(tiny_config(generate={"trigger": "null"})).generate.trigger is None
+
+
+def test_a_tasks_own_section_is_part_of_the_config():
+    cfg = load(tiny_config())
+
+    assert cfg.task_section is cfg.math
+    assert cfg.math.switches == ("keeptrigger", "all")
+
+
+def test_no_task_is_named_as_a_key_of_the_config():
+    with pytest.raises(ConfigError, match="task train: the name of a task must not be a key of the config"):
+        config_model("train", TaskSection)
+    assert not set(plugins.names("tasks")) & set(Config.model_fields)
+
+
+# ---------------------------------------------------------------- what is passed on to stages
+
+
+def test_keys_at_their_neutral_value_are_not_passed_on():
+    generate = Generate()
+    assert settings_of(generate) == {}
+    assert settings_of(generate.model_copy(update={"batch_size": 8})) == {"batch_size": 8}
+    assert settings_of(load(tiny_config()).cold_start.train)["objective"] == "sft"  # neutral for the stage is clip
+
+
+def test_limits_and_prices_of_an_endpoint_are_passed_on_apart_from_what_results_depend_on():
+    judge = Judge(openai={**ENDPOINT, "concurrency": 3, "key_env": None}, max_tokens=4)
+
+    assert settings_of(judge) == {"openai": ENDPOINT, "max_tokens": 4}
+    endpoints = endpoints_of(judge)
+    assert endpoints.keys() == {"openai"}
+    assert endpoints["openai"].keys().isdisjoint(ENDPOINT)
+    assert endpoints["openai"]["concurrency"] == 3
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("recipes/*.yaml")), ids=lambda p: p.stem)
 def test_recipes_are_valid_and_named_after_their_file(path):
     assert load(yaml.safe_load(path.read_text())).name == path.stem
@@ -66,26 +204,5 @@ def test_each_key_of_the_default_config_has_a_comment():
         assert not re.match(r"\s*\w+:", line) or "#" in line, f"config.yaml, line {number} has no comment: {line}"
 
 
-def test_the_default_config_says_nothing_that_the_schema_does_not_know():
+def test_the_default_config_has_no_key_that_the_schema_does_not_have():
     assert isinstance(load(yaml.safe_load((REPOSITORY / "config.yaml").read_text())), Config)
-
-
-@pytest.mark.parametrize(
-    ("section", "change", "message"),
-    [
-        ("train", {"objective": "topr", "kl": 0.5}, "kl: objective topr has no such term"),
-        ("train", {"objective": "sft", "min_ess": 0.5}, "min_ess: objective sft takes no ratios"),
-        ("train", {"schedule_over": "rounds"}, "schedule_over: rounds needs updates_per_round"),
-        ("train", {"objective": "dpo"}, "dpo and data.source.format preference belong together"),
-        ("train", {"dtype": "bfloat16"}, "both need one arithmetic"),
-        ("train", {"adam_beta2": 1}, "train.adam_beta2"),
-        ("cold_start", {"train": {"objective": "clip"}}, "cold_start.train.objective"),
-        (
-            "cold_start",
-            {"train": {"updates_per_round": 2, "schedule_over": "rounds"}},
-            "cold_start.train.schedule_over",
-        ),
-    ],
-)
-def test_settings_that_would_do_nothing_or_harm_are_refused(section, change, message):
-    assert re.search(message, faults(**{section: tiny_config()[section] | change}))

@@ -1,27 +1,39 @@
+"""Advantages: rewards compared within groups, on any scale."""
+
 import math
+from collections import Counter
 
 import pytest
 
-from workflow_scripts.core.advantages import advantages
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.advantages import advantages, filter_rows
+from workflow_scripts.core.errors import BadInput
 
 
 @pytest.mark.parametrize(
     ("kind", "right", "expected"),
     [
-        ("raw", None, [1, 0, 1, 1, 0]), ("sign", None, [1, -1, 1, 1, -1]),
-        ("group", None, [0.5, -0.5, None, None, None]), ("group_std", None, [1, -1, None, None, None]),
-        ("group", 1.0, [0.5, -0.5, 1, 1, None]), ("group_std", 1.0, [1, -1, 1, 1, None]),
+        ("raw", None, [1, 0, 1, 1, 0]),
+        ("sign", None, [1, -1, 1, 1, -1]),
+        ("group", None, [0.5, -0.5, None, None, None]),
+        ("group_std", None, [1, -1, None, None, None]),
+        ("group", 1.0, [0.5, -0.5, 1, 1, None]),
+        ("group_std", 1.0, [1, -1, 1, 1, None]),
     ],
-)  # fmt: skip
+)
 def test_kinds(kind, right, expected):
     assert advantages([1.0, 0.0, 1.0, 1.0, 0.0], ["a", "a", "b", "b", "c"], kind, right) == expected
+
+
+def test_advantages_are_clipped_on_both_sides():
+    assert advantages([-3.0, 3.0, 1.0], ["a", "b", "c"], "raw", limit=2) == [-2, 2, 1]
+    assert advantages([1.0, 1.0], ["a", "a"], "group", limit=2) == [None, None]
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 100.0, 1e9])
 def test_variance_is_judged_on_the_scale_of_the_rewards(scale):
     rewards = [0.3 * scale, (0.1 + 0.2) * scale, 0.3 * scale, 0.7 * scale]
     values = advantages(rewards, ["a", "a", "b", "b"], "group_std")
+
     assert values[:2] == [None, None]
     assert values[2:] == pytest.approx([-1, 1])
 
@@ -41,7 +53,9 @@ def test_float32_rewards_that_are_one_third_are_equal():
 
 def test_group_std_has_mean_0_and_standard_deviation_1():
     values = advantages([-2.5, 0.0, 4.0, 11.0], ["a"] * 4, "group_std")
-    assert sum(values) == pytest.approx(0) and math.fsum(v * v for v in values) / 4 == pytest.approx(1)
+
+    assert sum(values) == pytest.approx(0)
+    assert math.fsum(v * v for v in values) / 4 == pytest.approx(1)
 
 
 @pytest.mark.parametrize("reward", [-0.5, 1.5])
@@ -50,5 +64,14 @@ def test_signs_of_rewards_on_another_scale_are_refused(reward):
         advantages([0.0, reward], ["a", "a"], "sign")
 
 
-def test_no_rewards_no_advantages():
+def test_no_rewards_give_no_advantages():
     assert advantages([], [], "group") == []
+
+
+def test_posonly_keeps_rewards_above_the_threshold_and_counts_the_others():
+    rows = [{"reward": reward} for reward in (0.0, 0.75, 0.76)]
+    dropped = Counter()
+
+    assert filter_rows(rows, {"data_filter": "posonly", "threshold": 0.75}, dropped) == [{"reward": 0.76}]
+    assert dropped == {"reward of 0.75 or less": 2}
+    assert filter_rows(rows, {"data_filter": "none", "threshold": 0.75}, dropped) == rows

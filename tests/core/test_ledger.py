@@ -1,12 +1,18 @@
+"""Record stages resume: finished batches are in the ledger, and nothing is computed twice."""
+
 import pytest
 
-from workflow_scripts.core.ledger import Ledger, map_records
+from workflow_scripts.core.running.deadline import OutOfTime
+from workflow_scripts.core.running.ledger import Ledger, map_records
 
 JOBS = [{"uid": f"r{i}", "value": i} for i in range(10)]
 BATCHES = [range(0, 4), range(4, 8), range(8, 10)]
+SQUARES = [{"square": i**2} for i in range(10)]
 
 
 def run(folder, jobs=JOBS, shard="1_0", seen=None, batches=BATCHES, fail_at=None):
+    """Square the jobs' values; `seen` collects the batches that are computed."""
+
     def compute(batch):
         if seen is not None:
             seen.append([job["uid"] for job in batch])
@@ -17,44 +23,58 @@ def run(folder, jobs=JOBS, shard="1_0", seen=None, batches=BATCHES, fail_at=None
     return map_records(jobs, lambda job: job, compute, Ledger(folder, shard), batches, "test")
 
 
-def test_a_cut_off_run_goes_on_at_its_batch(tmp_path, capsys):
+def test_an_interrupted_run_goes_on_at_its_batch(tmp_path, capsys):
     seen = []
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, fail_at=5)
-    results = run(tmp_path, seen=seen)
-    assert results == [{"square": i**2} for i in range(10)]
+
+    assert run(tmp_path, seen=seen) == SQUARES
     assert seen == [["r4", "r5", "r6", "r7"], ["r8", "r9"]]
     assert "4 of 10 records are in the ledger, going on at record r4" in capsys.readouterr().err
 
 
 def test_a_changed_record_alone_is_computed_again(tmp_path):
     run(tmp_path)
-    seen, jobs = [], [job | {"value": 100} if job["uid"] == "r5" else job for job in JOBS]
+    seen = []
+    jobs = [job | {"value": 100} if job["uid"] == "r5" else job for job in JOBS]
+
     assert run(tmp_path, jobs, seen=seen)[5] == {"square": 10000}
     assert seen == [["r5"]]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 10_000])
-def test_a_torn_last_line_is_dropped_and_said(tmp_path, capsys, cut):
+def test_a_last_line_that_was_cut_off_is_dropped_with_a_message(tmp_path, capsys, cut):
     run(tmp_path)
     path = next(tmp_path.glob("*.jsonl"))
     data = path.read_bytes()
     start_of_last = data[:-1].rfind(b"\n") + 1
     path.write_bytes(data[: max(start_of_last + 1, len(data) - cut)])
+
     seen = []
-    assert run(tmp_path, seen=seen) == [{"square": i**2} for i in range(10)]
+    assert run(tmp_path, seen=seen) == SQUARES
     assert seen == [["r8", "r9"]]
-    assert "torn" in capsys.readouterr().err
+    assert "line 3 was cut off" in capsys.readouterr().err
 
 
-def test_results_are_found_after_the_shards_are_cut_anew(tmp_path):
+def test_results_are_found_under_another_number_of_shards(tmp_path):
     run(tmp_path, JOBS[:5], "2_0", batches=[range(5)])
     run(tmp_path, JOBS[5:], "2_1", batches=[range(5)])
+
     seen = []
-    run(tmp_path, JOBS, "1_0", seen=seen)
+    assert run(tmp_path, JOBS, "1_0", seen=seen) == SQUARES
     assert seen == []
 
 
 def test_too_few_results_are_an_error(tmp_path):
     with pytest.raises(AssertionError, match="2 records in, 1 results out"):
         map_records(JOBS[:2], lambda job: job, lambda batch: [1], Ledger(tmp_path, "1_0"), [[0, 1]], "test")
+
+
+def test_a_stage_whose_time_is_up_ends_after_each_batch(tmp_path, time_is_up):
+    seen = []
+    for _ in range(2):
+        with pytest.raises(OutOfTime, match="finished records are in the ledger"):
+            run(tmp_path, seen=seen)
+
+    assert run(tmp_path, seen=seen) == SQUARES
+    assert [len(batch) for batch in seen] == [4, 4, 2]  # each once

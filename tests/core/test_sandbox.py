@@ -1,4 +1,4 @@
-"""Each test attacks one property."""
+"""Programs run as they should, and attacks on the sandbox fail: each attacks one property."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.core import sandbox
-from workflow_scripts.core.records import BadInput
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.sandbox import Sandbox
 
 
@@ -66,14 +66,16 @@ def test_ordinary_programs_run(run, program, output):
 )
 def test_attacks_cost_one_wrong_answer(run, program, error):
     started = time.monotonic()
+
     result = run(program)
+
     assert error in (result["error"] or "no error")
     assert len(result["output"]) <= 10_000
     assert time.monotonic() - started < 6
-    assert run(f"print({len(program)})")["output"] == f"{len(program)}\n"  # the next program is not touched
+    assert run(f"print({len(program)})")["output"] == f"{len(program)}\n"  # the next program runs as usual
 
 
-def test_nothing_stays_behind(run):
+def test_files_of_a_program_are_gone_for_the_next_one(run):
     run("open('left', 'w').write('x')")
     assert run("import os\nprint(os.listdir('.'))  # anew")["output"] == "[]\n"
     assert not Path("/tmp/escaped").exists()
@@ -81,15 +83,19 @@ def test_nothing_stays_behind(run):
 
 def test_equal_programs_run_once(run):
     run("import time\ntime.sleep(0.3)")
+
     started = time.monotonic()
     run("import time\ntime.sleep(0.3)")
+
     assert time.monotonic() - started < 0.1
 
 
 def test_without_isolation_it_stops_and_says_what_to_do(monkeypatch):
     monkeypatch.setattr(sandbox, "landlock_version", lambda: -1)
+
     with pytest.raises(BadInput, match=r"Landlock is not available.*sandbox: off"), Sandbox():
         pass
+
     with Sandbox(isolate=False) as run_off:
         assert run_off("print(3)")["output"] == "3\n"
 
@@ -98,5 +104,6 @@ def test_without_isolation_it_stops_and_says_what_to_do(monkeypatch):
 def test_system_call_tables_have_no_repeats(architecture):
     column = sandbox.MACHINES[architecture][0]
     numbers = [pair[column] for pair in sandbox.DENIED.values() if pair[column] is not None]
+
     assert len(numbers) == len(set(numbers))
     assert os.uname().machine != architecture or len(numbers) > 50

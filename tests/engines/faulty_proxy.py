@@ -1,4 +1,4 @@
-"""An HTTP proxy that harms a share of the answers, in ways that real endpoints are known for."""
+"""An HTTP proxy that spoils a share of the answers, in ways that real endpoints are known for."""
 
 import contextlib
 import http.client
@@ -9,10 +9,11 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KINDS = ("429", "500", "502", "timeout", "reset", "truncated", "no choices", "two choices", "sent twice")
-# what else may be wrong with a well-formed answer
+# Further faults, of well-formed answers.
 CHANGES = {
     "no choices": lambda data: data.update(choices=[]),
     "two choices": lambda data: data.update(choices=data["choices"] * 2),
@@ -24,17 +25,32 @@ CHANGES = {
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Listens on `port` before an OpenAI-compatible server; `sent` holds what it got for each prompt."""
+    """Listens on a port of its own before an OpenAI-compatible server.
+
+    `asked` counts the requests of each prompt, and `sent` holds the text of the server's answer to it.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, upstream: int, share: float = 0.0, kinds=KINDS, hang: float = 3.0, seed: int = 0):
+        """
+        Args:
+            upstream: the server's port.
+            share: the share of the answers that are spoilt.
+            kinds: the ways in which they are.
+            hang: seconds until a request that times out is dropped.
+        """
         super().__init__(("127.0.0.1", 0), Handler)
-        self.upstream, self.share, self.kinds, self.hang = upstream, share, kinds, hang
+        self.upstream = upstream
+        self.share = share
+        self.kinds = kinds
+        self.hang = hang
         self.random = random.Random(seed)
-        self.lock, self.faults = threading.Lock(), Counter()
-        self.asked, self.sent = Counter(), {}  # by prompt: requests that came in, the text of the answer
+        self.lock = threading.Lock()
+        self.faults: Counter[str | None] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.sent: dict[str, str] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -42,6 +58,7 @@ class FaultyProxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def fault(self, prompt: str) -> str | None:
+        """Count a request and return the fault that its answer gets, or None."""
         with self.lock:
             self.asked[prompt] += 1
             kind = self.random.choice(self.kinds) if self.random.random() < self.share else None
@@ -49,7 +66,7 @@ class FaultyProxy(ThreadingHTTPServer):
         return kind
 
     def handle_error(self, request, client_address):
-        pass  # clients that gave up are what this is for
+        pass  # clients that give up are expected here
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         prompt = json.loads(body)["messages"][-1]["content"]
         kind = self.server.fault(prompt)
+
         if kind in ("429", "500", "502"):
             retry = {"Retry-After": "1"} if kind == "429" else {}
             return self.answer(int(kind), b'{"error": {"message": "injected"}}', retry)
@@ -71,42 +89,44 @@ class Handler(BaseHTTPRequestHandler):
             return self.reset()
         if kind == "400 content_filter":
             return self.answer(400, b'{"error": {"message": "injected", "code": "content_filter"}}')
+
         status, data = self.forward(body)
         if status == 200:
             self.server.sent[prompt] = json.loads(data)["choices"][0]["message"]["content"] or ""
         if kind == "truncated":
             data = data[: len(data) // 2]
         elif kind in CHANGES:
-            data = json.loads(data)
-            CHANGES[kind](data)
-            data = json.dumps(data).encode()
+            changed = json.loads(data)
+            CHANGES[kind](changed)
+            data = json.dumps(changed).encode()
+
         for _ in range(2 if kind == "sent twice" else 1):
             self.answer(status, data)
 
     def forward(self, body: bytes) -> tuple[int, bytes]:
+        """Return the server's status and answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
         connection.request("POST", self.path, body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, response.read()
 
-    def answer(self, status: int, data: bytes, headers=None) -> None:
+    def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send an answer to the client."""
         self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(data)),
-            **(headers or {}),
-        }.items():
+        common = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        for name, value in (common | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
     def reset(self) -> None:
+        """Drop the connection without an answer."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
 
 
-class Answers(BaseHTTPRequestHandler):
+class ConstantAnswer(BaseHTTPRequestHandler):
     """An endpoint whose model always says the same."""
 
     text = ""
@@ -125,9 +145,9 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def says(text: str):
-    """The base URL of a server whose model says `text`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (Answers,), {"text": text}))
+def says(text: str) -> Iterator[str]:
+    """Yield the base URL of a server whose model always says `text`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Says", (ConstantAnswer,), {"text": text}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     server.shutdown()

@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
 
 
 def engine(folder, stop=("```output",), **sampling):
+    """Return the engine with this sampling."""
     return load(
         "transformers",
         model=folder,
@@ -32,6 +33,7 @@ def engine(folder, stop=("```output",), **sampling):
 
 
 def requests(count, length=24):
+    """Return requests with contexts of several lengths, each with a seed of its own."""
     return [Request(list(range(5, 8 + i % 7)), seed=1000 + i, max_tokens=length) for i in range(count)]
 
 
@@ -59,14 +61,17 @@ def test_greedy_equals_generate(folder):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_sampled_logps_agree_with_scoring_so_the_ratio_is_one(folder, temperature):
-    running, model = engine(folder, temperature=temperature), load_policy(folder, "float32").eval()
-    asked = requests(40)
-    answers = running.generate(asked)
-    rows = [
-        {"prompt_tokens": r.tokens, "tokens": a.tokens, "mask": [1] * len(a.tokens)} for r, a in zip(asked, answers)
-    ]
+    running = engine(folder, temperature=temperature)
+    model = load_policy(folder, "float32").eval()
+    contexts = requests(40)
+    answers = running.generate(contexts)
+
+    rows = []
+    for request, answer in zip(contexts, answers):
+        rows.append({"prompt_tokens": request.tokens, "tokens": answer.tokens, "mask": [1] * len(answer.tokens)})
     with torch.no_grad():
         scored = sampled_logps(model, bins.collate(rows, 0), temperature)
+
     sampled = torch.tensor([logp for answer in answers for logp in answer.logps])
     torch.testing.assert_close(scored, sampled, atol=2e-5, rtol=0)
     assert (scored - sampled).exp().mean().item() == pytest.approx(1, abs=0.01)
@@ -76,7 +81,9 @@ def test_sampling_follows_the_models_distribution(folder):
     running = engine(folder)
     with torch.no_grad():
         expected = running.model(torch.tensor([[5, 6, 7]])).logits[0, -1].softmax(-1)
+
     drawn = [answer.tokens[0] for answer in running.generate([Request([5, 6, 7], seed, 1) for seed in range(4000)])]
+
     counts = torch.bincount(torch.tensor(drawn), minlength=len(expected)) / 4000
     assert (counts - expected).abs().max() < 0.03
 
@@ -84,20 +91,23 @@ def test_sampling_follows_the_models_distribution(folder):
 def test_the_nucleus_and_top_k_leave_the_rest_out(folder):
     with torch.no_grad():
         order = engine(folder).model(torch.tensor([[5, 6, 7]])).logits[0, -1].argsort(descending=True).tolist()
+
     for settings, allowed in (({"top_k": 3}, order[:3]), ({"top_p": 1e-6}, order[:1])):
         answers = engine(folder, **settings).generate([Request([5, 6, 7], seed, 1) for seed in range(200)])
         assert {answer.tokens[0] for answer in answers} <= set(allowed)
 
 
-def test_finish_reasons(folder):
+def test_an_answer_ends_at_eos_at_a_stop_string_or_at_its_length(folder):
     running = engine(folder, stop=("7",))
     seven, eos = running.tokenizer.encode("7")[0], running.tokenizer.eos_token_id
     answers = running.generate([Request([5, 6, 7], seed, 40) for seed in range(300)])
+
     for answer in answers:
         last = answer.tokens[-1]
         expected = "eos" if last == eos else "stop" if last == seven else "length"
         assert answer.finish == expected
         assert seven not in answer.tokens[:-1] and eos not in answer.tokens[:-1]
+
     assert {answer.finish for answer in answers} == {"eos", "stop", "length"}
 
 
@@ -105,4 +115,4 @@ def test_any_text_survives_the_tokenizer(folder):
     tokenizer = engine(folder).tokenizer
     for text in ("naïve ≠ 語 \x00 12345\n```python\n", " leading", "  two  spaces "):
         assert tokenizer.decode(tokenizer.encode(text)) == text
-    assert len(tokenizer.encode("12345")) == 5  # digits stand alone
+    assert len(tokenizer.encode("12345")) == 5  # each digit is a token of its own

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A throw-away Slurm on one Debian machine: four nodes of two fake GPUs each, without systemd, cgroups or real GPUs.
 #
-#   tests/slurm.sh         # up, as root; installs Debian's packages where they are missing
-#   tests/slurm.sh down    # ends its jobs, stops all that it started, and takes its configuration away
-#   tests/slurm.sh node 2  # starts node n2's daemon again
+#   tests/workflow/slurm.sh         # up, as root; installs Debian's packages where they are missing
+#   tests/workflow/slurm.sh down    # ends its jobs, stops all that it started, and takes its configuration away
+#   tests/workflow/slurm.sh node 2  # starts node n2's daemon again
 set -euo pipefail
 
 DIR=/var/tmp/roundhouse-slurm NODES=4 GPUS=2 CPUS=4 MEMORY=24000
@@ -138,7 +138,7 @@ up() {
   if [[ -e $CONF ]] && ! grep -q '^ClusterName=roundhouse$' $CONF; then
     fail "$CONF belongs to another cluster: not touching it"
   fi
-  [[ $EUID -eq 0 ]] || fail "must be run as root: sudo tests/slurm.sh"
+  [[ $EUID -eq 0 ]] || fail "must be run as root: sudo tests/workflow/slurm.sh"
   install
   configure
   start_munge
