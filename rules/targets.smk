@@ -44,5 +44,7 @@ onstart:
 
 
 onsuccess:
-    if glob.glob(f"{run.folder}/evaluation/r*.json") and (named_rounds(TARGETS) or set(TARGETS) <= {"all", "report"}):
+    if glob.glob(f"{run.folder}/evaluation/r*.json") and (
+        named_rounds(TARGETS) or set(TARGETS) <= {"all", "report"}
+    ):
         shell("python -m workflow_scripts.report --task {cfg.task} --run {run.folder} || true")

@@ -76,6 +76,5 @@ if cfg.cold_start:
             **params_of.train("cold_start", cfg.cold_start.train, seed=cfg.seed),
         shell:
             commands.train(
-                "--data {input.data} --model {input.model} --round 0 "
-                f"--state {run.state('r0')} --output {{output}}"
+                "--data {input.data} --model {input.model} --round 0 " f"--state {run.state('r0')} --output {{output}}"
             )
