@@ -55,11 +55,6 @@ def policy(wildcards):
     return run.checkpoint(int(wildcards.n) - 1)
 
 
-def round_products(n):
-    """Return what a finished round n has: its checkpoint, the metrics of all rounds up to it, and the task's products."""
-    return [run.checkpoint(n), *map(run.evaluation, range(n + 1)), *wing.products(n)]
-
-
 def stored_logps(wildcards):
     """Return the log-probs that a round's training needs, their passports, and the reference's checkpoint."""
     n = int(wildcards.n)

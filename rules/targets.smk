@@ -1,4 +1,4 @@
-# What can be asked for by name: round<n>_checkpoint for any n, report, verify; and what surrounds a run.
+# What can be asked for by name: round<n>_<stage> for any n, report, verify; and what surrounds a run.
 
 import glob
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_json
 from workflow_scripts.core.running import slurm
-from workflow_scripts.workflow.targets import check_targets, named_rounds, targets_on_command_line
+from workflow_scripts.workflow.targets import Targets, targets_on_command_line
 
-TARGETS = targets_on_command_line()
-check_targets(cfg, run, TARGETS)
+targets = Targets(cfg, run, wing, targets_on_command_line())
+targets.check()
 
 
 rule all:
     default_target: True
     input:
-        round_products(cfg.rounds),
+        targets.products(cfg.rounds),
         f"{run.folder}/report/rounds.csv",
 
 
-for n in sorted(set(range(cfg.rounds + 1)) | named_rounds(TARGETS)):
+for target, target_files in targets.by_name().items():
 
     rule:
         name:
-            f"round{n}_checkpoint"
+            target
         input:
-            round_products(n),
+            target_files,
         localrule: True
 
 
@@ -44,7 +44,5 @@ onstart:
 
 
 onsuccess:
-    if glob.glob(f"{run.folder}/evaluation/r*.json") and (
-        named_rounds(TARGETS) or set(TARGETS) <= {"all", "report"}
-    ):
+    if glob.glob(f"{run.folder}/evaluation/r*.json") and targets.end_with_report():
         shell("python -m workflow_scripts.report --task {cfg.task} --run {run.folder} || true")

@@ -111,7 +111,7 @@ rule compare_logps:
 
 rule report:
     input:
-        round_products(cfg.rounds),
+        targets.products(cfg.rounds),
         run.logp_comparisons(),
         ancient(run.further_evaluations()),
     output:

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.harness import REPOSITORY, Copy, tiny_config
+from tests.harness import REPOSITORY, Copy, jobs, tiny_config
 
 
 def test_mistyped_targets_and_keys_get_a_hint(tmp_path):
@@ -15,6 +15,16 @@ def test_mistyped_targets_and_keys_get_a_hint(tmp_path):
 
 def test_any_round_is_a_target(tmp_path):
     assert "round7_checkpoint" in Copy(tmp_path / "far").snakemake("-n", "round7_checkpoint")
+
+
+def test_a_stage_of_a_round_is_a_target(tmp_path):
+    copy = Copy(tmp_path / "stages", tiny_config())
+
+    pending = jobs(copy.snakemake("-n", "round1_meta"))
+    assert {"generate", "grade", "construct_meta", "round1_meta"} <= pending
+    assert not {"construct_data", "logp", "train"} & pending
+    assert "round1_logp" in copy.snakemake("--list-target-rules")
+    assert "did you mean 'round2_data'?" in copy.snakemake("-n", "round2_dat", fails=True)
 
 
 def test_a_schedule_over_all_rounds_has_an_end(tmp_path):

@@ -159,6 +159,12 @@ class Run:
             compared["ref_logp"] = 0 if train.reference == "round0" else n - 1
         return compared
 
+    def stored_logps(self, n: int) -> list[str]:
+        """The log-probs of round n: under the policy that it starts from, and what else its objective needs."""
+        compared = {"logp": n - 1} | self.compared_checkpoints(n)
+        files = [path for under in compared.values() for path in self.logps(n, under)]
+        return list(dict.fromkeys(files))
+
     # ------------------------------------------------------------ evaluation and bookkeeping
 
     def evaluation(self, n: int | str) -> str:

@@ -387,6 +387,10 @@ class Wing:
         """Return further files that a finished round n has."""
         return []
 
+    def targets(self, n: int) -> dict[str, list[str]]:
+        """Return the files of further stages of round n that can be asked for by name, as in round1_score."""
+        return {}
+
     def named_files(self) -> dict[str, str]:
         """Return files that the task's section names, by config key, so that missing ones are reported early."""
         return {}

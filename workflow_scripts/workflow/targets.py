@@ -1,4 +1,8 @@
-"""The targets on the command line: round<n>_checkpoint for any n, report, verify, and files."""
+"""The targets on the command line: round<n>_<stage> for any n, report, verify, and files.
+
+`round2_data` asks for what round 2 trains on, and for nothing that comes after it. README.md and docs/rounds.md list
+the stages; `snakemake --list-target-rules` lists the names for the rounds of the config.
+"""
 
 import difflib
 import re
@@ -11,8 +15,12 @@ from snakemake.exceptions import WorkflowError
 
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config
+from workflow_scripts.tasks.defaults import Wing
 
-ROUND = re.compile(r"round(0|[1-9]\d*)_checkpoint")
+STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation")  # in the order of a round
+TRAINED = ("checkpoint", "evaluation")  # the stages that need the training of their round
+ROUND = re.compile(r"round(0|[1-9]\d*)_(\w+)")
+GENERAL = ("all", "report", "verify")
 
 
 def targets_on_command_line() -> list[str]:
@@ -21,29 +29,102 @@ def targets_on_command_line() -> list[str]:
     return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if is_snakemake else []
 
 
-def named_rounds(targets: Iterable[str]) -> set[int]:
-    """Return the rounds that targets of the form round<n>_checkpoint name."""
-    return {int(match[1]) for match in map(ROUND.fullmatch, targets) if match}
+def named_stages(targets: Iterable[str]) -> list[tuple[int, str]]:
+    """Return (round, stage) of each target of the form round<n>_<stage>, whether there is such a stage or not."""
+    return [(int(match[1]), match[2]) for match in map(ROUND.fullmatch, targets) if match]
 
 
-def check_targets(cfg: Config, run: Run, targets: list[str]) -> None:
-    """Raise WorkflowError for a mistyped target, with what would be right, and for rounds beyond a schedule's end."""
-    rounds = named_rounds(targets)
+class Targets:
+    """The targets that have names."""
 
-    beyond = [n for n in sorted(rounds) if n > cfg.rounds]
-    if cfg.train.schedule_over == "rounds" and beyond:
-        raise WorkflowError(
-            f"config: train.schedule_over: the schedule ends with round {cfg.rounds} (`rounds`), so there is no round "
-            f"{beyond[0]}; raise rounds, which trains all of them again, or use schedule_over: round"
-        )
+    def __init__(self, cfg: Config, run: Run, wing: Wing, on_command_line: list[str]):
+        self.cfg = cfg
+        self.run = run
+        self.wing = wing
+        self.on_command_line = on_command_line
 
-    for target in targets:
+    # ------------------------------------------------------------ names and files
+
+    def products(self, n: int) -> list[str]:
+        """Return what a finished round n has: its checkpoint, the metrics of all rounds up to it, the task's products."""
+        return [self.run.checkpoint(n), *map(self.run.evaluation, range(n + 1)), *self.wing.products(n)]
+
+    def of_round(self, n: int) -> dict[str, list[str]]:
+        """Return the files of each stage that round n has, in the order of the round."""
+        trained = {"checkpoint": self.products(n), "evaluation": [self.run.evaluation(n)]}
+        if n == 0:
+            data = {"data": [self.run.cold_start_data]} if self.cfg.cold_start else {}
+            return data | self.wing.targets(n) | trained
+
+        stages = {}
+        if not self.cfg.data.source:
+            stages["results"] = self.run.all_answers(n)
+            stages["graded"] = [path for version in self.run.versions(n) for path in self.run.graded(n, version)]
+            stages["meta"] = list(self.run.metas(n).values())
+
+        stages |= {"data": [self.run.data(n)], "logp": self.run.stored_logps(n)}
+        return stages | self.wing.targets(n) | trained
+
+    def rounds(self) -> list[int]:
+        """Return the rounds of the config, and those that targets on the command line name."""
+        named = {n for n, _ in named_stages(self.on_command_line)}
+        return sorted({*range(self.cfg.rounds + 1), *named})
+
+    def by_name(self) -> dict[str, list[str]]:
+        """Return the files of each target round<n>_<stage>, for the rounds of the config and those that are named."""
+        files = {}
+        for n in self.rounds():
+            files |= {f"round{n}_{stage}": paths for stage, paths in self.of_round(n).items()}
+        return files
+
+    def end_with_report(self) -> bool:
+        """Return whether the table of rounds is of interest once these targets are made."""
+        stages = {stage for _, stage in named_stages(self.on_command_line)}
+        return bool(stages & set(TRAINED)) or set(self.on_command_line) <= {"all", "report"}
+
+    # ------------------------------------------------------------ checks
+
+    def check(self) -> None:
+        """Raise WorkflowError for a mistyped target, with what would be right, and for rounds beyond a schedule's end."""
+        for n, stage in named_stages(self.on_command_line):
+            if stage in self._stages() and stage not in self.of_round(n):
+                raise WorkflowError(f"round {n} has no {stage}: {self._why_not(n)}")
+            self._check_schedule(n, stage)
+
+        for target in self.on_command_line:
+            known = [*GENERAL, *self._names_near(target)]
+            near = difflib.get_close_matches(target, known, n=1, cutoff=0.6)
+            if target not in known and (near or ROUND.fullmatch(target)):
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise WorkflowError(
+                    f"there is no target {target!r}; {hint}Targets are round<n>_<stage> for any n, with the stages "
+                    f"{', '.join(self._stages())}; report, verify, all; and the files below {self.run.folder}"
+                )
+
+    def _names_near(self, target: str) -> list[str]:
+        """Return the names that a mistyped target may have meant. Names of rules, which are targets too, have no digit."""
         number = re.search(r"\d+", target)
-        likely = {cfg.rounds, int(number[0]) if number else cfg.rounds} | rounds
-        known = ["all", "report", "verify", *(f"round{n}_checkpoint" for n in sorted(likely))]
-        near = difflib.get_close_matches(target, known, n=1, cutoff=0.6)
-        if near and target not in known:
+        if not (number or "round" in target):
+            return []
+
+        rounds = {self.cfg.rounds, int(number[0]) if number else 1, *self.rounds()}
+        return [f"round{n}_{stage}" for n in sorted(rounds) for stage in self.of_round(n)]
+
+    def _stages(self) -> list[str]:
+        """Return all stages of rounds, with those of the task."""
+        return list(dict.fromkeys([*STAGES, *self.wing.targets(0), *self.wing.targets(1)]))
+
+    def _why_not(self, n: int) -> str:
+        """Return why round n lacks a stage, and which it has."""
+        stages = f"it has {', '.join(self.of_round(n))}"
+        if n == 0:
+            return stages if self.cfg.cold_start else f"there is no cold_start in the config; {stages}"
+        return f"its rows exist already (config key data.source); {stages}"
+
+    def _check_schedule(self, n: int, stage: str) -> None:
+        last_trained = n if stage in TRAINED else n - 1
+        if self.cfg.train.schedule_over == "rounds" and last_trained > self.cfg.rounds:
             raise WorkflowError(
-                f"there is no target {target!r}; did you mean {near[0]!r}? Targets are round<n>_checkpoint for any n, "
-                f"report, verify, all, and the files below {run.folder}"
+                f"config: train.schedule_over: the schedule ends with round {self.cfg.rounds} (`rounds`), so there is "
+                f"no round {last_trained}; raise rounds, which trains all of them again, or use schedule_over: round"
             )

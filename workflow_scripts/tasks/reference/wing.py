@@ -33,6 +33,11 @@ class Wing(defaults.Wing):
     def products(self, n: int) -> list[str]:
         return [self.grpo_data, self.sft_data] if n and self.selection else []
 
+    def targets(self, n: int) -> dict[str, list[str]]:
+        if n or not self.selection:
+            return {}
+        return {"scores": [self.scores], "prompts": [self.run.prompts("train"), self.grpo_data, self.sft_data]}
+
     def named_files(self) -> dict[str, str]:
         file = self.selection and self.selection.inference
         return {"reference.selection.inference": file} if file else {}

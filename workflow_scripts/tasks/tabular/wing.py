@@ -44,6 +44,11 @@ class Wing(defaults.Wing):
         plots = [self.plot(k) for k in range(n + 1)]
         return [*pairs, *plots]
 
+    def targets(self, n: int) -> dict[str, list[str]]:
+        if n == 0:
+            return {"anchors": [self.anchors]}
+        return {"raw": [self.raw(n)], "csv": [self.synthetic(n)], "score": [self.scores(n)], "dpo": [self.preferences(n)]}
+
     def named_files(self) -> dict[str, str]:
         named = {}
         for name, table in self.section.datasets.items():
