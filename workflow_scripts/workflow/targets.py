@@ -46,7 +46,7 @@ class Targets:
     # ------------------------------------------------------------ names and files
 
     def products(self, n: int) -> list[str]:
-        """Return what a finished round n has: its checkpoint, the metrics of all rounds up to it, the task's products."""
+        """Return what a finished round n has: its checkpoint, the metrics up to it, and the task's products."""
         return [self.run.checkpoint(n), *map(self.run.evaluation, range(n + 1)), *self.wing.products(n)]
 
     def of_round(self, n: int) -> dict[str, list[str]]:
@@ -85,7 +85,7 @@ class Targets:
     # ------------------------------------------------------------ checks
 
     def check(self) -> None:
-        """Raise WorkflowError for a mistyped target, with what would be right, and for rounds beyond a schedule's end."""
+        """Raise WorkflowError for a mistyped target, with what would be right, and for rounds after a schedule."""
         for n, stage in named_stages(self.on_command_line):
             if stage in self._stages() and stage not in self.of_round(n):
                 raise WorkflowError(f"round {n} has no {stage}: {self._why_not(n)}")
@@ -102,7 +102,7 @@ class Targets:
                 )
 
     def _names_near(self, target: str) -> list[str]:
-        """Return the names that a mistyped target may have meant. Names of rules, which are targets too, have no digit."""
+        """Return the names that a mistyped target may have meant. Rules are targets too; their names have no digit."""
         number = re.search(r"\d+", target)
         if not (number or "round" in target):
             return []

@@ -47,7 +47,9 @@ class Wing(defaults.Wing):
     def targets(self, n: int) -> dict[str, list[str]]:
         if n == 0:
             return {"anchors": [self.anchors]}
-        return {"raw": [self.raw(n)], "csv": [self.synthetic(n)], "score": [self.scores(n)], "dpo": [self.preferences(n)]}
+
+        stages = {"raw": self.raw(n), "csv": self.synthetic(n), "score": self.scores(n), "dpo": self.preferences(n)}
+        return {stage: [path] for stage, path in stages.items()}
 
     def named_files(self) -> dict[str, str]:
         named = {}
