@@ -11,6 +11,7 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
+from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
 from workflow_scripts.workflow.commands import Commands, environment_file, shell_prefix
 from workflow_scripts.workflow.freezing import Freezing, is_file, local_input, model_files, reward_files
@@ -29,12 +30,15 @@ commands = Commands(cfg, run, wing)
 resources_of = ResourcesOfRules(cfg, wing, is_local=workflow.local_exec)
 freezing = Freezing(cfg, run, wing, workflow.basedir, workflow.overwrite_configfiles)
 brake = Brake(cfg, run, params_of.code.tables)
+attempts = Attempts(run)
 
 ENV = environment_file(workflow.basedir)
 GENERATE_ENV = commands.generate_environment(workflow.basedir)
 IMPORTED = "|".join(map(str, cfg.results)) or "never"  # the rounds whose answers come from files
 
 shell.prefix(shell_prefix(cfg, workflow.basedir, bool(workflow.deployment_settings.deployment_method)))
+if workflow.is_main_process and not is_locked(run.folder):
+    attempts.restore_left()
 freezing.prepare()
 brake.watch_dry_run(workflow)
 

@@ -41,6 +41,12 @@ onstart:
     except BadInput as error:
         raise WorkflowError(str(error))
     write_json(f"{run.folder}/run.json", {"name": cfg.name, "task": cfg.task})
+    attempts.watch(workflow)
+
+
+# After Ctrl-C, the jobs on this machine have ended, but nobody reported that they failed.
+onerror:
+    attempts.restore_left()
 
 
 onsuccess:

@@ -11,6 +11,7 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
 from workflow_scripts.config.sections import endpoints_of
 from workflow_scripts.core.running import plugins
+from workflow_scripts.core.running.status import with_status
 from workflow_scripts.tasks.defaults import Wing
 
 LAUNCH = "python -m workflow_scripts.core.running.launch"
@@ -41,12 +42,13 @@ class Commands:
         self.wing = wing
 
     def stage(self, module: str, arguments: str, gpu: bool = False) -> str:
-        """Return the command of a stage: its parameters, further arguments, and a log.
+        """Return the command of a stage: its parameters, further arguments, and a log that ends with the exit status
+        if the stage fails (core/running/status.py).
 
         `gpu` runs it on the GPUs that the rule asks for.
         """
         start = f"{LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
-        return f"{start} workflow_scripts.{module} {{params}} {arguments} 2>&1 | tee {{log}}"
+        return with_status(f"{start} workflow_scripts.{module} {{params}} {arguments}")
 
     def generate(self, arguments: str) -> str:
         """Return the command of a rule that generates answers, in the Python of its engine's environment."""
@@ -61,7 +63,7 @@ class Commands:
         options.append(self.endpoint_options(endpoints))
 
         arguments = " ".join([*filter(None, options), arguments])
-        return f"{launch} -- workflow_scripts.generate {{params}} {arguments} 2>&1 | tee {{log}}"
+        return with_status(f"{launch} -- workflow_scripts.generate {{params}} {arguments}")
 
     def train(self, arguments: str) -> str:
         """Return the command of a training rule, with a process for each GPU."""
@@ -70,7 +72,7 @@ class Commands:
             "--threads {threads} --"
         )
         folder = f"--wandb {self.run.folder}/wandb"
-        return f"{launch} workflow_scripts.train {{params}} {folder} {arguments} 2>&1 | tee {{log}}"
+        return with_status(f"{launch} workflow_scripts.train {{params}} {folder} {arguments}")
 
     def reward(self, module: str, reward: str | None, arguments: str) -> str:
         """Return the command of a stage that computes a reward, on a GPU if a model computes it."""

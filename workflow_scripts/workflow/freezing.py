@@ -24,6 +24,7 @@ from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.rewards import own_file
 from workflow_scripts.tasks.defaults import Wing
+from workflow_scripts.workflow.attempts import is_locked
 
 
 def is_file(name: str) -> bool:
@@ -147,8 +148,7 @@ class Freezing:
 
     def _is_running(self) -> bool:
         """Return whether another Snakemake works on this run's prompts; then this one leaves them alone."""
-        locks = [Path(lock) for lock in glob.glob(".snakemake/locks/*")]
-        return any(f"{self.run.folder}/prompts" in lock.read_text() for lock in locks if lock.exists())
+        return is_locked(f"{self.run.folder}/prompts")
 
     # ------------------------------------------------------------ freezing
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from workflow_scripts.core.errors import BadInput, validation_message
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
 from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
+from workflow_scripts.core.running.status import MEND_FIRST_STATUS
 
 
 def say(text: str) -> None:
@@ -119,18 +120,33 @@ def merged(settings: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit. An error that a person can correct ends in one message, not in a traceback."""
+    """Call `main` and exit. An error that a person can correct ends in one message, not in a traceback.
+
+    core/running/status.py lists the exit statuses.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun leaves its processes behind when it is killed itself
         die_with_parent()
 
     try:
         sys.exit(main() or 0)
     except BadInput as error:
-        sys.exit(f"error: {error}")
+        message = str(error)
     except OutOfTime as error:
         say(f"{error}; exit status {OUT_OF_TIME_STATUS}: the same command goes on from here")
         sys.exit(OUT_OF_TIME_STATUS)
     except ValidationError as error:
-        sys.exit(f"error: {error.title}: {validation_message(error)}")
+        message = f"{error.title}: {validation_message(error)}"
+    except ModuleNotFoundError as error:
+        message = f"{_missing_package(error)}. Install it in the environment of {sys.executable}, and run again"
     except FileNotFoundError as error:
-        sys.exit(f"error: there is no file {error.filename}")
+        if error.filename is None:  # a library's own message, which names more than a file
+            raise
+        message = f"there is no file {error.filename}"
+
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(MEND_FIRST_STATUS)
+
+
+def _missing_package(error: ModuleNotFoundError) -> str:
+    """Return what is missing, in words. Libraries that look for an optional package raise a subclass of the error."""
+    return f"the Python package {error.name!r} is missing" if error.name else str(error)

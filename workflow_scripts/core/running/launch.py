@@ -17,9 +17,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
+from workflow_scripts.core.running.status import MEND_FIRST_STATUS
+
 MODULE = "workflow_scripts.core.running.launch"
+
+
+def give_up(message: str) -> NoReturn:
+    """End with a message, and with the status that says that no further attempt helps."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(MEND_FIRST_STATUS)
 
 
 def candidate_gpus() -> list[str] | None:
@@ -91,8 +100,8 @@ def claim_gpus(count: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif candidates:
         if count > len(candidates):
-            sys.exit(
-                f"error: the rule asks for {count} GPUs, but there are {len(candidates)}: "
+            give_up(
+                f"the rule asks for {count} GPUs, but there are {len(candidates)}: "
                 "lower `gpus` or `processes`, or use a cluster"
             )
 
@@ -132,7 +141,7 @@ def torchrun(nodes: int, processes: int, command: list[str]) -> None:
 def start_on_nodes(nodes: int, threads: int) -> None:
     """Replace this process by an srun that runs this command once on each node of the Slurm job."""
     if "SLURM_JOB_ID" not in os.environ:
-        sys.exit(f"error: `nodes: {nodes}` needs a Slurm job with that many nodes: use --profile slurm")
+        give_up(f"`nodes: {nodes}` needs a Slurm job with that many nodes: use --profile slurm")
 
     steps = ["--nodes", str(nodes), "--ntasks", str(nodes), "--ntasks-per-node", "1"]
     steps += ["--cpus-per-task", str(threads), "--kill-on-bad-exit=1"]
@@ -175,7 +184,7 @@ def main() -> None:
     try:
         os.execvp(args.python, [args.python, "-m", *args.command])
     except OSError as error:
-        sys.exit(f"error: cannot run {args.python}: {error.strerror}")
+        give_up(f"cannot run {args.python}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
+from workflow_scripts.core.running.status import HOPELESS
 
 REPLICA = "ROUNDHOUSE_REPLICA"  # environment variable of all replicas but the first: "{number}/{count}", such as 1/4
 PR_SET_PDEATHSIG = 1
@@ -65,6 +67,8 @@ class Replicas:
 
         statuses = self.wait()
         for number, status in enumerate(statuses, 1):
+            if status in HOPELESS:
+                raise BadInput(f"replica {number} of {self.count} failed; its message stands above")
             if status not in (0, OUT_OF_TIME_STATUS):
                 how = f"was killed by signal {-status}" if status < 0 else "failed; its message stands above"
                 raise RuntimeError(f"replica {number} of {self.count} {how}")
