@@ -31,11 +31,11 @@ from workflow_scripts.tasks import defaults
 
 
 class Prompts(defaults.Prompts):
-    def read(self, split, prompts, name, seed):
-        for level, count in split["count"].items():
+    def read(self, source, split, seed):
+        for level, count in source["count"].items():
             for i in range(count):
                 word = "ab"[i % 2] * (1 + i % self.settings.get("longest", 5))
-                yield {"id": f"{name}{i}", "question": f"Say {word} {name} {i}.", "reference": word, "level": level}
+                yield {"id": f"{split}{i}", "question": f"Say {word} {split} {i}.", "reference": word, "level": level}
 ''',
     "workflow_scripts/tasks/echo/cold_start.py": '''
 """Words and their echo."""

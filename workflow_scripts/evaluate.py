@@ -23,6 +23,29 @@ def read_answers(results: list[str], before: list[str], judged: list[str]) -> li
     return answers
 
 
+def summarise(evaluation: Any, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the metrics of all answers and, if there are several eval sets, those of each under `by_set`."""
+    metrics = evaluation.summarise(answers)
+    by_set: dict[str, list[dict[str, Any]]] = {}
+
+    for answer in answers:
+        if answer.get("set"):
+            by_set.setdefault(answer["set"], []).append(answer)
+    if by_set:
+        metrics["by_set"] = {name: evaluation.summarise(members) for name, members in sorted(by_set.items())}
+
+    return metrics
+
+
+def described(evaluation: Any, metrics: dict[str, Any]) -> list[str]:
+    """Return the task's metrics with their labels, as the stage prints them."""
+    return [
+        f"{label} {metrics[name]:{form}}"
+        for name, (label, form) in evaluation.metrics.items()
+        if metrics.get(name) is not None
+    ]
+
+
 def main() -> None:
     parser = arguments(__doc__)
     add_task_arguments(parser)
@@ -37,19 +60,16 @@ def main() -> None:
     files = task_files(args)
     evaluation = tasks.load(args.task, "Evaluation", args.task_settings, files)
     answers = read_answers(args.results, args.before, args.judged)
-    metrics = evaluation.summarise(answers)
+    metrics = summarise(evaluation, answers)
 
     inputs = [*args.results, *args.before, *args.judged, *files.values()]
     write_json(
         args.output, {"round": args.round} | metrics | {"inputs": {path: content_digest(path) for path in inputs}}
     )
 
-    shown = [
-        f"{label} {metrics[name]:{form}}"
-        for name, (label, form) in evaluation.metrics.items()
-        if metrics.get(name) is not None
-    ]
-    print(f"round {args.round}: {', '.join(shown)}, {len(answers)} answers")
+    print(f"round {args.round}: {', '.join(described(evaluation, metrics))}, {len(answers)} answers")
+    for name, values in metrics.get("by_set", {}).items():
+        print(f"  {name}: {', '.join(described(evaluation, values))}, {values['n']} answers")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 from workflow_scripts import tasks
 from workflow_scripts.config.load import settings_help
-from workflow_scripts.config.sections import Prompts
+from workflow_scripts.config.sections import Prompts, Split
 from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_parquet
@@ -30,7 +30,7 @@ class Validator:
     def __init__(self, task: Any, eval_keys: set[str]):
         self.task = task
         self.eval_keys = eval_keys
-        self.keys: set[str] = set()
+        self.keys: set[tuple[str | None, str]] = set()
         self.ids: set[str] = set()
 
     def fault(self, prompt: Any) -> str | None:
@@ -47,14 +47,15 @@ class Validator:
             return fault
 
         key = normalise(self.task.key(prompt))
-        if key in self.keys:
+        own_key = (prompt.get("set"), key)  # a question may be in two eval sets
+        if own_key in self.keys:
             return "the question occurs before"
         if prompt["id"] in self.ids:
             return f"the id {prompt['id']} occurs before"
         if key in self.eval_keys:
             return "the question is also an eval question"
 
-        self.keys.add(key)
+        self.keys.add(own_key)
         self.ids.add(prompt["id"])
         return None
 
@@ -76,18 +77,25 @@ def check_edited(task: Any, path: str, split: str, eval_path: str, prompts: list
             raise BadInput(f"{path}, row {number} (id {prompt.get('id')}): {fault}")
 
 
-def read_split(
-    task: Any, settings: dict[str, Any], split: str, seed: int, eval_keys: set[str]
+def read_set(
+    task: Any, source: Split, split: str, name: str, seed: int, eval_keys: set[str]
 ) -> tuple[list[Prompt], list[dict[str, Any]]]:
-    """Return the usable prompts of a split, and the rejects with their number in the source and the reason."""
+    """Return the usable prompts of a set, and the rejects with their number in the source and the reason.
+
+    The prompts of a set with a name have it as `set`, and as their level if the source has none. Their ids begin with
+    it, because two sets may have the same ids.
+    """
     validator = Validator(task, eval_keys)
     good: list[Prompt] = []
     rejects: list[dict[str, Any]] = []
     number = 0
 
-    for number, prompt in enumerate(task.read(settings[split], settings, split, seed), 1):
+    for number, prompt in enumerate(task.read(source.model_dump(mode="json"), split, seed), 1):
         fault = validator.fault(prompt)
         prompt.pop("fault", None)
+        if name:
+            level = name if prompt["level"] == split else prompt["level"]
+            prompt |= {"set": name, "id": f"{name}.{prompt['id']}", "level": level}
         if fault:
             rejects.append({**prompt, "split": split, "record": number, "reason": fault})
         else:
@@ -95,38 +103,38 @@ def read_split(
 
     conserve(f"freeze_prompts ({split})", number, len(good), len(rejects))
     if not good:
-        source = settings[split]["file"] or "the questions that the task makes up"
+        key = ".".join(filter(None, ("prompts", split, name)))
+        origin = source.file or "the questions that the task makes up"
         state = f"none of {number} records can be used: {reasons(rejects)}" if number else "there are no records"
-        raise BadInput(f"prompts.{split}: {source}: {state}")
+        raise BadInput(f"{key}: {origin}: {state}")
 
     return good, rejects
 
 
-def freeze(task: Any, settings: dict[str, Any], seed: int, output: Path) -> None:
+def freeze(task: Any, settings: Prompts, seed: int, output: Path) -> None:
     """Write a Parquet file with its manifest for each split of the config, and rejects.jsonl, into `output`."""
     splits: dict[str, list[Prompt]] = {}
     all_rejects: list[dict[str, Any]] = []
     eval_keys: set[str] = set()
 
     for split in SPLITS:
-        if not settings[split]:
-            continue
-
-        splits[split], rejects = read_split(task, settings, split, seed, eval_keys)
-        all_rejects += rejects
+        for name, source in settings.sources(split).items():
+            prompts, rejects = read_set(task, source, split, name, seed, eval_keys)
+            splits.setdefault(split, []).extend(prompts)
+            all_rejects += rejects
+            note = f" ({reasons(rejects)})" if rejects else ""
+            say(f"{' '.join(filter(None, (split, name)))}: {len(prompts)} prompts, {len(rejects)} rejects{note}")
         if split == "eval":
-            eval_keys = keys_of(splits[split], task)
-        note = f" ({reasons(rejects)})" if rejects else ""
-        say(f"{split}: {len(splits[split])} prompts, {len(rejects)} rejects{note}")
+            eval_keys = keys_of(splits.get(split, []), task)
 
     write_jsonl(output / "rejects.jsonl", all_rejects)
     for split, prompts in splits.items():
         path = output / f"{split}.parquet"
-        file = settings[split]["file"]
         write_parquet(path, prompts)
-        sources = [file] if file and Path(file).is_file() else []
-        used = settings | {"seed": seed, "task": dict(task.settings)}
-        write_manifest(path, sources, used, rows=len(prompts))
+        files = [source.file for source in settings.sources(split).values()]
+        local = [file for file in files if file and Path(file).is_file()]
+        used = settings.model_dump(mode="json") | {"seed": seed, "task": dict(task.settings)}
+        write_manifest(path, local, used, rows=len(prompts))
 
 
 def reasons(rejects: list[dict[str, Any]]) -> str:
@@ -146,12 +154,12 @@ def main() -> None:
     args = parser.parse_args()
 
     output = Path(args.output)
-    settings = Prompts.model_validate_json(args.settings).model_dump(mode="json")
+    settings = Prompts.model_validate_json(args.settings)
     task = tasks.load(args.task, "Prompts", args.task_settings, task_files(args))
     freeze(task, settings, args.seed, output)
 
     for split in SPLITS:
-        if settings[split]:
+        if settings.sources(split):
             shards.sync(output / "shards" / split, args.shards, output / f"{split}.parquet")
 
 

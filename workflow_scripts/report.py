@@ -45,13 +45,16 @@ def seconds_of(folder: Path, number: int) -> float:
 
 
 def rounds_of(folder: Path, names: list[str]) -> list[Row]:
-    """Return one flat row per evaluated round: {metric} of all answers, {metric level} of those of a level."""
+    """Return one flat row per evaluated round: {metric} of all answers, {metric set} and {metric level} of some.
+
+    The questions of an eval set without levels have its name as their level, so they come once.
+    """
     rows = []
 
     for path in sorted(folder.glob("evaluation/r*.json"), key=lambda path: int(path.stem[1:])):
         evaluation = read_json(path)
         row = {"round": evaluation["round"]} | {name: evaluation.get(name) for name in names}
-        for level, values in evaluation["by_level"].items():
+        for level, values in (evaluation.get("by_set", {}) | evaluation["by_level"]).items():
             row |= {f"{name} {level}": values.get(name) for name in names}
         row["n"] = evaluation["n"]
         row["seconds"] = round(seconds_of(folder, evaluation["round"]), 1)

@@ -58,16 +58,25 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
 class Walk:
     """The states of a run's artefacts, each computed once."""
 
-    def __init__(self, folder: str, rounds: int, first: str):
-        """`rounds` is the number of rounds that the config asks for, `first` round 0's checkpoint.json."""
+    def __init__(self, folder: str, rounds: int, first: str, evaluates: bool = True):
+        """Read the manifests of a run.
+
+        Args:
+            folder: the run's folder.
+            rounds: the number of rounds that the config asks for.
+            first: round 0's checkpoint.json.
+            evaluates: whether the run has eval questions.
+        """
         self.folder = folder
         self._update_shard_digests()
         self.manifests = read_manifests(Path(folder))
 
         numbers = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
-        self.expected = [f"{folder}/prompts/eval.parquet"]  # train prompts are found through what was made of them
+        # Train prompts are found through what was made of them.
+        self.expected = [f"{folder}/prompts/eval.parquet"] if evaluates else []
         for n in range(max([rounds, *numbers]) + 1):
-            self.expected.append(f"{folder}/evaluation/r{n}.json")
+            if evaluates:
+                self.expected.append(f"{folder}/evaluation/r{n}.json")
             self.expected.append(f"{folder}/checkpoints/r{n}/checkpoint.json" if n else first)
 
     def _update_shard_digests(self) -> None:
@@ -173,6 +182,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--run", required=True, help="the run's folder, such as runs/arithmetic")
     parser.add_argument("--rounds", type=int, default=0, help="number of rounds that the config asks for")
     parser.add_argument("--first", help="checkpoint.json of round 0 (default: the one in checkpoints/r0)")
+    parser.add_argument("--without-evaluation", action="store_true", help="the run has no eval questions")
     return parser.parse_args()
 
 
@@ -181,7 +191,8 @@ def main() -> int:
     if not Path(args.run).is_dir():
         raise BadInput(f"{args.run}: nothing has been made here yet")
 
-    rounds = Walk(args.run, args.rounds, args.first or f"{args.run}/checkpoints/r0/checkpoint.json").all()
+    first = args.first or f"{args.run}/checkpoints/r0/checkpoint.json"
+    rounds = Walk(args.run, args.rounds, first, not args.without_evaluation).all()
     accepted = accepted_outputs(Path(args.run))
     faults = 0
     for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):

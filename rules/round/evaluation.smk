@@ -150,5 +150,6 @@ rule verify:
         run=f"--run {run.folder}",
         rounds=f"--rounds {cfg.rounds}",
         first=f"--first {run.checkpoint(0)}",
+        without="" if cfg.evaluates else "--without-evaluation",
     shell:
         "python -m workflow_scripts.verify {params} > {log} 2>&1 && cat {log}"

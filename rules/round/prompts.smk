@@ -1,7 +1,7 @@
 # Prompts, frozen once: validated, with one digest file per shard. Prompts that are here as files are frozen while the
 # Snakefile is read (workflow/freezing.py); this rule freezes those that a job has to download or make.
 
-if not freezing.is_early:
+if freezing.frozen and not freezing.is_early:
 
     rule freeze_prompts:
         input:

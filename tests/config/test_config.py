@@ -41,7 +41,6 @@ def test_every_fault_is_reported_at_once_with_its_path():
         "config: train.lr: ",
         "config: train.epochs: ",
         "config: prompts.train: give either `file` or `count`",
-        "config: prompts.eval: this key is required",
     ):
         assert expected in text, text
 
@@ -139,6 +138,58 @@ def test_pairs_are_for_objectives_on_pairs():
 def test_existing_answers_and_existing_rows_exclude_each_other():
     with pytest.raises(ConfigError, match=r"results: they stand in for a round's own answers"):
         load(without_train_prompts(data=PAIRS, train={"objective": "dpo"}, results={1: {"auto": ["x.pkl"]}}))
+
+
+# ---------------------------------------------------------------- splits and eval sets
+
+
+def prompts_faults(**prompts) -> str:
+    """Return the faults of the tiny config with these prompts."""
+    train = tiny_config()["prompts"]["train"]
+    return faults(prompts={"train": train} | prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fault"),
+    [
+        ({}, "prompts.eval: this key is required; only a run on existing rows"),
+        ({"eval": {}}, "prompts.eval: give either `file` or `count`; neither is given"),
+        ({"eval": {"fil": "a.jsonl"}}, "prompts.eval.fil: there is no such key; did you mean 'file'?"),
+        ({"eval": {"a": {"fil": "a"}}}, "prompts.eval.a.fil: there is no such key; did you mean 'file'?"),
+        ({"eval": {"a b": {"file": "a"}}}, "prompts.eval.a b"),
+        ({"eval": {"count": {"one_digit": 1}, "split": "test"}}, "prompts.eval: `split` belongs to a `file`"),
+        (
+            {"question_key": "q", "eval": {"file": "a.jsonl"}},
+            "config: prompts: each split has its own `question_key`: move it into the splits, as in "
+            "`train: {file: …, question_key: q}`",
+        ),
+    ],
+)
+def test_faults_of_splits(prompts, fault):
+    assert fault in prompts_faults(**prompts)
+
+
+def test_there_may_be_several_eval_sets():
+    sets = {"gsm8k": {"file": "openai/gsm8k", "subset": "main", "split": "test"}, "mine": {"count": {"one_digit": 9}}}
+    config = tiny_config()
+    config["prompts"]["eval"] = sets
+    cfg = load(config)
+
+    assert {name: source.file for name, source in cfg.prompts.sources("eval").items()} == {
+        "gsm8k": "openai/gsm8k",
+        "mine": None,
+    }
+    assert list(cfg.prompts.sources("train")) == [""]
+    assert settings_of(cfg.prompts)["eval"] == sets
+    assert cfg.prompts.model_validate(settings_of(cfg.prompts)) == cfg.prompts
+
+
+def test_a_run_on_existing_rows_needs_no_eval_questions():
+    rows = {"source": {"file": "a.jsonl", "format": "sft"}}
+    config = tiny_config(data=rows, train={"objective": "sft"}) | {"prompts": {}}
+    assert not load(config).evaluates
+    del config["prompts"]
+    assert load(config).versions == ["auto", "trigger"]
 
 
 # ---------------------------------------------------------------- values

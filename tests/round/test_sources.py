@@ -122,6 +122,20 @@ def test_existing_rows_are_linked_into_the_run_and_imported_once(tmp_path):
     assert outputs(output, "import_data") == ["runs/rows/data/rows.jsonl_x.pkl"]
 
 
+def test_a_run_on_existing_rows_may_have_no_eval_questions(tmp_path):
+    config = rows_config("rows.jsonl", "sft", objective="sft") | {"prompts": {}}
+    config["cold_start"]["count"] = {"one_digit": {"direct": 4, "code": 4}}
+    config["rounds"] = 1
+    copy = Copy(tmp_path / "rows", config)
+    (copy.folder / "rows.jsonl").write_text('{"prompt": "2+2?", "response": "4"}\n')
+
+    assert not {"freeze_prompts", "generate_eval", "evaluate", "report"} & jobs(copy.snakemake("-n"))
+    copy.snakemake("all")
+    assert not (copy.folder / "runs/rows/evaluation").exists()
+    assert "not sound" not in copy.snakemake("verify")
+    assert "report: the config has no eval questions" in copy.snakemake("report", fails=True)
+
+
 @pytest.mark.slow
 def test_preference_pairs_train_rounds_of_dpo(finished, tmp_path):
     pairs = []

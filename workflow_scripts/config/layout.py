@@ -171,6 +171,10 @@ class Run:
         """The metrics of checkpoint n."""
         return f"{self.folder}/evaluation/r{n}.json"
 
+    def evaluations(self, last: int) -> list[str]:
+        """The metrics of all checkpoints up to `last`; none if the run has no eval questions."""
+        return [self.evaluation(n) for n in range(last + 1)] if self.cfg.evaluates else []
+
     def judged(self, n: int | str) -> str:
         """The judge's comparison of round n's eval answers with those of the round before."""
         return f"{self.folder}/evaluation/judged/r{n}.jsonl"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
 
 from workflow_scripts.config.sections import (
+    EVAL_TAGS,
     ColdStart,
     Data,
     Generate,
@@ -22,6 +23,7 @@ from workflow_scripts.config.sections import (
     Results,
     Reward,
     Section,
+    Split,
     TaskName,
     Train,
     Wandb,
@@ -54,7 +56,7 @@ class Config(Section):
     reward: Reward | None = None  # how answers are rewarded, for tasks that leave the choice
     reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
     judge: Judge | None = None  # compares a round's eval answers with those of the round before
-    prompts: Prompts
+    prompts: Prompts = Prompts()
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
@@ -73,8 +75,14 @@ class Config(Section):
     @property
     def versions(self) -> list[str]:
         """The versions in which answers are generated."""
-        versions = ["auto", *(["trigger"] if self.generate.trigger else []), "eval"]
+        versions = ["auto", *(["trigger"] if self.generate.trigger else [])]
+        versions += ["eval"] if self.evaluates else []
         return [*versions, *(["pool"] if self.task_section.answers_pool else [])]
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are questions that metrics are computed on."""
+        return self.prompts.eval is not None
 
     @property
     def learns_from_pairs(self) -> bool:
@@ -141,10 +149,11 @@ def _with_nulls(value: Any) -> Any:
 
 
 def _describe(fault: Any, values: dict[str, Any], model: type[Config]) -> str:
-    path = ".".join(map(str, fault["loc"]))
+    location = tuple(part for part in fault["loc"] if part not in EVAL_TAGS)
+    path = ".".join(map(str, location))
 
     if fault["type"] == "extra_forbidden":
-        return f"{path}: there is no such key; {_hint_for_key(fault['loc'], values, model)}"
+        return f"{path}: there is no such key; {_hint_for_key(location, values, model)}"
     if fault["type"] == "missing":
         return f"{path}: this key is required"
 
@@ -208,7 +217,16 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
     elif bool(cfg.prompts.pool) != section.uses_pool:
         yield section.pool_fault(cfg)
 
-    counted = {f"prompts.{name}": getattr(cfg.prompts, name) for name in ("train", "pool", "eval")}
+    if not (cfg.evaluates or cfg.data.source):
+        yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
+    if cfg.judge and not cfg.evaluates:
+        yield "judge: it compares answers to the eval questions; give prompts.eval"
+
+    counted: dict[str, Split | ColdStart | None] = {
+        ".".join(filter(None, ("prompts", split, name))): source
+        for split in ("train", "pool", "eval")
+        for name, source in cfg.prompts.sources(split).items()
+    }
     counted["cold_start"] = cfg.cold_start
     for key, value in counted.items():
         if value and value.count and not section.makes_up:

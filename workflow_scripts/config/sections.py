@@ -11,11 +11,13 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
@@ -120,26 +122,70 @@ Reward = Annotated[str, AfterValidator(_check_reward)]
 
 
 class Split(Section):
-    """The source of one split's prompts: a file, or `count` questions that the task makes up."""
+    """The source of a set of prompts: a file or data set, or `count` questions that the task makes up.
 
-    file: str | None = None  # .jsonl, .json, .csv or .parquet
+    If a record lacks the default keys, the task looks for the columns of the data sets that it knows.
+    """
+
+    file: str | None = None  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
     count: dict[str, NonNegativeInt] | None = None  # level → number of questions
     limit: PositiveInt | None = None  # use only the first so many records of the file
+    question_key: str = "question"  # the key of the question in a record
+    answer_key: str = "answer"  # the key of the reference in a record
+    subset: str | None = None  # the configuration of a data set that has several, such as main of openai/gsm8k
+    split: str = "train"  # the split of a data set that has several
+    revision: str | None = None  # of a data set on the hub: a commit, so that the prompts stay the same
 
     @model_validator(mode="after")
     def has_one_source(self):
         exactly_one(file=self.file, count=self.count)
+        if self.count:
+            for name in sorted(self.model_fields_set - {"file", "count"}):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"`{name}` belongs to a `file`, and made-up questions come from `count`")
         return self
+
+
+EVAL_TAGS = ("<one set>", "<several sets>")  # parts of the paths of faults, which are not shown
+
+
+def _eval_tag(value: Any) -> str:
+    """Return whether the value of `prompts.eval` is one set of questions, or a mapping of names to sets."""
+    is_mapping = isinstance(value, dict) and bool(value) and not value.keys() & Split.model_fields.keys()
+    has_sets = is_mapping and all(isinstance(item, dict | Split) for item in value.values())
+    return EVAL_TAGS[1] if has_sets else EVAL_TAGS[0]
+
+
+EvalSets = Annotated[
+    Annotated[Split, Tag(EVAL_TAGS[0])] | Annotated[dict[Name, Split], Tag(EVAL_TAGS[1])], Discriminator(_eval_tag)
+]
 
 
 class Prompts(Section):
     """The questions of an experiment, frozen once."""
 
-    eval: Split  # the questions that metrics are computed on
+    eval: EvalSets | None = None  # what metrics are computed on: a set of questions, or several by name
     train: Split | None = None  # the questions of the rounds; none if data.source holds the rows to train on
     pool: Split | None = None  # in place of train: prompts that the task selects or makes the train prompts from
-    question_key: str = "question"  # the key of the question in a file
-    answer_key: str = "answer"  # the key of the reference in a file
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_keys_by_split(cls, values: Any) -> Any:
+        moved = {"question_key", "answer_key"} & values.keys() if isinstance(values, dict) else set()
+        if moved:
+            name = max(moved)
+            raise ValueError(
+                f"each split has its own `{name}`: move it into the splits, as in `train: {{file: …, {name}: "
+                f"{values[name]}}}`"
+            )
+        return values
+
+    def sources(self, split: str) -> dict[str, Split]:
+        """Return the sources of a split (train, pool or eval) by the name of their set; "" if there is one set only."""
+        value = getattr(self, split)
+        if value is None:
+            return {}
+        return value if isinstance(value, dict) else {"": value}
 
 
 class Scratch(Section):
@@ -293,6 +339,11 @@ class ColdStart(Section):
 
     file: str | None = None  # rows with question and solution, or in the format sft (core/formats.py)
     count: dict[str, Worked | NonNegativeInt] | None = None  # level → worked examples that the task makes up
+    question_key: str = "question"  # the key of the question in a row
+    solution_key: str = "solution"  # the key of the worked solution in a row
+    subset: str | None = None  # the configuration of a data set that has several
+    split: str = "train"  # the split of a data set that has several
+    revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
     train: ColdStartTrain = ColdStartTrain()
 
     @model_validator(mode="after")
@@ -389,7 +440,8 @@ class Source(Section):
 
     file: str  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
     format: Literal["rewarded", "preference", "sft"]
-    split: str = "train"  # of a data set with several splits
+    subset: str | None = None  # the configuration of a data set that has several
+    split: str = "train"  # the split of a data set that has several
     revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
     prompt_key: str | None = None  # default: prompt_pretokenized if rewarded, prompt if preference
     response_key: str = "unprocessed_response"  # rewarded
@@ -405,7 +457,7 @@ class Source(Section):
             "preference": ("prompt_key", "chosen_key", "rejected_key"),
         }[self.format]
 
-        for name in sorted(set(type(self).model_fields) - {"file", "format", "split", "revision", *used}):
+        for name in sorted(set(type(self).model_fields) - {"file", "format", "subset", "split", "revision", *used}):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}"

@@ -56,12 +56,17 @@ def write_rejects(output: str | Path, rejects: Iterable[Mapping[str, Any]]) -> N
 
 
 def write_parquet(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records as a Parquet file; lists and dicts become columns of lists and structs."""
+    """Write records as a Parquet file; lists and dicts become columns of lists and structs.
+
+    A field that only some records have is null in the others.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = list(records)
+    columns = dict.fromkeys(name for row in rows for name in row)  # PyArrow looks at the first row only
     with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), temporary)
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows]), temporary)
 
 
 def write_dataset(folder: str | Path, **splits: list[dict[str, Any]]) -> None:

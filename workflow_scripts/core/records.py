@@ -34,6 +34,7 @@ class Prompt(TypedDict):
     question: str  # what is asked, as text
     reference: Any  # what an answer is compared with: text, a list of texts, tests; its form is the task's
     level: str  # the group of questions by which metrics are listed
+    set: NotRequired[str]  # the eval set that the prompt is from, if there are several
     messages: NotRequired[list[Message]]  # the conversation so far, where it is more than the question
     fault: NotRequired[str | None]  # why the prompt cannot be used; such prompts become rejects
 

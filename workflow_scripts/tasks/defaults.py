@@ -46,16 +46,15 @@ class Part:
 class Prompts(Part):
     """Questions with references, from a file or made up."""
 
-    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
-        """Yield the prompts of a split. A prompt with a `fault` becomes a reject with that reason.
+    def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
+        """Yield the prompts of a source. A prompt with a `fault` becomes a reject with that reason.
 
         Args:
-            split: the split's section of the config (file, count, limit).
-            prompts: the whole section `prompts`.
-            name: the split's name: train, pool or eval.
+            source: a section Split of the config.
+            split: what the prompts are for: train, pool or eval. It is the level of records without one.
             seed: determines prompts that are made up.
         """
-        yield from file_prompts(split, prompts, name)
+        yield from file_prompts(source, split)
 
     def key(self, prompt: Prompt) -> str:
         """Return the text by which two prompts count as the same."""
@@ -68,19 +67,19 @@ class Prompts(Part):
         return "no answer" if is_missing else None
 
 
-def file_prompts(split: dict[str, Any], prompts: dict[str, Any], name: str) -> Iterator[Prompt]:
+def file_prompts(source: dict[str, Any], split: str) -> Iterator[Prompt]:
     """Yield the prompts of a file, with references as they stand there.
 
     Raise BadInput if the first record lacks the keys of question or answer: then the keys are wrong.
     """
-    keys = (prompts["question_key"], prompts["answer_key"])
+    keys = (source["question_key"], source["answer_key"])
 
-    for number, record in enumerate(islice(read_records(split["file"]), split["limit"])):
+    for number, record in enumerate(islice(read_records(source["file"]), source["limit"])):
         missing = [key for key in keys if key not in record]
         if missing and number == 0:
             raise BadInput(
-                f"{split['file']}, record 1: has no {missing[0]!r}, only {', '.join(map(repr, record))}; "
-                "name the keys of question and answer with prompts.question_key and prompts.answer_key"
+                f"{source['file']}, record 1: has no {missing[0]!r}, only {', '.join(map(repr, record))}; name the "
+                f"keys of question and answer with prompts.{split}.question_key and prompts.{split}.answer_key"
             )
 
         question = record.get(keys[0])
@@ -89,7 +88,7 @@ def file_prompts(split: dict[str, Any], prompts: dict[str, Any], name: str) -> I
             "id": str(record["id"]) if has_id else record_id(str(question)),
             "question": question,  # type: ignore[typeddict-item]  (checked when prompts are frozen)
             "reference": record.get(keys[1]),
-            "level": str(record.get("level") or name),
+            "level": str(record.get("level") or split),
         }
 
 

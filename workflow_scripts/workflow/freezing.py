@@ -64,8 +64,8 @@ class Freezing:
         self.wing = wing
         self.basedir = basedir
         self.configfiles = configfiles
-        splits = {"train": cfg.prompts.train, "pool": cfg.prompts.pool, "eval": cfg.prompts.eval}
-        self.splits = {name: split for name, split in splits.items() if split}
+        splits = {name: cfg.prompts.sources(name) for name in ("train", "pool", "eval")}
+        self.splits = {name: sources for name, sources in splits.items() if sources}
 
     @property
     def frozen(self) -> list[str]:
@@ -80,7 +80,7 @@ class Freezing:
     @property
     def files(self) -> list[str]:
         """The files that prompts are read from."""
-        return [split.file for split in self.splits.values() if split.file]
+        return [source.file for sources in self.splits.values() for source in sources.values() if source.file]
 
     @property
     def job_inputs(self) -> list[str]:
@@ -125,7 +125,10 @@ class Freezing:
     def _named_files(self) -> dict[str, str]:
         """Return the files that the config names, with their keys."""
         cfg = self.cfg
-        named = [(f"prompts.{name}.file", split.file) for name, split in self.splits.items()]
+        named: list[tuple[str, str | None]] = []
+        for split, sources in self.splits.items():
+            for name, source in sources.items():
+                named.append((".".join(filter(None, ("prompts", split, name, "file"))), source.file))
         named.append(("cold_start.file", cfg.cold_start and cfg.cold_start.file))
         named.append(("data.source.file", cfg.data.source and cfg.data.source.file))
         named += list(self.wing.named_files().items())
@@ -180,7 +183,7 @@ class Freezing:
                 )
 
         task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))
-        freeze_prompts.freeze(task, self.cfg.prompts.model_dump(mode="json"), self.cfg.seed, folder)
+        freeze_prompts.freeze(task, self.cfg.prompts, self.cfg.seed, folder)
         stamp.write_text(state)
 
     def _sync(self, split: str) -> None:

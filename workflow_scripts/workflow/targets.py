@@ -47,11 +47,13 @@ class Targets:
 
     def products(self, n: int) -> list[str]:
         """Return what a finished round n has: its checkpoint, the metrics up to it, and the task's products."""
-        return [self.run.checkpoint(n), *map(self.run.evaluation, range(n + 1)), *self.wing.products(n)]
+        return [self.run.checkpoint(n), *self.run.evaluations(n), *self.wing.products(n)]
 
     def of_round(self, n: int) -> dict[str, list[str]]:
         """Return the files of each stage that round n has, in the order of the round."""
-        trained = {"checkpoint": self.products(n), "evaluation": [self.run.evaluation(n)]}
+        trained = {"checkpoint": self.products(n)}
+        if self.cfg.evaluates:
+            trained["evaluation"] = [self.run.evaluation(n)]
         if n == 0:
             data = {"data": [self.run.cold_start_data]} if self.cfg.cold_start else {}
             return data | self.wing.targets(n) | trained
@@ -88,8 +90,11 @@ class Targets:
         """Raise WorkflowError for a mistyped target, with what would be right, and for rounds after a schedule."""
         for n, stage in named_stages(self.on_command_line):
             if stage in self._stages() and stage not in self.of_round(n):
-                raise WorkflowError(f"round {n} has no {stage}: {self._why_not(n)}")
+                raise WorkflowError(f"round {n} has no {stage}: {self._why_not(n, stage)}")
             self._check_schedule(n, stage)
+
+        if "report" in self.on_command_line and not self.cfg.evaluates:
+            raise WorkflowError("report: the config has no eval questions (prompts.eval), so there are no metrics")
 
         for target in self.on_command_line:
             known = [*GENERAL, *self._names_near(target)]
@@ -114,9 +119,11 @@ class Targets:
         """Return all stages of rounds, with those of the task."""
         return list(dict.fromkeys([*STAGES, *self.wing.targets(0), *self.wing.targets(1)]))
 
-    def _why_not(self, n: int) -> str:
+    def _why_not(self, n: int, stage: str) -> str:
         """Return why round n lacks a stage, and which it has."""
         stages = f"it has {', '.join(self.of_round(n))}"
+        if stage == "evaluation":
+            return f"the config has no eval questions (config key prompts.eval); {stages}"
         if n == 0:
             return stages if self.cfg.cold_start else f"there is no cold_start in the config; {stages}"
         return f"its rows exist already (config key data.source); {stages}"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conversations import saved
 from workflow_scripts import freeze_prompts, tasks
-from workflow_scripts.config.sections import Data, Prompts
+from workflow_scripts.config.sections import Data, Split
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.tasks.defaults import EnvironmentOptions
@@ -114,9 +114,9 @@ def test_prompts_have_their_tests_as_reference(tmp_path):
     records = [{"question": f"Add {i}.", "test_cases": TESTS} for i in range(2)]
     records += [{"question": "Add none.", "test_cases": []}, {"question": "Add text.", "test_cases": "assert True"}]
     path = saved(tmp_path / "a.jsonl", records)
-    settings = Prompts(train={"file": path}, eval={"file": path}, answer_key="test_cases").model_dump()
+    source = Split(file=path, answer_key="test_cases")
 
-    good, rejects = freeze_prompts.read_split(tasks.load("code", "Prompts"), settings, "train", 0, set())
+    good, rejects = freeze_prompts.read_set(tasks.load("code", "Prompts"), source, "train", "", 0, set())
 
     assert [(row["reference"], row["question"]) for row in good] == [(TESTS, "Add 0."), (TESTS, "Add 1.")]
     assert [reject["reason"] for reject in rejects] == ["no answer", "no answer"]

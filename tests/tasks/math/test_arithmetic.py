@@ -3,6 +3,7 @@
 import pytest
 
 from workflow_scripts import tasks
+from workflow_scripts.config.sections import Split
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.tasks.math import arithmetic
@@ -10,8 +11,7 @@ from workflow_scripts.tasks.math import arithmetic
 
 def read(name: str, count: dict[str, int], seed: int = 0) -> list[dict]:
     """Return the made-up prompts of a split."""
-    split = {"file": None, "limit": None, "count": count}
-    return list(tasks.load("math", "Prompts").read(split, {}, name, seed))
+    return list(tasks.load("math", "Prompts").read(Split(count=count).model_dump(), name, seed))
 
 
 def test_train_and_eval_are_disjoint_and_seeded():

@@ -492,8 +492,8 @@ def section(**splits) -> dict:
 def test_beginnings_are_disjoint_and_seeded():
     values = section(pool={"count": {"genre": 200}}, eval={"count": {"genre": 100}})
     task = Prompts({}, {})
-    pool, held_out = (list(task.read(values[name], values, name, 0)) for name in ("pool", "eval"))
-    assert pool == list(task.read(values["pool"], values, "pool", 0))
+    pool, held_out = (list(task.read(values[name], name, 0)) for name in ("pool", "eval"))
+    assert pool == list(task.read(values["pool"], "pool", 0))
     assert len({task.key(made_up) for made_up in pool + held_out}) == 300
     assert {made_up["reference"][0] for made_up in pool} <= {film["title"] for film in invented.items()}
     with pytest.raises(BadInput, match=r"prompts\.eval\.count\.genre: 601 dialogues .*600"):
@@ -657,7 +657,7 @@ def peak_of_exploring(folder, count: int) -> float:
 
 def test_memory_hardly_grows_with_the_dialogues(tmp_path):
     """2,000 dialogues are twice INSPIRED's; a transcript is a few kB."""
-    splits = section(pool={"count": {"genre": 2000}}, eval={"count": {"genre": 1}})
-    freeze(Prompts({}, {}), splits, 0, tmp_path)
+    splits = {"pool": {"count": {"genre": 2000}}, "eval": {"count": {"genre": 1}}}
+    freeze(Prompts({}, {}), PromptsSection.model_validate(splits), 0, tmp_path)
     write_pickle(tmp_path / "items.pkl", {"items": invented.items(), "embedder": "tfidf", "vectors": None})
     assert peak_of_exploring(tmp_path, 2000) - peak_of_exploring(tmp_path, 100) < 40

@@ -14,6 +14,7 @@ from tests.harness import NOTHING_TO_DO, Copy, jobs
 from workflow_scripts import freeze_prompts
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import Prompts as PromptsSection
+from workflow_scripts.config.sections import Split
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_parquet
 from workflow_scripts.core.pickles import read_pickle, write_pickle
@@ -201,9 +202,8 @@ def arguments(folder, url, model, budget=1.0) -> list[str]:  # noqa: F811
 
 
 def test_teacher_and_seeker_behind_a_real_server(server, model, tmp_path, monkeypatch):  # noqa: F811
-    splits = {"pool": {"count": {"genre": 8}}, "eval": {"count": {"genre": 1}}}
-    values = PromptsSection.model_validate(splits).model_dump(mode="json")
-    write_parquet(tmp_path / "pool.parquet", Prompts({}, {}).read(values["pool"], values, "pool", 0))
+    source = Split(count={"genre": 8}).model_dump()
+    write_parquet(tmp_path / "pool.parquet", Prompts({}, {}).read(source, "pool", 0))
     write_pickle(tmp_path / "items.pkl", {"items": invented.items(), "embedder": "tfidf", "vectors": None})
     proxy = FaultyProxy(server, share=0.2, kinds=("500", "reset"))
 
@@ -243,9 +243,9 @@ def test_a_seeker_must_not_name_what_it_wants(tmp_path, text, reason):
 
 def frozen(tmp_path, file, catalogue=None, **settings):
     """Return the prompts that a file gives, and the rejects."""
-    values = PromptsSection.model_validate({"eval": {"file": str(file)}}).model_dump(mode="json")
+    section = PromptsSection.model_validate({"eval": {"file": str(file)}})
     task = Prompts(settings, {"catalogue": str(catalogue)} if catalogue else {})
-    freeze_prompts.freeze(task, values, 0, tmp_path / "prompts")
+    freeze_prompts.freeze(task, section, 0, tmp_path / "prompts")
     good = list(read_records(tmp_path / "prompts/eval.parquet"))
     return good, list(read_records(tmp_path / "prompts/rejects.jsonl"))
 

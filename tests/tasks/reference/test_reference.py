@@ -10,6 +10,8 @@ import pytest
 from tests.harness import Copy, tiny_config
 from workflow_scripts import freeze_prompts
 from workflow_scripts.config.load import ConfigError, load
+from workflow_scripts.config.sections import Prompts as PromptsSection
+from workflow_scripts.config.sections import Split
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.records import read_records
 from workflow_scripts.rewards.bleu import sentence_bleu
@@ -31,13 +33,12 @@ def write_lines(path, records) -> str:
 
 
 def read_file(file: str, ref_models=("gold",), limit=None) -> list[Any]:
-    split = {"file": file, "limit": limit, "count": None}
-    return list(Prompts({"ref_models": list(ref_models)}, {}).read(split, {}, "train", 0))
+    source = Split(file=file, limit=limit).model_dump()
+    return list(Prompts({"ref_models": list(ref_models)}, {}).read(source, "train", 0))
 
 
 def make_up(name: str, count: dict[str, int], **settings: Any) -> list[Any]:
-    split = {"file": None, "limit": None, "count": count}
-    return list(Prompts(settings, {}).read(split, {}, name, 0))
+    return list(Prompts(settings, {}).read(Split(count=count).model_dump(), name, 0))
 
 
 def pool_record(number: int, **fields: Any) -> dict[str, Any]:
@@ -89,8 +90,8 @@ def test_records_of_a_pool_that_cannot_be_asked_have_a_fault(tmp_path):
 def test_frozen_prompts_hold_a_list_of_references(tmp_path):
     records = [pool_record(0), pool_record(1, ref_output_gold=" "), pool_record(2)]
     file = write_lines(tmp_path / "pool.jsonl", records)
-    split = {"file": file, "limit": None, "count": None}
-    freeze_prompts.freeze(Prompts({}, {}), {"eval": split, "train": None, "pool": None}, 0, tmp_path)
+    section = PromptsSection.model_validate({"eval": {"file": file}})
+    freeze_prompts.freeze(Prompts({}, {}), section, 0, tmp_path)
 
     frozen = list(read_records(tmp_path / "eval.parquet"))
     assert [prompt["reference"] for prompt in frozen] == [["It is 0."], ["It is 2."]]

@@ -11,12 +11,12 @@ from workflow_scripts.tasks.math.arithmetic import made_up_prompts
 class Prompts(defaults.Prompts):
     """Questions with the final answer as reference. The recipe names the keys of the original's seed data."""
 
-    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
-        if split["count"]:
-            yield from made_up_prompts(split["count"], name, seed)
+    def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
+        if source["count"]:
+            yield from made_up_prompts(source["count"], split, seed)
             return
 
-        for prompt in defaults.file_prompts(split, prompts, name):
+        for prompt in defaults.file_prompts(source, split):
             prompt["reference"] = as_text(prompt["reference"])
             yield prompt
 

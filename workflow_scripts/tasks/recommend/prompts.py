@@ -29,11 +29,11 @@ class Prompts(defaults.Prompts):
     def options(self) -> Settings:
         return Settings.model_validate(self.settings)
 
-    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
-        if split["count"]:
-            yield from self._made_up(split["count"], name, seed)
+    def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
+        if source["count"]:
+            yield from self._made_up(source["count"], split, seed)
         else:
-            yield from self._from_file(split["file"], split["limit"])
+            yield from self._from_file(source["file"], source["limit"])
 
     def _made_up(self, counts: dict[str, int], name: str, seed: int) -> list[DialoguePrompt]:
         prompts = []

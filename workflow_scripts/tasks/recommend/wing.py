@@ -51,7 +51,7 @@ class Wing(defaults.Wing):
     def prompts_are_made_up(self) -> bool:
         """Whether the task makes up the prompts of all splits; then the items are the made-up films."""
         prompts = self.cfg.prompts
-        return all(split.count for split in (prompts.train, prompts.pool, prompts.eval) if split)
+        return all(source.count for split in ("train", "pool", "eval") for source in prompts.sources(split).values())
 
     def files(self, stage: str) -> dict[str, str]:
         if stage in ("generate", "generate_eval", "grade"):

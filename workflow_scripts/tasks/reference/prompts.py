@@ -19,14 +19,14 @@ COLUMN = "ref_output_"  # the references by a model are in the column with this 
 class Prompts(defaults.Prompts):
     """Instructions; the reference is a list of texts."""
 
-    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
+    def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
         section = Settings.model_validate(self.settings)
-        if split["file"]:
-            yield from pool_prompts(split["file"], split["limit"], section.ref_models)
+        if source["file"]:
+            yield from pool_prompts(source["file"], source["limit"], section.ref_models)
             return
 
-        for prompt in made_up_prompts(split["count"], name, seed):
-            if name != "eval":  # eval instructions keep all references, so that metrics stay comparable
+        for prompt in made_up_prompts(source["count"], split, seed):
+            if split != "eval":  # eval instructions keep all references, so that metrics stay comparable
                 prompt["reference"] = prompt["reference"][: section.references]
             yield prompt
 

@@ -15,8 +15,8 @@ class Prompts(defaults.Prompts):
     training rows that it shows. There is no reference: any valid row is a right answer.
     """
 
-    def read(self, split: dict[str, Any], prompts: dict[str, Any], name: str, seed: int) -> Iterator[Prompt]:
-        for record in islice(read_records(split["file"]), split["limit"]):
+    def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
+        for record in islice(read_records(source["file"]), source["limit"]):
             yield record | {"reference": None}  # type: ignore[misc]
 
     def fault(self, prompt: Prompt) -> str | None:
