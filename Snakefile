@@ -18,6 +18,16 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 ##### targets #####
 include: "rules/targets.smk"
+
+
+# What a run without a target makes. Snakemake looks for the default target in this file only, not in included ones.
+rule all:
+    default_target: True
+    input:
+        targets.products(cfg.rounds),
+        f"{run.folder}/report/rounds.csv" if cfg.evaluates else [],
+
+
 ##### a round, in the order of the story #####
 include: "rules/round/prompts.smk"
 include: "rules/round/cold_start.smk"

@@ -12,13 +12,6 @@ targets = Targets(cfg, run, wing, targets_on_command_line())
 targets.check()
 
 
-rule all:
-    default_target: True
-    input:
-        targets.products(cfg.rounds),
-        f"{run.folder}/report/rounds.csv" if cfg.evaluates else [],
-
-
 for target, target_files in targets.by_name().items():
 
     rule:
