@@ -47,9 +47,9 @@ def test_a_missing_file_is_named_with_its_key(tmp_path):
 def test_a_recipe_is_complete_in_itself(tmp_path):
     copy = Copy(tmp_path / "recipe")
     (copy.folder / "data").mkdir()
-    for number, name in enumerate(("autocode_seed.json", "math_test.json")):
-        record = {"q": f"1 + {number}?", "a": "2", "s": "It is 2.", "gold": str(1 + number)}
-        (copy.folder / "data" / name).write_text(json.dumps([record]))
+    seed = {"q": "1 + 1?", "a": "It is 2.", "s": "MetaMath", "gold": "2"}
+    (copy.folder / "data/autocode_seed.json").write_text(json.dumps([seed]))
+    (copy.folder / "data/math_test.json").write_text(json.dumps([{"question": "1 + 2?", "answer": "3"}]))
 
     output = copy.snakemake("-n", "round2_checkpoint", "--configfile", "recipes/math.yaml", "--config", "shards=3")
     assert "runs/math/results/r2/auto/3_2.pkl" in output
@@ -62,7 +62,7 @@ def test_with_a_recipe_config_yaml_is_not_read(tmp_path):
     partial.write_text("name: partial\ntask: math\n")
     output = copy.snakemake("-n", "round1_checkpoint", "--configfile", str(partial), fails=True)
 
-    assert "config: prompts: this key is required" in output
+    assert "config: model: this key is required" in output
 
 
 def test_the_profiles_are_found_by_their_names():
