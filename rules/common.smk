@@ -4,6 +4,7 @@ import os
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.persistence.file import FilePersistence
 
 sys.path.insert(0, workflow.basedir)
@@ -11,11 +12,22 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
+from workflow_scripts.workflow import dry_run
 from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
-from workflow_scripts.workflow.commands import Commands, environment_file, shell_prefix
-from workflow_scripts.workflow.freezing import Freezing, is_file, local_input, model_files, reward_files
+from workflow_scripts.workflow.commands import Commands, shell_prefix
+from workflow_scripts.workflow.environments import Environments
+from workflow_scripts.workflow.freezing import (
+    Freezing,
+    is_file,
+    is_model_on_hub,
+    is_on_hub,
+    local_input,
+    model_files,
+    reward_files,
+)
 from workflow_scripts.workflow.params import ParamsOfRules
+from workflow_scripts.workflow.preflight import Preflight
 from workflow_scripts.workflow.resources import ResourcesOfRules
 
 try:
@@ -26,21 +38,26 @@ except ConfigError as error:
 run = Run(cfg)
 wing = tasks.part_class(cfg.task, "Wing")(cfg, run)
 params_of = ParamsOfRules(cfg, run, wing)
-commands = Commands(cfg, run, wing)
+environments = Environments(cfg, workflow.basedir, bool(workflow.deployment_settings.deployment_method))
+commands = Commands(cfg, run, wing, environments)
 resources_of = ResourcesOfRules(cfg, wing, is_local=workflow.local_exec)
 freezing = Freezing(cfg, run, wing, workflow.basedir, workflow.overwrite_configfiles)
 brake = Brake(cfg, run, params_of.code.tables)
 attempts = Attempts(run)
+preflight = Preflight(cfg, wing, environments, freezing)
 
-ENV = environment_file(workflow.basedir)
-GENERATE_ENV = commands.generate_environment(workflow.basedir)
+ENV = environments.conda_file()
+GENERATE_ENV = environments.conda_file(environments.of_generation)
 IMPORTED = "|".join(map(str, cfg.results)) or "never"  # the rounds whose answers come from files
 
-shell.prefix(shell_prefix(cfg, workflow.basedir, bool(workflow.deployment_settings.deployment_method)))
+shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
 if workflow.is_main_process and not is_locked(run.folder):
     attempts.restore_left()
 freezing.prepare()
 brake.watch_dry_run(workflow)
+preflight.watch_dry_run(workflow)
+dry_run.watch(workflow)
+logger.addFilter(dry_run.ShortLists())
 
 # A job on a cluster leaves its outputs marked as incomplete until the driver has recorded what they were made with. What
 # a job finishes after its driver was killed has no such record, and must not count as made with the config of today.

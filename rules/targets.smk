@@ -26,6 +26,7 @@ for target, target_files in targets.by_name().items():
 # in Slurm's queue.
 onstart:
     brake.before_start(workflow)
+    preflight.before_start(workflow)
     remote = next((job for job in workflow.dag.needrun_jobs() if not job.is_local), None)
     executor = workflow.scheduler.get_executor(remote) if remote else None
     is_slurm = type(executor).__module__.startswith("snakemake_executor_plugin_slurm")

@@ -20,6 +20,7 @@ from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.running.cli import (
     add_code_argument,
     add_task_arguments,
+    add_template_argument,
     arguments,
     progress,
     run,
@@ -27,7 +28,7 @@ from workflow_scripts.core.running.cli import (
     task_files,
 )
 from workflow_scripts.core.running.manifest import write_manifest
-from workflow_scripts.core.templates import TEMPLATES, render
+from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 
@@ -65,7 +66,7 @@ def main() -> None:
     add_task_arguments(parser)
     add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("cold_start"))
-    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
+    add_template_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--output", required=True, help="the .pkl to write")

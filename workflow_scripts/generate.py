@@ -31,6 +31,7 @@ from workflow_scripts.core.running.cli import (
     add_code_argument,
     add_endpoint_arguments,
     add_task_arguments,
+    add_template_argument,
     arguments,
     merged,
     run,
@@ -42,7 +43,7 @@ from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.running.replicas import Replicas
-from workflow_scripts.core.templates import TEMPLATES, render
+from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.rollout.environment import Conversation, Environment
 from workflow_scripts.rollout.loop import TextSpeaker, converse, encode_foreign, play
@@ -212,7 +213,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--answered", help="a .csv with answers that exist already; their ids need none")
     parser.add_argument("--settings", default="{}", help=settings_help("generate"))
-    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
+    add_template_argument(parser)
     parser.add_argument("--seed", default="0", help="seed of the round; equal seeds give equal answers")
     parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")

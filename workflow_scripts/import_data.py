@@ -23,9 +23,16 @@ from workflow_scripts.core.formats import describe_rejects, read_rows
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.records import conserve
-from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_task_arguments,
+    add_template_argument,
+    arguments,
+    run,
+    say,
+    task_files,
+)
 from workflow_scripts.core.running.manifest import write_manifest
-from workflow_scripts.core.templates import TEMPLATES
 
 
 def with_advantages(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: Counter) -> list[dict[str, Any]]:
@@ -50,7 +57,7 @@ def main() -> None:
     add_task_arguments(parser)
     add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("data"))
-    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
+    add_template_argument(parser)
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

@@ -15,8 +15,16 @@ from workflow_scripts.config.sections import ColdStart, Model
 from workflow_scripts.core.checkpoint import publish
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.formats import has_worked_answers, sft_texts
-from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
-from workflow_scripts.core.templates import TEMPLATES, render
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_task_arguments,
+    add_template_argument,
+    arguments,
+    run,
+    say,
+    task_files,
+)
+from workflow_scripts.core.templates import render
 
 TOKENIZER_TEXTS = 20_000  # texts that the tokenizer is trained on
 
@@ -110,7 +118,7 @@ def main() -> None:
     add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("model"))
     parser.add_argument("--cold-start", help=settings_help("cold_start"))
-    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
+    add_template_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()

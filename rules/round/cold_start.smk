@@ -11,6 +11,7 @@ rule init_model:
         run.log("init_model"),
     benchmark:
         run.benchmark("init_model")
+    localrule: is_model_on_hub(cfg)  # nodes of a cluster often have no way to the internet
     conda:
         ENV
     resources:
@@ -22,7 +23,7 @@ rule init_model:
             task=cfg.task,
             settings=settings_of(cfg.model),
             cold_start=settings_of(cfg.cold_start, "train") if cfg.model.scratch else None,
-            template=cfg.template,
+            template=cfg.full_template,
             seed=cfg.seed,
         ),
     shell:
@@ -50,7 +51,7 @@ if cfg.cold_start:
             **params_of.stage(
                 "construct_sft",
                 settings=settings_of(cfg.cold_start, "train"),
-                template=cfg.template,
+                template=cfg.full_template,
                 seed=cfg.seed,
             ),
         shell:
@@ -68,7 +69,7 @@ if cfg.cold_start:
         benchmark:
             run.benchmark("cold_start")
         conda:
-            ENV
+            environments.conda_file(cfg.cold_start.train.environment)
         threads: cfg.cold_start.train.threads * cfg.cold_start.train.processes
         resources:
             **resources_of.training(cfg.cold_start.train),
@@ -76,5 +77,7 @@ if cfg.cold_start:
             **params_of.train("cold_start", cfg.cold_start.train, seed=cfg.seed),
         shell:
             commands.train(
-                "--data {input.data} --model {input.model} --round 0 " f"--state {run.state('r0')} --output {{output}}"
+                cfg.cold_start.train,
+                "--data {input.data} --model {input.model} --round 0 "
+                f"--state {run.state('r0')} --output {{output}}",
             )

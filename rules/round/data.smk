@@ -87,6 +87,6 @@ else:
         resources:
             **resources_of.data(),
         params:
-            **params_of.stage("import_data", settings=settings_of(cfg.data), template=cfg.template),
+            **params_of.stage("import_data", settings=settings_of(cfg.data), template=cfg.full_template),
         shell:
             commands.stage("import_data", "--model {input.model} --output {output.data}")

@@ -14,6 +14,7 @@ if freezing.frozen and not freezing.is_early:
             run.log("freeze_prompts"),
         benchmark:
             run.benchmark("freeze_prompts")
+        localrule: any(map(is_on_hub, freezing.files))  # nodes of a cluster often have no way to the internet
         conda:
             ENV
         resources:

@@ -62,7 +62,7 @@ rule train:
     wildcard_constraints:
         n=r"[1-9]\d*",  # a job on a cluster knows its own rule only, and would make round 0 by this one
     conda:
-        ENV
+        environments.conda_file(cfg.train.environment)
     threads: cfg.train.threads * cfg.train.processes
     resources:
         **resources_of.training(cfg.train),
@@ -76,6 +76,7 @@ rule train:
         logps=params_of.stored_logps,
     shell:
         commands.train(
+            cfg.train,
             "--data {input.data} --model {input.model} --round {wildcards.n} "
-            f"--state {run.state('r{wildcards.n}')} --output {{output}}"
+            f"--state {run.state('r{wildcards.n}')} --output {{output}}",
         )

@@ -176,7 +176,7 @@ rule construct_task_sft:
             "construct_task_sft",
             module="construct_sft",
             settings=lambda wildcards: {"file": wing.task_data(wildcards.n, wildcards.fold)},
-            template=cfg.template,
+            template=cfg.full_template,
             seed=cfg.seed,
         ),
     shell:
@@ -197,7 +197,7 @@ rule train_task:
     wildcard_constraints:
         fold="all|0|1",
     conda:
-        ENV
+        environments.conda_file(cfg.tabular.train.environment)
     threads: cfg.tabular.train.threads * cfg.tabular.train.processes
     resources:
         **resources_of.training(cfg.tabular.train),
@@ -205,8 +205,9 @@ rule train_task:
         **params_of.train("train_task", cfg.tabular.train, seed=cfg.seed),
     shell:
         commands.train(
+            cfg.tabular.train,
             "--data {input.data} --model {input.model} --round {wildcards.n} "
-            f"--state {run.state('task_r{wildcards.n}_{wildcards.fold}')} --output {{output}}"
+            f"--state {run.state('task_r{wildcards.n}_{wildcards.fold}')} --output {{output}}",
         )
 
 
@@ -321,7 +322,7 @@ rule addscore:
             "addscore",
             module="tasks.tabular.addscore",
             settings=settings_of(cfg.logp, "gpus"),
-            template=cfg.template,
+            template=cfg.full_template,
             copies=cfg.tabular.copies,
         ),
     shell:

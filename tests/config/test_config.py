@@ -65,7 +65,7 @@ def test_every_fault_is_reported_at_once_with_its_path():
             "generate.auto.top_k: the OpenAI protocol has no top_k",
         ),
         ({"generate": {"gpus": 4, "tensor_parallel": 3}}, "generate.gpus 4 is not a multiple of"),
-        ({"python": {"vlm": "x"}}, "python.vlm: there is no such engine"),
+        ({"python": {"vlm": "x"}}, "python.vlm: there is no such environment"),
         ({"cold_start": None}, "a model from `scratch` knows nothing"),
         ({"reward": "bleu"}, "reward: task 'math' grades in its own way; remove this key"),
         ({"reward": "blue"}, "reward: there is no such reward; choose "),

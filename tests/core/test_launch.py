@@ -114,10 +114,6 @@ def test_more_gpus_than_there_are_is_an_error(start):
     assert "asks for 4 GPUs, but there are 3: lower `gpus`" in errors(start(4))
 
 
-def test_a_python_that_does_not_exist_is_named(start):
-    assert "cannot run /no/python: No such file" in errors(start(0, SHOW, ["--python", "/no/python"]))
-
-
 def test_several_nodes_need_slurm(start):
     assert "`nodes: 2` needs a Slurm job" in errors(start(0, SHOW, ["--nodes", "2"]))
 

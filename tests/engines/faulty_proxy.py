@@ -33,24 +33,31 @@ class FaultyProxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, upstream: int, share: float = 0.0, kinds=KINDS, hang: float = 3.0, seed: int = 0):
+    def __init__(
+        self, upstream: int, share: float = 0.0, kinds=KINDS, hang: float = 3.0, seed: int = 0, delay: float = 0.0
+    ):
         """
         Args:
             upstream: the server's port.
             share: the share of the answers that are spoilt.
             kinds: the ways in which they are.
             hang: seconds until a request that times out is dropped.
+            delay: seconds that each answer takes longer.
         """
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = upstream
         self.share = share
         self.kinds = kinds
         self.hang = hang
+        self.delay = delay
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.faults: Counter[str | None] = Counter()
         self.asked: Counter[str] = Counter()
         self.sent: dict[str, str] = {}
+        self.times: list[float] = []  # of the requests' arrivals
+        self.at_once = 0  # requests that are being answered
+        self.most_at_once = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -61,6 +68,7 @@ class FaultyProxy(ThreadingHTTPServer):
         """Count a request and return the fault that its answer gets, or None."""
         with self.lock:
             self.asked[prompt] += 1
+            self.times.append(time.monotonic())
             kind = self.random.choice(self.kinds) if self.random.random() < self.share else None
             self.faults[kind] += 1
         return kind
@@ -77,6 +85,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.count_at_once(1)
+        try:
+            time.sleep(self.server.delay)
+            self.reply(body)
+        finally:
+            self.count_at_once(-1)
+
+    def count_at_once(self, change: int) -> None:
+        with self.server.lock:
+            self.server.at_once += change
+            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
+
+    def reply(self, body: bytes) -> None:
+        """Answer a request, with or without a fault."""
         prompt = json.loads(body)["messages"][-1]["content"]
         kind = self.server.fault(prompt)
 

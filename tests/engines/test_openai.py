@@ -16,7 +16,7 @@ import pytest
 
 from tests.engines.endpoint import PRICES, chats, engine, question, settings
 from tests.engines.faulty_proxy import FaultyProxy
-from tests.harness import NOTHING_TO_DO, REPOSITORY, tiny_config
+from tests.harness import NOTHING_TO_DO, REPOSITORY, tiny_config, wait_for
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
@@ -70,10 +70,10 @@ def server(model):
     process.wait()
 
 
-def start_client(code: str) -> subprocess.Popen:
+def start_client(code: str, *arguments: str) -> subprocess.Popen:
     """Start a process that has the functions of tests/engines/endpoint.py."""
     return subprocess.Popen(
-        [sys.executable, "-c", f"from tests.engines.endpoint import *\n{code}"],
+        [sys.executable, "-c", f"from tests.engines.endpoint import *\n{code}", *arguments],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,
@@ -207,13 +207,64 @@ def test_kill_9_repeats_no_answered_request(server, model, tmp_path):
             assert proxy.asked[prompt] == before[prompt], f"{prompt} was answered, and the request was sent again"
 
 
-def test_a_second_process_waits_for_the_first(model, tmp_path):
-    first = engine(tmp_path, settings(NOWHERE, model))
-    second = start_client(f"engine({str(tmp_path)!r}, settings({NOWHERE!r}, {model!r}))")
-    assert "waiting: another process" in second.stderr.readline()
+def start_shards(folder: Path, count: int, requests: int, arguments: str) -> list[subprocess.Popen]:
+    """Start processes that send different requests by one ledger, as the shards of a round do, all at once."""
+    code = f"""
+import pathlib, sys, time
+shard = engine({str(folder)!r}, settings({arguments}))
+own = [Chat([{{"role": "user", "content": f"{{sys.argv[1]}}: {{i}} + 4?"}}], i, 4) for i in range({requests})]
+pathlib.Path({str(folder)!r}, f"ready{{sys.argv[1]}}").touch()
+while not pathlib.Path({str(folder)!r}, "go").exists():
+    time.sleep(0.01)
+shard.generate(own)
+"""
+    processes = []
+    for number in range(count):
+        processes.append(start_client(code, str(number)))
+    wait_for(lambda: len(list(folder.glob("ready*"))) == count)
+    (folder / "go").touch()
+    return processes
 
-    first.close()
-    assert second.wait(timeout=60) == 0
+
+def ended(processes: list[subprocess.Popen]) -> list[str]:
+    """Wait for processes and return what they printed."""
+    return [process.communicate(timeout=120)[1] for process in processes]
+
+
+def test_parallel_jobs_share_a_rate_and_use_it(server, model, tmp_path):
+    proxy = FaultyProxy(server)
+    shards = start_shards(tmp_path, 3, 12, f"{proxy.url!r}, {model!r}, requests_per_minute=240, concurrency=4")
+    printed = ended(shards)
+    assert [shard.returncode for shard in shards] == [0, 0, 0], printed
+
+    seconds = proxy.times[-1] - proxy.times[0]
+    rate = 60 * (len(proxy.times) - 1) / seconds
+    assert len(proxy.times) == 36
+    assert 0.8 * 240 <= rate <= 1.05 * 240
+
+
+def test_parallel_jobs_share_places_and_a_killed_one_leaves_its_own(server, model, tmp_path):
+    proxy = FaultyProxy(server, delay=0.3)
+    shards = start_shards(tmp_path, 3, 8, f"{proxy.url!r}, {model!r}, concurrency=2")
+    wait_for(lambda: len(proxy.sent) >= 4)
+    shards[0].send_signal(signal.SIGKILL)
+    printed = ended(shards)
+
+    assert [shard.returncode for shard in shards[1:]] == [0, 0], printed
+    assert 1 < proxy.most_at_once <= 3  # what the killed client had sent is still with the server
+
+
+def test_parallel_jobs_share_a_budget(server, model, tmp_path):
+    proxy = FaultyProxy(server)
+    free = engine(tmp_path / "free", settings(proxy.url, model))
+    free.generate(chats(20))
+    budget = free.account.spent / 2
+
+    shards = start_shards(tmp_path, 3, 20, f"{proxy.url!r}, {model!r}, budget={budget!r}, concurrency=4")
+    printed = ended(shards)
+    assert all("the budget is reached" in text for text in printed)
+    spent = engine(tmp_path, settings(proxy.url, model)).account.spent
+    assert 0.7 * budget < spent <= budget
 
 
 # ---------------------------------------------------------------- errors and limits

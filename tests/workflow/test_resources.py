@@ -39,6 +39,24 @@ def requested(copy: Copy, *options: str) -> dict[str, dict[str, str]]:
     return {rule: dict(item.split("=", 1) for item in line.split(", ")) for rule, line in listed}
 
 
+# ---------------------------------------------------------------- a dry run's last words
+
+
+def test_a_dry_run_sums_up_what_is_asked_for_and_cuts_long_lists(tmp_path):
+    config = large_config()
+    config["shards"] = 16
+    output = Copy(tmp_path, config).snakemake("-n", "--profile", "slurm", "--", TARGET)
+
+    [train] = re.findall(r"^train +(\d+) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", output, re.M)
+    count, gpus, memory, hours, gpu_hours = map(float, train)
+    assert (count, gpus) == (1, 8)
+    assert memory > 56
+    assert gpu_hours == pytest.approx(8 * hours, abs=0.5)
+    assert re.search(r"^together +\d+ +[\d.]+$", output, re.M)
+    assert "more files" in output
+    assert max(map(len, output.splitlines())) < 2000
+
+
 # ---------------------------------------------------------------- GPUs and nodes
 
 

@@ -262,6 +262,27 @@ def test_a_round_with_a_cancelled_job_and_a_killed_driver(begun, tmp_path):
         assert all(gpus in ("0", "1") for gpus, *_ in copy.starts(stage))
 
 
+def test_a_hopeless_job_is_tried_once_and_leaves_what_was_there(tmp_path):
+    """The profile has retries, but bad input stays bad. A job that is killed is tried again."""
+    here = Copy(tmp_path / "here", tiny_config())
+    prompts = "runs/arithmetic/prompts/train.parquet"
+    here.snakemake(prompts)
+    copy = OnSlurm.at(here.folder)
+    before = copy.path("prompts/train.parquet").read_bytes()
+
+    for how, attempts in {"raise BadInput('x')": 1, "os.kill(os.getpid(), 9)": 2}.items():
+        start = f"    try:\n        open('attempts', 'a').write('x')\n        {how}\n        sys.exit("
+        copy.edit("workflow_scripts/core/running/cli.py", "    try:\n        sys.exit(", start)
+        output = copy.snakemake(prompts, "--retries", "1", "--config", "seed=1", fails=True)
+        copy.edit("workflow_scripts/core/running/cli.py", start, "    try:\n        sys.exit(")
+
+        assert (copy.folder / "attempts").exists(), output
+        assert len((copy.folder / "attempts").read_text()) == attempts
+        assert copy.path("prompts/train.parquet").read_bytes() == before
+        (copy.folder / "attempts").unlink()
+    assert NOTHING_TO_DO in copy.snakemake("-n", prompts)
+
+
 @pytest.mark.slow
 def test_a_killed_driver_whose_jobs_are_ended(untrained, trained):
     """The other reaction: the line that the refusal shows, and the same command again."""

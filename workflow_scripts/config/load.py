@@ -14,9 +14,11 @@ from workflow_scripts.config.sections import (
     EVAL_TAGS,
     ColdStart,
     Data,
+    DeepSpeed,
     Generate,
     Judge,
     Logp,
+    Lora,
     Model,
     Name,
     Prompts,
@@ -30,6 +32,7 @@ from workflow_scripts.config.sections import (
 )
 from workflow_scripts.config.task_section import TaskSection, section_of
 from workflow_scripts.core.running import plugins
+from workflow_scripts.core.templates import with_variables
 
 # YAML reads a bare `off` as False.
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))]
@@ -49,6 +52,7 @@ class Config(Section):
     seed: NonNegativeInt = 0  # of prompts, weights, sampling and the training order
     shards: PositiveInt = 2  # jobs per record stage and round
     template: Literal["deepseek", "alpaca", "chat"] = "deepseek"  # prompt template; chat: the tokenizer's own
+    template_variables: dict[str, bool | int | float | str] = Field(default_factory=dict)  # of the tokenizer's template
     sandbox: OnOff = "on"  # isolate programs that the model writes; off runs them unprotected
     code_changes: Literal["stop", "remake"] = (
         "stop"  # what to do if only changed code would make finished results again
@@ -60,12 +64,17 @@ class Config(Section):
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
-    python: dict[str, str] = Field(default_factory=dict)  # the Python of an engine's own environment, by engine
+    python: dict[str, str] = Field(default_factory=dict)  # the Python of an environment of envs/; else .venv-<name>
     results: dict[PositiveInt, Results] = Field(default_factory=dict)  # existing answers, by round
     data: Data = Data()
     logp: Logp = Logp()
     train: Train = Train()
     wandb: Wandb = Wandb()
+
+    @property
+    def full_template(self) -> str:
+        """The template with its variables, as stages receive it."""
+        return with_variables(self.template, self.template_variables)
 
     @property
     def task_section(self) -> TaskSection:
@@ -236,6 +245,8 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
         yield "results: they stand in for a round's own answers, and with `data.source` there are none; remove one"
     if cfg.results and not section.imports_results:
         yield f"results: task {cfg.task!r} cannot read answers from files; remove this section"
+    if cfg.template_variables and cfg.template != "chat":
+        yield f"template_variables: the template {cfg.template} has none; use `template: chat`, or remove this key"
     if cfg.model.scratch and not cfg.cold_start:
         yield "cold_start: a model from `scratch` knows nothing, so it needs this section"
 
@@ -262,9 +273,15 @@ def _faults_of_engines(cfg: Config) -> Iterator[str]:
     if split and gpus and gpus % split:
         yield f"generate.gpus {gpus} is not a multiple of generate.tensor_parallel {split}"
 
-    for engine in cfg.python:
-        if engine not in plugins.names("engines"):
-            yield f"python.{engine}: there is no such engine; engines are {', '.join(plugins.names('engines'))}"
+    for name in cfg.python:
+        if name not in environments():
+            yield f"python.{name}: there is no such environment; environments are {', '.join(environments())}"
+
+
+def environments() -> list[str]:
+    """Return the names of the Python environments that parts of the project have for themselves."""
+    of_engines = (plugins.constants("engines", name).get("ENVIRONMENT") for name in plugins.names("engines"))
+    return sorted({*filter(None, of_engines), DeepSpeed.ENVIRONMENT, Lora.ENVIRONMENT_OF_BITS})
 
 
 def _faults_of_rewards(cfg: Config) -> Iterator[str]:

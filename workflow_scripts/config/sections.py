@@ -5,7 +5,7 @@ neutral value are not passed on (`settings_of`), so a new key with a neutral def
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -228,12 +228,19 @@ class Model(Section):
 class DeepSpeed(Section):
     """ZeRO, for models that do not fit into one process."""
 
+    ENVIRONMENT: ClassVar = "deepspeed"  # envs/deepspeed.yaml
+    PACKAGES: ClassVar = ("deepspeed",)
+
     stage: Annotated[int, Field(ge=0, le=3)] = 2
     offload: bool = False  # keep the optimizer (and, in stage 3, the weights) in the CPU's memory
 
 
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685). They are merged into the weights that are published."""
+
+    ENVIRONMENT_OF_BITS: ClassVar = "qlora"  # envs/qlora.yaml
+    PACKAGES: ClassVar = ("peft",)
+    PACKAGES_OF_BITS: ClassVar = ("bitsandbytes",)
 
     r: PositiveInt = 64  # rank
     alpha: PositiveFloat = 16.0  # adapters are scaled by alpha / r
@@ -301,6 +308,25 @@ class Train(Section):
     def uses(self, constant: str) -> Any:
         """Return a constant that the objective declares: UNIT, NEEDS, or KL."""
         return plugins.constants("training/objectives", self.objective).get(constant)
+
+    @property
+    def environment(self) -> str:
+        """The name of the Python environment that this training needs."""
+        if self.deepspeed:
+            return self.deepspeed.ENVIRONMENT
+        if self.lora and self.lora.bits:
+            return self.lora.ENVIRONMENT_OF_BITS
+        return "roundhouse"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The Python packages, by the names of their imports, that only trainings like this one need."""
+        packages: tuple[str, ...] = ()
+        if self.deepspeed:
+            packages += self.deepspeed.PACKAGES
+        if self.lora:
+            packages += self.lora.PACKAGES + (self.lora.PACKAGES_OF_BITS if self.lora.bits else ())
+        return packages
 
     @property
     def unit(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from workflow_scripts.core.errors import BadInput, Reject
 from workflow_scripts.core.records import Message, Piece
-from workflow_scripts.core.templates import render_messages
+from workflow_scripts.core.templates import chat_variables, render_messages, split_template
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -125,9 +125,9 @@ def _assistant_spans(
     if not whole.startswith(prompt_text):
         raise BadInput(_unclear(template, start))
 
-    if template == "chat" and GENERATION.search(tokenizer.get_chat_template()):
+    if split_template(template)[0] == "chat" and GENERATION.search(tokenizer.get_chat_template()):
         first = len(prompt_text)
-        spans = [(max(begin, first), end) for begin, end in _marked_spans(tokenizer, messages) if end > first]
+        spans = [(max(begin, first), end) for begin, end in _marked_spans(tokenizer, template, messages) if end > first]
         if not spans:
             raise BadInput("the {% generation %} block of the chat template marks nothing of the answer")
         return spans
@@ -144,15 +144,15 @@ def _assistant_spans(
     return spans
 
 
-def _marked_spans(tokenizer, messages: list[Message]) -> list[tuple[int, int]]:
+def _marked_spans(tokenizer, name: str, messages: list[Message]) -> list[tuple[int, int]]:
     """Return the template's {% generation %} blocks, as places in the text."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     template = tokenizer.get_chat_template()
-    special = tokenizer.special_tokens_map
+    variables = tokenizer.special_tokens_map | chat_variables(name)
     conversations: Any = [messages]
     rendered: Any = render_jinja_template(
-        conversations, chat_template=template, return_assistant_tokens_mask=True, **special
+        conversations, chat_template=template, return_assistant_tokens_mask=True, **variables
     )
     return rendered[1][0]
 

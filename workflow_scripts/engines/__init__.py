@@ -3,6 +3,8 @@
 An engine's file holds a class `Engine` and, as literal constants at its top level,
 
     ENVIRONMENT    the file in envs/ with its own Python environment, if it needs one ("vllm" for envs/vllm.yaml)
+    PACKAGES       the packages that it imports, which are looked for before the first job starts
+    GPU_DISTRIBUTION  the name of a distribution that runs on GPUs only, where there is one for CPUs too
     REMOTE         True if it calls an endpoint: it needs no GPU and returns text instead of tokens
     SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
 

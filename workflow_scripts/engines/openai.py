@@ -2,18 +2,19 @@
 
 Every attempt enters a ledger before it is sent and after it came back, so that answered requests are never sent again
 and the budget holds over restarts. An attempt costs what the answer's usage says, nothing if the server refused it (4xx
-and 5xx are not billed), and its upper bound if its fate is unknown (killed, timed out, unreadable). One process at a
-time works on a ledger. The key is read from the environment and stored nowhere.
+and 5xx are not billed), and its upper bound if its fate is unknown (killed, timed out, unreadable). Parallel jobs share
+a ledger and the endpoint's limits (core/running/sharing.py). The key is read from the environment and stored nowhere.
 """
 
 import asyncio
+import contextlib
 import email.utils
-import fcntl
 import os
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -26,9 +27,11 @@ from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import STARTED, OutOfTime, deadline
 from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.core.running.sharing import POLL, SharedLimits
 from workflow_scripts.engines import Chat, Reply
 
 REMOTE = True  # it returns text, and needs no GPU
+PACKAGES = ("openai", "httpx2", "tenacity")
 
 ATTEMPTS = 20  # with waits of up to a minute, they last through a quarter of an hour without service
 FILTERED = ("content_filter", "content_policy_violation")  # codes of a 400 that neither a retry nor a person can mend
@@ -40,20 +43,6 @@ class Transient(Exception):
     def __init__(self, message: str, usage: Any = None):
         super().__init__(message)
         self.usage = usage
-
-
-class RateLimit:
-    """Spreads units evenly over time: a leaky bucket without the bursts that a server would refuse."""
-
-    def __init__(self, per_minute: float | None):
-        self.seconds_per_unit = 60 / per_minute if per_minute else 0.0
-        self.free_at = 0.0
-
-    async def wait(self, units: int) -> None:
-        """Wait until so many units may pass."""
-        start = max(time.monotonic(), self.free_at)
-        self.free_at = start + units * self.seconds_per_unit
-        await asyncio.sleep(start - time.monotonic())
 
 
 class Account:
@@ -96,16 +85,18 @@ class Engine:
         self.purpose = purpose
         self.version = {"engine": "openai"} | {key: settings[key] for key in ("base_url", "model")}
         self.key = _key(settings["key_env"])
-        self.lock = _lock(ledger)
+        self.limits = SharedLimits(
+            ledger.folder / "limits" / digest(self.version)[:16],
+            settings["concurrency"],
+            settings["requests_per_minute"],
+            settings["tokens_per_minute"],
+        )
 
         self.account = Account()
         self.answers: dict[str, dict[str, Any]] = {}
-        for key, entry in ledger.entries():
-            self._enter(key, entry)
-
-        self.runner = asyncio.Runner()  # one event loop for all turns, so that limits hold over them
-        self.requests = RateLimit(settings["requests_per_minute"])
-        self.tokens = RateLimit(settings["tokens_per_minute"])
+        self.read: dict[Path, int] = {}  # how far each file of the ledger was read
+        self._read_news()
+        self.runner = asyncio.Runner()  # one event loop for all turns
 
     def generate(self, chats: Sequence[Chat]) -> list[Reply]:
         """Return a reply to each conversation, in order; an unusable one has its reason in `rejected`."""
@@ -138,13 +129,13 @@ class Engine:
         return [self._reply(self.answers[self._digest(chat)]) for chat in chats]
 
     def close(self) -> None:
-        """Let another process work on the ledger."""
+        """End the event loop."""
         self.runner.close()
-        self.lock.close()
 
     @property
     def usage(self) -> dict[str, float]:
         """What this engine's purpose cost so far, and all that the run spent on endpoints."""
+        self._read_news()
         return {"cost": self.account.by_purpose[self.purpose], "cost_of_run": self.account.spent}
 
     def _digest(self, chat: Chat) -> str:
@@ -174,15 +165,20 @@ class Engine:
     async def _attempt(self, key: str, chat: Chat) -> None:
         bound = self._bound(chat)
 
-        async with self.slots:
+        while not await self._send_within_limits(key, chat, bound):
+            await self._wait_for_money(bound)
+
+    async def _send_within_limits(self, key: str, chat: Chat, bound: float) -> bool:
+        """Send a request when the limits allow it; return False if its bound exceeds what is left of the budget."""
+        async with self.slots, self.limits.in_flight(self._check_going_on):
             self._check_going_on()
-            await self.tokens.wait(_bytes(chat) // 3 + chat.max_tokens)  # the estimate that servers use
-            await self.requests.wait(1)
+            await self.limits.wait(_bytes(chat) // 3 + chat.max_tokens)  # the estimate that servers use
             self._check_going_on()
-            await self._wait_for_budget(bound)
 
             attempt = uuid.uuid4().hex[:12]
-            self._write(attempt, {"asked": key, "cost": bound})
+            if not self._charge_bound(attempt, key, bound):
+                return False
+
             self.pending += 1
             try:
                 self._write(key, await self._send(chat, attempt, bound))
@@ -194,6 +190,8 @@ class Engine:
                 self.pending -= 1
                 async with self.settled:
                     self.settled.notify_all()
+
+            return True
 
     def _check_going_on(self) -> None:
         """Raise an error if nothing more is to be sent."""
@@ -209,23 +207,40 @@ class Engine:
         if time.time() + timeout > deadline():
             raise OutOfTime("the job's time is nearly up")
 
-    async def _wait_for_budget(self, bound: float) -> None:
-        """Wait while requests in flight may turn out cheaper than their bounds; raise BadInput if they do not."""
+    def _charge_bound(self, attempt: str, key: str, bound: float) -> bool:
+        """Enter an attempt at its bound, unless that could exceed the budget. Parallel jobs do so one after another."""
+        budget = self.settings["budget"]
+        if budget is None:
+            self._write(attempt, {"asked": key, "cost": bound})
+            return True
+
+        with self.limits.locked():
+            self._read_news()
+            if self.account.spent + bound > budget:
+                return False
+            self._write(attempt, {"asked": key, "cost": bound})
+            return True
+
+    async def _wait_for_money(self, bound: float) -> None:
+        """Wait while requests in flight, of any job, may turn out cheaper than their bounds; else raise BadInput."""
         budget = self.settings["budget"]
 
-        async with self.settled:
-            if budget is not None:
-                await self.settled.wait_for(
-                    lambda: self.halt or self.account.spent + bound <= budget or not self.pending
+        while True:
+            nothing_in_flight = not (self.pending or self.limits.others_are_in_flight())
+            self._read_news()
+            if self.halt:
+                raise BadInput(str(self.halt))
+            if self.account.spent + bound <= budget:
+                return
+            if nothing_in_flight:
+                raise BadInput(
+                    f"the budget is reached: the next request may cost {bound:.6g}, and {self.account.spent:.6g} of "
+                    f"{budget:.6g} are spent ({self.account}). Raise `budget` and run again"
                 )
 
-        if self.halt:
-            raise BadInput(str(self.halt))
-        if budget is not None and self.account.spent + bound > budget:
-            raise BadInput(
-                f"the budget is reached: the next request may cost {bound:.6g}, and {self.account.spent:.6g} of "
-                f"{budget:.6g} are spent ({self.account}). Raise `budget` and run again"
-            )
+            with contextlib.suppress(TimeoutError):  # requests of other jobs do not notify
+                async with asyncio.timeout(POLL), self.settled:
+                    await self.settled.wait()
 
     async def _send(self, chat: Chat, attempt: str, bound: float) -> dict[str, Any]:
         """Send a request and return the ledger's entry of its answer. Refusals and cut-off texts are answers too."""
@@ -266,6 +281,11 @@ class Engine:
         entry = entry | {"for": self.purpose}
         self.ledger.append([(key, entry)])
         self._enter(key, entry)
+
+    def _read_news(self) -> None:
+        """Take in what parallel jobs, and earlier ones, entered into the ledger."""
+        for key, entry in self.ledger.news(self.read):
+            self._enter(key, entry)
 
     def _enter(self, key: str, entry: dict[str, Any]) -> None:
         if "text" in entry:
@@ -353,14 +373,3 @@ def _key(variable: str | None) -> str:
     if not os.environ.get(variable):
         raise BadInput(f"the environment variable {variable} is not set; it should hold the endpoint's key (`key_env`)")
     return os.environ[variable]
-
-
-def _lock(ledger: Ledger):
-    """Lock a ledger until this process ends: two writers would each spend the whole budget."""
-    file = open(ledger.folder / ".lock", "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say(f"waiting: another process works on {ledger.folder}")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    return file

@@ -16,6 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
+PACKAGES = ("torch", "transformers")
+
 disable_progress_bar()  # of loading: the stage's own bar is enough
 
 

@@ -15,6 +15,8 @@ from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
 ENVIRONMENT = "vllm"  # envs/vllm.yaml
+PACKAGES = ("vllm", "torch", "transformers", "pyarrow")
+GPU_DISTRIBUTION = "vllm"  # the build for CPUs has another name
 SPLITS_MODEL = True  # over generate.tensor_parallel GPUs
 
 VARIABLES = {

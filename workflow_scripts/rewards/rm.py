@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.templates import chat_variables
 from workflow_scripts.rewards import Reward
 
 NEEDS_MODEL = True
@@ -27,7 +28,8 @@ def make(path: str) -> Reward:
     @torch.inference_mode()
     def score(answer: str, references: Sequence[str], record: dict[str, Any]) -> float:
         turns = [{"role": "user", "content": record["question"]}, {"role": "assistant", "content": answer}]
-        inputs = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True).to(model.device)
+        encoded = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True, **chat_variables())
+        inputs = encoded.to(model.device)
         return model(**inputs).logits[0, 0].float().item()
 
     return score

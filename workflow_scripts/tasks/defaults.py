@@ -27,6 +27,7 @@ from workflow_scripts.rollout.environment import Environment
 if TYPE_CHECKING:
     from workflow_scripts.config.layout import Run
     from workflow_scripts.config.load import Config
+    from workflow_scripts.config.sections import Train
 
 RunProgram = Callable[[str], dict[str, Any]]  # runs a program in the sandbox: {"output": str, "error": str or None}
 Encode = Callable[[list[Piece]], tuple[list[int], list[int]]]  # pieces → tokens and mask
@@ -377,6 +378,10 @@ class Wing:
     def calls_endpoint(self, stage: str) -> bool:
         """Return whether a stage calls an endpoint of the task's section, such as a simulated user."""
         return False
+
+    def training(self, stage: str) -> "Train | None":
+        """Return the config section of a training stage of the task's own."""
+        return None
 
     def loads_model(self, stage: str) -> bool:
         """Return whether a stage that needs no GPU loads a small model, for its memory."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
-from workflow_scripts.config.sections import endpoints_of
-from workflow_scripts.core.running import plugins
+from workflow_scripts.config.sections import Train, endpoints_of
 from workflow_scripts.core.running.status import with_status
 from workflow_scripts.tasks.defaults import Wing
+from workflow_scripts.workflow.environments import Environments
 
-LAUNCH = "python -m workflow_scripts.core.running.launch"
+LAUNCH = "-m workflow_scripts.core.running.launch"
 
 
 def shell_prefix(cfg: Config, basedir: str, uses_own_environments: bool) -> str:
@@ -36,10 +36,11 @@ def escaped(text: str) -> str:
 class Commands:
     """Builds the commands of rules."""
 
-    def __init__(self, cfg: Config, run: Run, wing: Wing):
+    def __init__(self, cfg: Config, run: Run, wing: Wing, environments: Environments):
         self.cfg = cfg
         self.run = run
         self.wing = wing
+        self.environments = environments
 
     def stage(self, module: str, arguments: str, gpu: bool = False) -> str:
         """Return the command of a stage: its parameters, further arguments, and a log that ends with the exit status
@@ -47,15 +48,13 @@ class Commands:
 
         `gpu` runs it on the GPUs that the rule asks for.
         """
-        start = f"{LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
+        start = f"python {LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
         return with_status(f"{start} workflow_scripts.{module} {{params}} {arguments}")
 
     def generate(self, arguments: str) -> str:
         """Return the command of a rule that generates answers, in the Python of its engine's environment."""
-        python = self.own_python()
-        launch = f"{LAUNCH} --gpus {{resources.gpu}}"
-        if python:
-            launch += f" --python {shlex.quote(python)}"
+        python = self.environments.command(self.environments.of_generation)
+        launch = f"{python} {LAUNCH} --gpus {{resources.gpu}}"
 
         split = self.cfg.generate.tensor_parallel
         options = [f"--tensor-parallel {split}"] if split else []
@@ -65,11 +64,12 @@ class Commands:
         arguments = " ".join([*filter(None, options), arguments])
         return with_status(f"{launch} -- workflow_scripts.generate {{params}} {arguments}")
 
-    def train(self, arguments: str) -> str:
-        """Return the command of a training rule, with a process for each GPU."""
+    def train(self, train: Train, arguments: str) -> str:
+        """Return the command of a training rule, with a process for each GPU, in the Python of its environment."""
+        python = self.environments.command(train.environment)
         launch = (
-            f"{LAUNCH} --gpus {{resources.gpu}} --processes {{resources.processes}} --nodes {{resources.nodes}} "
-            "--threads {threads} --"
+            f"{python} {LAUNCH} --gpus {{resources.gpu}} --processes {{resources.processes}} "
+            "--nodes {resources.nodes} --threads {threads} --"
         )
         folder = f"--wandb {self.run.folder}/wandb"
         return with_status(f"{launch} workflow_scripts.train {{params}} {folder} {arguments}")
@@ -91,25 +91,3 @@ class Commands:
 
         values = escaped(shlex.quote(json.dumps(endpoints, sort_keys=True)))
         return f"--endpoints {values} --requests {self.run.ledger()}"
-
-    def engines_with_environments(self) -> dict[str, str]:
-        """Return the engines in use that have an environment of their own, with its name."""
-        used = map(self.cfg.generate.engine_of, self.cfg.versions)
-        named = {engine: plugins.constants("engines", engine).get("ENVIRONMENT") for engine in used}
-        return {engine: name for engine, name in named.items() if name}
-
-    def own_python(self) -> str | None:
-        """Return the Python that the config names for an engine with an environment of its own."""
-        return next(
-            (self.cfg.python[engine] for engine in self.engines_with_environments() if engine in self.cfg.python), None
-        )
-
-    def generate_environment(self, basedir: str) -> str:
-        """Return the conda environment of the rules that generate answers."""
-        name = next(iter(self.engines_with_environments().values()), "roundhouse")
-        return environment_file(basedir, name)
-
-
-def environment_file(basedir: str, name: str = "roundhouse") -> str:
-    """Return the path of a conda environment, escaped because Snakemake formats it."""
-    return escaped(f"{basedir}/envs/{name}.yaml")

@@ -37,6 +37,11 @@ def is_on_hub(name: str) -> bool:
     return not (os.path.exists(name) or name.endswith((*READABLE, ".py")) or re.match(r"[/.~]", name))
 
 
+def is_model_on_hub(cfg: Config) -> bool:
+    """Return whether the model that the run starts from has to be downloaded, or is in the hub's cache."""
+    return bool(cfg.model.path) and not os.path.isdir(cfg.model.path or "")
+
+
 def local_input(name: str | None) -> list[str]:
     """Return a file or folder as an input of a rule; a data set on the hub is none."""
     return [name] if name and (is_file(name) or os.path.isdir(name)) else []

@@ -153,7 +153,7 @@ class ParamsOfRules:
             module="generate",
             version=version or (lambda wildcards: wildcards.version),
             settings=lambda wildcards: self.generation(version or wildcards.version),
-            template=self.cfg.template,
+            template=self.cfg.full_template,
             seed=seed,
             sandbox=self.cfg.sandbox,
             **flags,

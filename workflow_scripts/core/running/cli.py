@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from workflow_scripts.core.errors import BadInput, validation_message
+from workflow_scripts.core.running import hub
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
 from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
+from workflow_scripts.core.templates import TEMPLATES, split_template
 
 
 def say(text: str) -> None:
@@ -81,6 +83,29 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_template_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--template`, a name with or without variables."""
+    known = ", ".join((*TEMPLATES, "chat"))
+    parser.add_argument(
+        "--template",
+        type=template,
+        default="deepseek",
+        help=f'prompt template: {known}, or \'chat {{"name": "value"}}\'',
+    )
+
+
+def template(text: str) -> str:
+    """Parse the value of `--template`."""
+    try:
+        name, variables = split_template(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: the variables after the name are not JSON ({error})") from None
+
+    if name not in (*TEMPLATES, "chat") or (variables and name != "chat"):
+        raise argparse.ArgumentTypeError(f"{text!r}: choose {', '.join(TEMPLATES)}, or chat with or without variables")
+    return text
+
+
 def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how endpoints are called. No result depends on them."""
     parser.add_argument(
@@ -139,9 +164,13 @@ def run(main: Callable[[], int | None]) -> None:
     except ModuleNotFoundError as error:
         message = f"{_missing_package(error)}. Install it in the environment of {sys.executable}, and run again"
     except FileNotFoundError as error:
-        if error.filename is None:  # a library's own message, which names more than a file
+        message = hub.explain(error) or f"there is no file {error.filename}"
+        if error.filename is None and not hub.explain(error):  # a library's own message, which names more than a file
             raise
-        message = f"there is no file {error.filename}"
+    except Exception as error:
+        message = hub.explain(error)
+        if message is None:
+            raise
 
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(MEND_FIRST_STATUS)

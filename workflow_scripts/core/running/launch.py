@@ -156,7 +156,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes on each node (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of this Slurm job (default: 1)")
     parser.add_argument("--threads", type=int, default=1, help="CPUs on each node, for srun (default: 1)")
-    parser.add_argument("--python", default=sys.executable, help="Python that runs the stage (default: %(default)s)")
     parser.add_argument("--on-node", action="store_true", help=argparse.SUPPRESS)  # added by start_on_nodes
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- MODULE …", help="the stage and its arguments")
     args = parser.parse_args()
@@ -181,10 +180,7 @@ def main() -> None:
         torchrun(args.nodes, args.processes, args.command)
         return
 
-    try:
-        os.execvp(args.python, [args.python, "-m", *args.command])
-    except OSError as error:
-        give_up(f"cannot run {args.python}: {error.strerror}")
+    os.execv(sys.executable, [sys.executable, "-m", *args.command])
 
 
 if __name__ == "__main__":

@@ -51,6 +51,24 @@ class Ledger:
         for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.name.split(".", 1)[1]):
             yield from self._entries(path)
 
+    def news(self, read: dict[Path, int]) -> Iterator[tuple[str, Any]]:
+        """Yield what was entered since the last call with the same `read`, which holds how far each file was read.
+
+        A line that its writer has not finished is left for a later call.
+        """
+        for path in sorted(self.folder.glob("*.jsonl"), key=lambda path: path.name.split(".", 1)[1]):
+            begin = read.get(path, 0)
+            if path.stat().st_size == begin:
+                continue
+            with open(path, "rb") as file:
+                file.seek(begin)
+                text = file.read()
+
+            whole = text[: text.rfind(b"\n") + 1]
+            read[path] = begin + len(whole)
+            for line in whole.splitlines():
+                yield from json.loads(line)
+
     def _entries(self, path: Path) -> Iterator[tuple[str, Any]]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):

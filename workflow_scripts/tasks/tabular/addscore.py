@@ -27,11 +27,11 @@ from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.files import read_json, write_jsonl
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.core.running.cli import add_code_argument, arguments, run, say
+from workflow_scripts.core.running.cli import add_code_argument, add_template_argument, arguments, run, say
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import write_manifest
-from workflow_scripts.core.templates import TEMPLATES, render
+from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 from workflow_scripts.tasks.tabular.extraction import STATUSES
 from workflow_scripts.tasks.tabular.prefixes import answer_logps, read_beginning
@@ -242,7 +242,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", required=True, help="the anchors' prompts (.json)")
     parser.add_argument("--models", required=True, nargs=2, help="checkpoint.json of the task models of folds 0 and 1")
     parser.add_argument("--copies", choices=("drop", "keep"), default="drop", help="drop: duplicates get no score")
-    parser.add_argument("--template", choices=(*TEMPLATES, "chat"), default="deepseek", help="prompt template")
+    add_template_argument(parser)
     parser.add_argument("--settings", default="{}", help=settings_help("logp"))
     parser.add_argument("--ledger", help="folder of finished rows (default: beside the output)")
     parser.add_argument("--output", required=True, help="the .jsonl to write")

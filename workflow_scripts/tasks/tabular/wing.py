@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from workflow_scripts.config.sections import settings_of
+from workflow_scripts.config.sections import Train, settings_of
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.tabular.inference import sidecar_of
 from workflow_scripts.tasks.tabular.settings import Settings, Table, examples_folder
@@ -38,6 +38,9 @@ class Wing(defaults.Wing):
         if stage == "evaluate":
             return settings_of(self.section, include={"copies"}) | {"seed": self.cfg.seed}
         return {}
+
+    def training(self, stage: str) -> Train | None:
+        return self.section.train if stage == "train_task" else None
 
     def products(self, n: int) -> list[str]:
         pairs = [self.preferences(k) for k in range(1, n + 1)]

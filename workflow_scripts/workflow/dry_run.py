@@ -1,0 +1,94 @@
+"""What a dry run prints beside Snakemake's own words: short lists of files, and a table of what the jobs ask for."""
+
+import atexit
+import logging
+import os
+import re
+import sys
+from collections import defaultdict
+from typing import Any
+
+from tabulate import tabulate
+
+from workflow_scripts.workflow.brake import ACCEPT_VARIABLE
+
+MOST = 6  # files of a list that are shown
+LISTS = re.compile(r"((?:Missing output|Incomplete output|Updated input|Input) files[^:;]*: )([^;]+)")
+
+
+class ShortLists(logging.Filter):
+    """Shortens the lists of files in what Snakemake says of a job. All files of a round can be hundreds."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        values = record.__dict__
+
+        if isinstance(values.get("reason"), str):
+            values["reason"] = LISTS.sub(lambda match: match[1] + shortened(match[2].split(", ")), values["reason"])
+        for name in ("input", "output"):
+            if isinstance(values.get(name), list) and len(values[name]) > MOST:
+                values[name] = [shortened(values[name])]
+
+        return True
+
+
+def shortened(files: list[str]) -> str:
+    """Return a list in words, with a number in place of most of a long one."""
+    if len(files) <= MOST:
+        return ", ".join(files)
+    return ", ".join(files[: MOST - 2]) + f" and {len(files) - MOST + 2} more files"
+
+
+def watch(workflow: Any) -> None:
+    """Arrange that a dry run ends with the table."""
+
+    def at_end() -> None:
+        is_dry = workflow.dryrun and getattr(workflow, "_dag", None) is not None
+        if is_dry and not os.environ.get(ACCEPT_VARIABLE):
+            pending = set(workflow.dag.needrun_jobs(exclude_finished=False))
+            in_order = (job for level in workflow.dag.toposorted() for job in level)
+            jobs = [job for job in in_order if job in pending and job.rule.shellcmd]
+            if jobs:
+                print(f"\n{table(jobs)}", file=sys.stderr, flush=True)
+
+    atexit.register(at_end)
+
+
+def table(jobs: list[Any]) -> str:
+    """Return what the jobs of each rule ask for; a job of unknown size, whose inputs are not there yet, has a "?"."""
+    by_rule = defaultdict(list)
+    for job in jobs:
+        by_rule[job.rule.name].append(job)
+
+    rows = []
+    total_gpu_hours = 0.0
+    for rule, members in by_rule.items():
+        gpus = [_gpus(job) for job in members]
+        memory = [_number(job, "mem_mb") for job in members]
+        minutes = [_number(job, "runtime") for job in members]
+        gpu_hours = sum(count * (time or 0) / 60 for count, time in zip(gpus, minutes))
+        total_gpu_hours += gpu_hours
+        size = [_most(memory, 1000), _most(minutes, 60)]
+        rows.append([rule, len(members), max(gpus) or "", *size, f"{gpu_hours:.1f}" if gpu_hours else ""])
+
+    rows.append(["together", len(jobs), "", "", "", f"{total_gpu_hours:.1f}"])
+    headers = ["rule", "jobs", "GPUs each", "GB each", "hours each", "GPU-hours at most"]
+    return "The pending jobs ask for:\n" + tabulate(rows, headers, disable_numparse=True)
+
+
+def _number(job: Any, name: str) -> float | None:
+    value = job.resources.get(name)
+    return value if isinstance(value, int | float) else None
+
+
+def _gpus(job: Any) -> int:
+    """Return the GPUs of a job on all its nodes. On several nodes they are asked for by an option of srun."""
+    per_node = re.search(r"--gpus-per-node=(\d+)", str(job.resources.get("slurm_extra", "")))
+    if per_node:
+        return int(per_node[1]) * int(job.resources.get("nodes", 1))
+    return int(_number(job, "gpu") or 0)
+
+
+def _most(values: list[float | None], unit: float) -> str:
+    """Return the largest of the known values in another unit, as text, or "?" if none is known."""
+    known = [value for value in values if value is not None]
+    return f"{max(known) / unit:.1f}" if known else "?"
