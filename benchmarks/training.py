@@ -129,7 +129,9 @@ def log_softmax_gather(logits: torch.Tensor, index: torch.Tensor) -> torch.Tenso
     return logits.log_softmax(-1).gather(-1, index[..., None])[..., 0]
 
 
-def trl_trainer(kind: str, folder: str, rows: list[Row], state: str, **options: Any) -> Any:
+def trl_trainer(
+    kind: str, folder: str, rows: list[Row], state: str, attention: str | None = None, **options: Any
+) -> Any:
     """Return TRL's SFTTrainer or DPOTrainer in our arithmetic: fp32, no gradient checkpointing."""
     import trl
     from datasets import Dataset
@@ -167,7 +169,7 @@ def trl_trainer(kind: str, folder: str, rows: list[Row], state: str, **options: 
 
         config, trainer = trl.DPOConfig(**common), Tokenised
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     return trainer(model=model, args=config, train_dataset=Dataset.from_list(data), processing_class=tokenizer())
 
 

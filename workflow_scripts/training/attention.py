@@ -56,8 +56,9 @@ def segment_attention(
             f"packed attention does not apply: set max_length to {sliding_window} or less"
         )
 
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cu_seqlens is not None:
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, H, D]
+    dtype = _arithmetic(value)
+    if query.is_cuda and dtype in (torch.bfloat16, torch.float16) and cu_seqlens is not None:
+        q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))  # [T, H, D]
         is_grouped = key.shape[1] != query.shape[1]
         output = varlen_attn(
             q, k, v, cu_seqlens, cu_seqlens, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=is_grouped
@@ -65,6 +66,15 @@ def segment_attention(
         return output[None], None  # type: ignore[index]
 
     return _by_segment(query, key, value, scaling, lengths), None
+
+
+def _arithmetic(tensor: torch.Tensor) -> torch.dtype:
+    """Return the type that attention computes in.
+
+    Under autocast, rotary embeddings and norms return queries and keys in fp32, while values are of the lower precision.
+    """
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 def _by_segment(

@@ -16,11 +16,10 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pretrained import AutoModelForCausalLM
 from workflow_scripts.training import attention  # noqa: F401  registers "segments"
 from workflow_scripts.training.bins import collate
+from workflow_scripts.training.memory import CHUNK, KEPT
 
 disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
-CHUNK = {"cpu": 2**25, "cuda": 2**28}  # bytes of fp32 logits that are computed at a time
-KEPT = {"cpu": 2**28, "cuda": 2**32}  # bytes of logits that are kept for the backward pass; the rest is recomputed
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # what models do to logits after the head
 PROBE = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18]]  # two rows of token ids
 
@@ -36,7 +35,11 @@ def load_policy(folder: str, dtype: str, **options: Any) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), attn_implementation="segments", use_cache=False, **options
     )
+    return as_policy(model, folder, tolerance=1e-4 if not options else 0.1)  # quantized weights compute in bf16
 
+
+def as_policy(model: Any, folder: str, tolerance: float = 1e-4) -> Any:
+    """Give a model the forward pass of a policy and return it. `folder` names the model in errors."""
     for key in RESCALED:
         if getattr(model.config, key, None) not in (None, 1, 1.0):
             raise BadInput(
@@ -53,7 +56,7 @@ def load_policy(folder: str, dtype: str, **options: Any) -> Any:
     head.forward = MethodType(_head_forward, head)
     model.forward = MethodType(_forward, model)
     if expected is not None:  # under ZeRO-3 parts of the weights are on other ranks
-        _check_packing(model, folder, expected, 1e-4 if not options else 0.1)  # quantized weights compute in bf16
+        _check_packing(model, folder, expected, tolerance)
 
     return model
 
@@ -147,9 +150,10 @@ class TokenLogps(torch.autograd.Function):
         ctx.kept = []
         norms = []
         values = []
+        cast = weight.to(hidden.dtype)  # once, not in each chunk
 
         for start in ctx.chunks:
-            logits = TokenLogps.logits(hidden[start : start + size], weight, bias, temperature)
+            logits = TokenLogps.logits(hidden[start : start + size], cast, bias, temperature)
             norms.append(logits.logsumexp(-1))
             values.append(logits.gather(-1, targets[start : start + size, None])[:, 0] - norms[-1])
             room -= logits.nbytes
@@ -161,7 +165,7 @@ class TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def logits(hidden, weight, bias, temperature):
-        logits = _product(hidden, weight.to(hidden.dtype).T)
+        logits = _product(hidden, weight.T)
         return (logits if bias is None else logits.add_(bias)).div_(temperature)
 
     @staticmethod
@@ -177,7 +181,7 @@ class TokenLogps(torch.autograd.Function):
             logits = ctx.kept[number]
             ctx.kept[number] = None
             if logits is None:
-                logits = TokenLogps.logits(hidden[rows], weight, bias, ctx.temperature)
+                logits = TokenLogps.logits(hidden[rows], cast, bias, ctx.temperature)
 
             scale = grad[rows, None] / ctx.temperature
             pull = logits.sub_(norms[rows, None]).exp_().mul_(-scale)  # (1[target] - softmax) · grad / T
