@@ -11,13 +11,14 @@
 #   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
+#   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
 #   make full              run everything at its real size
 
 PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench full
+.PHONY: help setup setup-gpu demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -106,8 +107,19 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.recommend
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
+# It installs nothing, because a machine with a GPU may have no network, and needs only torch, transformers, accelerate,
+# safetensors and pydantic. It runs in the first of these environments that exists. PARTS="right fast" selects parts.
+DEVICE ?= cuda
+SHAPE ?= full
+MINUTES ?= 25
+GPU_PYTHON ?= $(firstword $(wildcard .venv-trl/bin/python .venv/bin/python) $(PYTHON))
+
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
+	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
+
 full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench
-	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks
+	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml

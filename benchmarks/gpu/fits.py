@@ -105,11 +105,12 @@ def made_policy(bench: Bench, config: Any, dtype: torch.dtype = torch.float32) -
 
 
 def train_once(bench: Bench, config: Any, rows: list[Row], dtype: str, is_checkpointed: bool) -> None:
-    """Make two updates of one bin each: the second has the optimizer's moments from its beginning."""
+    """Make two updates of two bins each: the second has the optimizer's moments from its beginning."""
+    twice = [row | {"uid": f"{row['uid']}-{number}"} for number in range(2) for row in rows]
     settings = training_settings(
         bench,
-        rows,
-        batch_size=len(rows),
+        twice,
+        batch_size=len(twice),
         epochs=2,
         tokens_per_bin=sum(lengths_of(rows)),
         max_length=100_000,
@@ -117,7 +118,7 @@ def train_once(bench: Bench, config: Any, rows: list[Row], dtype: str, is_checkp
         gradient_checkpointing=is_checkpointed,
     )
     with patch("workflow_scripts.training.trainer.load_policy", lambda *_: made_policy(bench, config)):
-        trainer = prepare("", rows, settings, temperature=1.0, seed=0, state=str(bench.scratch / "state"), pad=0)
+        trainer = prepare("", twice, settings, temperature=1.0, seed=0, state=str(bench.scratch / "state"), pad=0)
     trainer.args.save_strategy = "no"
     trainer.train()
 

@@ -1,4 +1,4 @@
-"""What the parts leave behind: a JSON line for each result as soon as it is there, and a Markdown summary of all lines."""
+"""What the parts leave behind: a JSON line for each result, written at once, and a Markdown summary of all lines."""
 
 import json
 import math

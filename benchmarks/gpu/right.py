@@ -1,7 +1,7 @@
 """Whether log-probs and gradients are right: against transformers' own forward pass, attention and full logits.
 
-Bounds in bf16 compare errors. Both our path and that of transformers differ from an fp32 reference by rounding, and ours
-may differ 1.5 times as much. A wrong mask or scale exceeds that many times.
+Bounds in bf16 compare errors. Our path and that of transformers both differ from an fp32 reference by rounding, and
+ours may differ 1.5 times as much. A wrong mask or scale exceeds that many times.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,7 @@ from workflow_scripts.training import attention, bins, logps
 from workflow_scripts.training.logps import load_policy, sampled_logps
 
 FP32_LOGPS = 1e-4
-FP32_LOGPS_REASON = (
-    "fp32 rounding (6e-8 of logits near 10) over some hundred additions; a wrong mask gives more than 1e-1"
-)
+FP32_LOGPS_REASON = "fp32 rounding (6e-8 of logits near 10) over some hundred additions; a wrong mask gives 0.1"
 FP32_GRADIENTS = 1e-4
 FP32_GRADIENTS_REASON = "relative to the gradient's norm; fp32 sums in another order"
 TIMES = 1.5

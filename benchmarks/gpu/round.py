@@ -39,7 +39,7 @@ def measure(bench: Bench) -> None:
     folders = [bench.scratch / f"{number}-{side}" for number, side in enumerate(sides)]
     processes = [start(side, bench.shape, folder) for side, folder in zip(sides, folders)]
 
-    for side, folder, process in zip(sides, folders, processes):
+    for side, process in zip(sides, processes):
         output, _ = process.communicate()
         if process.returncode:
             raise RuntimeError(f"the round on {side} ended with status {process.returncode}:\n{output[-4000:]}")
@@ -49,9 +49,8 @@ def measure(bench: Bench) -> None:
         compare(bench, n, sides, ours, theirs)
 
     if bench.device == "cpu":
-        digests = [
-            read_json(next(folder.glob("runs/*/checkpoints/r1/checkpoint.json")))["digest"] for folder in folders
-        ]
+        paths = [next(folder.glob("runs/*/checkpoints/r1/checkpoint.json")) for folder in folders]
+        digests = [read_json(path)["digest"] for path in paths]
         bench.results.check(
             "round 1: policies differ", float(digests[0] != digests[1]), 0, "two equal runs on a CPU agree in all bits"
         )
@@ -73,7 +72,7 @@ def start(side: str, shape: str, folder: Path) -> subprocess.Popen:
 def compare(bench: Bench, n: int, sides: list[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Check that two accuracies agree within their interval."""
     accuracies = [ours["accuracy"], theirs["accuracy"]]
-    count = ours["answers"] if "answers" in ours else ours["n"]
+    count = ours["n"]
     for side, accuracy in zip(sides, accuracies):
         bench.results.measurement(f"round {n}: accuracy on {side}", accuracy, "of the questions", questions=count)
 
@@ -155,7 +154,8 @@ def answer(stages: Stages, prompts: str, model: str, rule: str, version: str, se
     """Generate and grade answers; return the file of graded answers."""
     run = stages.run
     shard = run.shards[0]
-    wildcards = {"n": n, "version": version, "shard": shard, "place": str(Path(output).parent.relative_to(run.folder))}
+    place = Path(output).parent.relative_to(run.folder)
+    wildcards = {"n": n, "version": version, "shard": shard, "place": place}
     params = stages.params.generate(
         rule, seed=seed, version=version, ledger=f"{run.folder}/ledger/{rule}-{version}-{n}"
     )

@@ -158,7 +158,7 @@ def lognormal_lengths(count: int, median: int, longest: int, seed: int = 0) -> l
 
 
 def make_rows(count: int, vocabulary: int, median: int, longest: int, holes: bool = False) -> list[Row]:
-    """Return rows, half of each prompt, with advantages of both signs. With `holes`, masks have zeros, as after tools."""
+    """Return rows, half of each prompt, with advantages of both signs. `holes` puts zeros into masks, as tools do."""
     rng = np.random.default_rng(0)
     rows = []
 

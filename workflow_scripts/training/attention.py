@@ -71,7 +71,7 @@ def segment_attention(
 def _arithmetic(tensor: torch.Tensor) -> torch.dtype:
     """Return the type that attention computes in.
 
-    Under autocast, rotary embeddings and norms return queries and keys in fp32, while values are of the lower precision.
+    Under autocast, rotary embeddings return queries and keys in fp32, while values are of the lower precision.
     """
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype

@@ -1,8 +1,7 @@
 """How much memory of an accelerator training and scoring need, as numbers: nothing here touches a device.
 
-The prediction adds up what is held at the two moments that can be the peak: during the backward pass (weights, gradients,
-the optimizer's moments, activations), and during the optimizer's step. Activations are counted for the arithmetic that
-this package uses: fp32 weights under autocast, with an fp32 residual stream, norms and rotary embeddings.
+The prediction adds up what is held at each moment that can be the peak. It counts activations for the arithmetic that
+this package uses: fp32 weights, bf16 by autocast, and an fp32 residual stream with fp32 norms and rotary embeddings.
 `make bench-gpu` compares the prediction with measurements.
 """
 
@@ -58,32 +57,22 @@ def state_bytes(parameters: float) -> float:
     return parameters * (MASTER + GRADIENT + MOMENTS)
 
 
-def layer_activations(shape: Shape, is_bf16: bool) -> int:
+def layer_activations(shape: Shape, is_bf16: bool, device: str) -> int:
     """Return the bytes per token that one layer keeps for the backward pass."""
     low = 2 if is_bf16 else 4
-
-    residual = 2 * shape.hidden * 4  # the two inputs of norms
-    norms = 2 * shape.hidden * 4  # their normalised inputs, before the weights
-    normed = 2 * shape.hidden * low  # what the matrices of attention and of the feed-forward layer read
-    if not is_bf16:
-        normed = 2 * shape.hidden * 4
-
-    attention = (2 * shape.queries + 2 * shape.keys) * low  # queries, keys, values, and what attention returns
+    norms = 2 * (4 + 4) * shape.hidden  # of each norm, its input and its normalised input
+    # Autocast rounds the input of each of five matrices anew; in fp32, two inputs are shared.
+    inputs = 5 * 2 * shape.hidden if is_bf16 else 2 * 4 * shape.hidden
+    outputs = 1 if device == "cuda" else 2  # the loop over segments joins its outputs in a copy
+    attention = ((1 + outputs) * shape.queries + 2 * shape.keys) * low
     gated = 4 * shape.mlp * low  # gate, its activation, up, and their product
-    return residual + norms + normed + attention + gated
-
-
-def logits_bytes(shape: Shape, sampled: int, device: str) -> int:
-    """Return the bytes of logits that the head holds at once in a backward pass."""
-    every = 4 * shape.vocabulary * sampled
-    chunk = min(every, max(CHUNK[device], 4 * shape.vocabulary))
-    return min(every, KEPT[device]) + 2 * chunk
+    return norms + inputs + attention + gated
 
 
 def training_bytes(
     shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, is_checkpointed: bool = False, device: str = "cuda"
 ) -> float:
-    """Return the peak of a training without DeepSpeed.
+    """Return the peak of a training without DeepSpeed whose updates have more than one bin.
 
     Args:
         tokens: tokens in the largest bin.
@@ -91,21 +80,39 @@ def training_bytes(
         is_bf16: whether the arithmetic is bf16.
         is_checkpointed: whether activations are computed again in the backward pass.
     """
-    per_layer = layer_activations(shape, is_bf16) * tokens
-    if is_checkpointed:
-        activations = 4 * shape.hidden * tokens * shape.layers + 2 * per_layer
-    else:
-        activations = per_layer * shape.layers
+    low = 2 if is_bf16 else 4
+    state = state_bytes(shape.parameters)
+    layer = layer_activations(shape, is_bf16, device) * tokens
+    boundary = 4 * shape.hidden * tokens  # the residual stream between two layers
+    kept = (boundary if is_checkpointed else layer) * shape.layers
+    kept += 3 * boundary + low * shape.hidden * sampled  # the last norm, and what the head reads
 
-    casts = 2 * shape.parameters if is_bf16 else 0  # autocast keeps the weights that it has rounded until the pass ends
-    head = logits_bytes(shape, sampled, device) + MASTER * shape.vocabulary * shape.hidden  # its gradient's own buffer
-    final = 3 * 4 * shape.hidden * tokens  # what enters and leaves the last norm
-    return state_bytes(shape.parameters) + casts + activations + head + final
+    casts = 2 * shape.layers * shape.block if is_bf16 else 0  # weights as autocast rounded them
+    head = shape.vocabulary * shape.hidden
+    every = 4 * shape.vocabulary * sampled
+    chunk = min(every, CHUNK[device])
+    logits = min(every, KEPT[device])
+
+    end_of_forward = state + kept + casts + logits + (low * head if is_bf16 else 0) + chunk
+    # The gradient of the head's weight is summed in fp32; in bf16, a rounded weight and a product stand beside it.
+    of_head = 4 * head + ((2 + 4) * head + chunk / 2 if is_bf16 else 0)
+    begin_of_backward = state + kept + logits + of_head + (0 if is_checkpointed else casts)
+    end_of_backward = state + 4 * head  # the gradient of the embedding before it is added
+    peaks = [end_of_forward, begin_of_backward, end_of_backward]
+
+    if is_checkpointed:
+        of_layer = layer + 4 * shape.mlp * low * tokens / 2 + (2 * shape.block if is_bf16 else 0)
+        peaks.append(state + kept + of_layer)
+    return max(peaks)
 
 
 def scoring_bytes(shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, device: str = "cuda") -> float:
     """Return the peak of scoring: no gradients, and activations of one layer only. For the arguments see training."""
-    casts = 2 * shape.parameters if is_bf16 else 0
-    per_token = 2 * 4 * shape.hidden + layer_activations(shape, is_bf16)
+    low = 2 if is_bf16 else 4
+    resident = MASTER * shape.parameters + (2 * shape.layers * shape.block if is_bf16 else 0)
+
+    head = shape.vocabulary * shape.hidden
     chunk = min(4 * shape.vocabulary * sampled, CHUNK[device])
-    return MASTER * shape.parameters + casts + per_token * tokens + 2 * chunk
+    of_head = (2 * head if is_bf16 else 0) + 2 * chunk + 4 * shape.hidden * tokens
+    of_layer = (3 * 4 * shape.hidden + 3 * low * shape.mlp) * tokens
+    return resident + max(of_head, of_layer)

@@ -16,6 +16,7 @@ from snakemake.exceptions import WorkflowError
 from workflow_scripts.config.load import Config, needs_model
 from workflow_scripts.config.sections import Model, Train
 from workflow_scripts.tasks.defaults import Wing
+from workflow_scripts.training.memory import state_bytes
 
 PROCESS_MB = 4000  # what a process takes before its first weight: Python, torch, the host's side of CUDA
 DATA_MB = 1000  # the least that a stage without a model asks for
@@ -105,7 +106,7 @@ def size_of_training(cfg: Config, train: Train) -> Size:
     zero = train.deepspeed
     loaded = 1 if zero and zero.stage == 3 else train.processes
     offloaded = 4 * weights / train.nodes if zero and zero.offload else 0
-    on_cpu = 4 * weights if weights < PROCESS_MB else 0
+    on_cpu = state_bytes(parameters(cfg.model)) / 1e6 if weights < PROCESS_MB else 0
 
     memory = train.processes * PROCESS_MB + (loaded + 1) * weights + max(offloaded, on_cpu)
     return memory, 60 + 60 * billions(cfg)
