@@ -182,8 +182,9 @@ def run_part(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace, part: str, results: Results) -> None:
     """Import a part and run it in a scratch folder."""
-    if args.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported
+    # Before torch is imported. With several GPUs in sight, stages would start replicas of themselves.
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    os.environ["CUDA_VISIBLE_DEVICES"] = first if args.device == "cuda" else ""
 
     import torch
 

@@ -44,7 +44,7 @@ def measure(bench: Bench) -> None:
         bench.results.measurement("peak, by this device's own bf16 matrix product", peak / 1e12, "TFLOP/s")
 
     for name, config in bench.sizes.models.items():
-        if not bench.has_time(60 if name in LARGE else 5, name):
+        if not bench.has_time(config.hidden_size // 25, name):  # seconds, most of them to write and read the weights
             continue
 
         rows = with_logps(

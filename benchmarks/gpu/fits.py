@@ -58,7 +58,7 @@ def measure(bench: Bench) -> None:
 def shape_of(bench: Bench) -> tuple[Any, int]:
     """Return the model and the tokens per bin that memory is measured with."""
     if bench.shape == "full":
-        return LARGE["qwen2.5-1.5b"], 8192
+        return LARGE["qwen2.5-1.5b"], 6144
     return small_config("llama", tied=False, vocab_size=4096), 256
 
 

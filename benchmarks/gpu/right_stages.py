@@ -148,6 +148,6 @@ def check_resume(bench: Bench, name: str, start: str, whole: Path, again: Path, 
     bench.results.check(
         f"{name}: stopped and resumed",
         difference(weights[0], weights[2]) / moved,
-        2 * noise,
-        "relative to how far training moved; twice what two equal runs differ by, which is 0 on a CPU",
+        3 * noise,
+        "relative to how far training moved; three times what two equal runs differ by, which is 0 on a CPU",
     )
