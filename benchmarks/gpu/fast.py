@@ -15,7 +15,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 
 from benchmarks.gpu.setting import (
-    LARGE,
     Bench,
     Row,
     lengths_of,
