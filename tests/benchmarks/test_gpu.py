@@ -24,12 +24,12 @@ from workflow_scripts.training.logps import TokenLogps
 
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "pydantic")
 
-# Hides every package but those in the environment variable ALLOWED and those of Python itself, as if it were absent.
+# Hides the packages in the environment variable HIDDEN, as if they were absent.
 GUARD = """
 import os, sys
 
 class Guard:
-    allowed = set(os.environ["ALLOWED"].split()) | sys.stdlib_module_names | {"benchmarks", "workflow_scripts"}
+    hidden = set(os.environ["HIDDEN"].split())
 
     def __init__(self, finder):
         self.finder = finder
@@ -38,14 +38,14 @@ class Guard:
         return getattr(self.finder, name)
 
     def find_spec(self, name, path=None, target=None):
-        return self.finder.find_spec(name, path, target) if name.partition(".")[0] in self.allowed else None
+        return None if name.partition(".")[0] in self.hidden else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Guard(finder) for finder in sys.meta_path]
 """
 
 
-def needed_packages() -> set[str]:
-    """Return the top-level modules of the packages that the benchmark may need, and of what they bring."""
+def packages_beyond_need() -> set[str]:
+    """Return the modules that are installed here but not by the packages that the benchmark may need."""
     names: set[str] = set()
     open_names = list(NEEDED)
 
@@ -60,15 +60,18 @@ def needed_packages() -> set[str]:
             continue
         open_names += [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
 
-    modules = packages_distributions()
-    return {module for module, owners in modules.items() if {o.lower().replace("_", "-") for o in owners} & names}
+    beyond = set()
+    for module, owners in packages_distributions().items():
+        if not names & {owner.lower().replace("_", "-") for owner in owners}:
+            beyond.add(module)
+    return beyond
 
 
 def guarded(folder: Path) -> dict[str, str]:
     """Return an environment in which Python imports nothing but what the benchmark may need."""
     (folder / "sitecustomize.py").write_text(GUARD)
     paths = os.pathsep.join([str(folder), str(REPOSITORY)])
-    return os.environ | {"PYTHONPATH": paths, "ALLOWED": " ".join(needed_packages()), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHONPATH": paths, "HIDDEN": " ".join(packages_beyond_need()), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
