@@ -25,7 +25,7 @@ from workflow_scripts.config.load import Config, load
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.files import read_json, write_jsonl
 from workflow_scripts.core.sandbox import missing_isolation
-from workflow_scripts.freeze_prompts import keys_of, read_split
+from workflow_scripts.freeze_prompts import keys_of, read_set
 from workflow_scripts.workflow.params import ParamsOfRules
 
 REPOSITORY = Path(__file__).parents[2]
@@ -136,13 +136,14 @@ class Wildcards(dict):
 def freeze(stages: Stages) -> dict[str, str]:
     """Freeze the prompts into JSON lines; return {split: file}."""
     cfg = stages.cfg
-    settings = cfg.prompts.model_dump(mode="json")
     task = tasks.load(cfg.task, "Prompts", {}, {})
     files: dict[str, str] = {}
     eval_keys: set[str] = set()
 
     for split in ("eval", "train"):
-        prompts, _ = read_split(task, settings, split, cfg.seed, eval_keys)
+        prompts = []
+        for name, source in cfg.prompts.sources(split).items():
+            prompts += read_set(task, source, split, name, cfg.seed, eval_keys)[0]
         eval_keys = keys_of(prompts, task) if split == "eval" else eval_keys
         files[split] = f"{stages.run.folder}/prompts/{split}.jsonl"
         write_jsonl(files[split], prompts)
@@ -181,7 +182,7 @@ def cold_start(stages: Stages) -> None:
     """Make round 0: the model and its supervised training."""
     cfg, run, params_of = stages.cfg, stages.run, stages.params
     cold = settings_of(cfg.cold_start, "train")
-    common = {"template": cfg.template, "seed": cfg.seed}
+    common = {"template": cfg.full_template, "seed": cfg.seed}
     params = params_of.stage("init_model", settings=settings_of(cfg.model), cold_start=cold, task=cfg.task, **common)
     stages.call("init_model", params, {}, "--output", run.initial_model)
 
