@@ -1,6 +1,7 @@
 """Select a round's training data from its meta files, by the task's rule."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,12 @@ def encoder(checkpoint: str):
     return encode
 
 
-def read_metas(paths: dict[str, str]) -> dict[str, Any]:
-    """Return the meta files by version, and tell which are missing."""
+def read_metas(paths: dict[str, str], expected: Sequence[str]) -> dict[str, Any]:
+    """Return the meta files by version, and tell which of the expected versions are missing."""
     if not paths:
         raise BadInput("no meta file: give --auto, --trigger or both")
 
-    for version in VERSIONS:
+    for version in expected:
         if version not in paths:
             say(f"no {version} meta: the selection uses {' '.join(paths)} answers only")
 
@@ -66,6 +67,9 @@ def main() -> None:
     add_code_argument(parser)
     parser.add_argument("--auto", help="meta file of the auto answers")
     parser.add_argument("--trigger", help="meta file of the triggered answers")
+    parser.add_argument(
+        "--expected", nargs="*", choices=VERSIONS, default=(), help="the config's versions; missing ones are reported"
+    )
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy, for its tokenizer")
     parser.add_argument("--settings", default="{}", help=settings_help("data"))
     parser.add_argument("--seed", type=int, default=0, help="random seed")
@@ -75,7 +79,7 @@ def main() -> None:
     settings = Data.model_validate_json(args.settings).model_dump(mode="json")
     files = task_files(args)
     paths = {version: path for version in VERSIONS if (path := getattr(args, version))}
-    metas = read_metas(paths)
+    metas = read_metas(paths, args.expected)
 
     selection = tasks.load(args.task, "Selection", args.task_settings, files)
     rows, dropped = selection.select(metas, settings, args.seed, encoder(args.model))

@@ -20,6 +20,7 @@ from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.records import conserve, read_records
 from workflow_scripts.core.running.cli import (
     add_code_argument,
+    add_endpoint_arguments,
     add_task_arguments,
     arguments,
     run,
@@ -32,6 +33,7 @@ from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, file_digest, write_manifest, write_usage
 from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.rewards import own_file, roots
+from workflow_scripts.tasks.defaults import EnvironmentOptions
 
 BATCH = 64  # answers that enter the ledger together
 
@@ -71,6 +73,8 @@ def load_grading(args: argparse.Namespace) -> Any:
             raise BadInput(f"--reward: task {args.task} grades in its own way; leave this option out")
         grading.choose_reward(args.reward, args.reward_model)
 
+    requests = args.requests or f"{args.output}.requests"
+    grading.prepare(EnvironmentOptions(args.sandbox == "on", args.endpoints.get("task", {}), requests, args.shard))
     return grading
 
 
@@ -100,6 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
     add_task_arguments(parser)
     add_code_argument(parser)
+    add_endpoint_arguments(parser)
     parser.add_argument("--results", required=True, help="answers to grade (.pkl)")
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
     parser.add_argument("--reward", help="name of the reward or FILE.py:FUNCTION, for tasks that leave the choice")
@@ -120,12 +125,13 @@ def main() -> None:
         grades = map_records(
             answers,
             determines=determinants(args, grading),
-            compute=lambda batch: [grading.grade(answer, sandbox) for answer in batch],
+            compute=lambda batch: grading.grade_batch(batch, sandbox),
             ledger=Ledger(args.ledger, args.shard) if args.ledger else None,
             batches=[range(i, min(i + BATCH, len(answers))) for i in range(0, len(answers), BATCH)],
             desc=f"grade {args.shard}",
         )
 
+    grading.close()
     graded = [answer | grade for answer, grade in zip(answers, grades)]
     conserve("grade", len(answers), len(graded), 0)
     write_pickle(args.output, graded)

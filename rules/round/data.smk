@@ -51,7 +51,10 @@ if not cfg.data.source:
                 trigger=lambda wildcards: run.metas(wildcards.n).get("trigger"),
             ),
         shell:
-            commands.stage("construct_data", "--model {input.model} --output {output.data}")
+            commands.stage(
+                "construct_data",
+                f"--expected {' '.join(run.configured_versions)} " "--model {input.model} --output {output.data}",
+            )
 
 else:
 

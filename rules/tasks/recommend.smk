@@ -6,6 +6,7 @@ rule catalogue:
         prompts=[run.prompts(split) for split in freezing.frozen],
         file=local_input(cfg.recommend.catalogue),
         embedder=model_files(cfg.recommend.grounding.embedder),
+        vectors=cfg.recommend.grounding.vectors or [],
     output:
         data=wing.catalogue,
         manifest=manifests([wing.catalogue]),
@@ -16,7 +17,7 @@ rule catalogue:
     conda:
         ENV
     resources:
-        **resources_of.data("catalogue"),
+        **resources_of.called_data("catalogue"),
     params:
         **params_of.stage(
             "catalogue",
@@ -24,12 +25,17 @@ rule catalogue:
             file=cfg.recommend.catalogue,
             invented=wing.prompts_are_made_up,
             embedder=cfg.recommend.grounding.embedder,
+            grounding=wing.catalogue_grounding,
         ),
     shell:
-        commands.stage("tasks.recommend.catalogue", "--prompts {input.prompts} --output {output.data}")
+        commands.stage(
+            "tasks.recommend.catalogue",
+            commands.endpoint_options({"task": wing.endpoints("catalogue")})
+            + " --prompts {input.prompts} --output {output.data}",
+        )
 
 
-if cfg.recommend.explore:
+if cfg.recommend.explore and wing.imported_step is None:
 
     rule explore:
         input:
@@ -63,6 +69,35 @@ if cfg.recommend.explore:
                 + " --prompts {input.prompts} --catalogue {input.catalogue} --output {output.data}",
             )
 
+
+if cfg.recommend.explore and wing.imported_step is not None:
+
+    rule import_dialogues:
+        input:
+            prompts=run.prompts("pool"),
+        output:
+            data=wing.explored(wing.imported_step),
+            manifest=manifests([wing.explored(wing.imported_step)]),
+        log:
+            run.log("import_dialogues"),
+        benchmark:
+            run.benchmark("import_dialogues")
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage(
+                "import_dialogues",
+                module="tasks.recommend.import_dialogues",
+                settings=wing.settings("import_dialogues"),
+            ),
+        shell:
+            commands.stage("tasks.recommend.import_dialogues", "--prompts {input.prompts} --output {output.data}")
+
+
+if cfg.recommend.explore and wing.imported_step in (None, ""):
+
     rule rerank:
         input:
             data=wing.explored(),
@@ -78,18 +113,22 @@ if cfg.recommend.explore:
         conda:
             ENV
         resources:
-            **resources_of.data("rerank"),
+            **resources_of.called_data("rerank"),
         params:
             **params_of.stage("rerank", module="tasks.recommend.rerank", settings=wing.settings("rerank")),
         shell:
             commands.stage(
                 "tasks.recommend.rerank",
-                "--explored {input.data} --catalogue {input.catalogue} --output {output.data}",
+                commands.endpoint_options({"task": wing.endpoints("rerank")})
+                + " --explored {input.data} --catalogue {input.catalogue} --output {output.data}",
             )
+
+
+if cfg.recommend.explore and wing.imported_step != "_base_turn":
 
     rule add_base_turn:
         input:
-            wing.explored("_rerank" if cfg.recommend.explore.rerank else ""),
+            wing.explored("_rerank" if wing.is_reranked else ""),
         output:
             data=wing.explored("_base_turn"),
             manifest=manifests([wing.explored("_base_turn")]),
@@ -105,6 +144,9 @@ if cfg.recommend.explore:
             **params_of.stage("add_base_turn", module="tasks.recommend.add_base_turn"),
         shell:
             commands.stage("tasks.recommend.add_base_turn", "--explored {input} --output {output.data}")
+
+
+if cfg.recommend.explore:
 
     rule make_sft_data:
         input:
@@ -129,8 +171,8 @@ if cfg.recommend.explore:
                 "make_sft_data",
                 module="tasks.recommend.make_sft_data",
                 settings=wing.settings("make_sft_data"),
-                turns=cfg.generate.auto.turns,
-                seed=cfg.seed,
+                turns=cfg.generate.auto.turns if cfg.recommend.tgi or cfg.recommend.new_tgi else None,
+                seed=cfg.seed if cfg.recommend.new_tgi else None,
                 shards=cfg.shards,
             ),
         shell:

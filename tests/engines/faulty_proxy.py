@@ -20,6 +20,7 @@ CHANGES = {
     "refusal": lambda data: data["choices"][0]["message"].update(content=None, refusal="I cannot help with that."),
     "content_filter": lambda data: data["choices"][0].update(finish_reason="content_filter"),
     "empty": lambda data: data["choices"][0].update(finish_reason="stop", message={"role": "assistant", "content": ""}),
+    "no vectors": lambda data: data.update(data=[]),
     "no usage": lambda data: data.update(usage=None),
 }
 
@@ -99,7 +100,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, body: bytes) -> None:
         """Answer a request, with or without a fault."""
-        prompt = json.loads(body)["messages"][-1]["content"]
+        request = json.loads(body)
+        is_chat = "messages" in request
+        prompt = request["messages"][-1]["content"] if is_chat else "\n".join(request["input"])
         kind = self.server.fault(prompt)
 
         if kind in ("429", "500", "502"):
@@ -113,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, b'{"error": {"message": "injected", "code": "content_filter"}}')
 
         status, data = self.forward(body)
-        if status == 200:
+        if status == 200 and is_chat:
             self.server.sent[prompt] = json.loads(data)["choices"][0]["message"]["content"] or ""
         if kind == "truncated":
             data = data[: len(data) // 2]

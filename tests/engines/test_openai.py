@@ -22,7 +22,7 @@ from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.core.running.ledger import Ledger
-from workflow_scripts.engines.openai import _seconds, is_transient
+from workflow_scripts.engines._client import _seconds, is_transient
 from workflow_scripts.init_model import make_model, train_tokenizer
 
 SCRATCH = {"layers": 1, "width": 32, "heads": 2, "mlp_width": 64, "context": 256, "init_std": 0.3}

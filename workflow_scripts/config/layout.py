@@ -70,6 +70,11 @@ class Run:
         if self.is_imported(n):
             files = self.cfg.results[int(n)]
             return [version for version in VERSIONS if getattr(files, version)]
+        return self.configured_versions
+
+    @property
+    def configured_versions(self) -> list[str]:
+        """The versions in which rounds generate answers."""
         return [version for version in VERSIONS if getattr(self.cfg.generate, version)]
 
     def answers(self, n: int | str, version: str, shard: str = "{shard}") -> str:

@@ -8,6 +8,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -108,7 +109,7 @@ def conserve(stage: str, rows_in: int, rows_out: int, rejects: int) -> None:
 
 
 def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Stream records from a .jsonl, .json (a list), .csv, .tsv, .parquet or .pkl (a list) file.
+    """Stream records from a .jsonl, .json (a list, or lines), .csv, .tsv, .parquet or .pkl (a list) file.
 
     Raise BadInput, with the line, for a file that cannot be read.
     """
@@ -123,12 +124,9 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
 def _stream(path: Path) -> Iterator[dict[str, Any]]:
     match path.suffix:
         case ".jsonl":
-            with open(path, encoding="utf-8-sig") as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield _parse_line(path, number, line)
+            yield from _stream_lines(path)
         case ".json":
-            yield from _check_list(path, read_json(path))
+            yield from _read_json_records(path)
         case ".csv" | ".tsv":
             yield from _stream_separated(path, "," if path.suffix == ".csv" else "\t")
         case ".parquet":
@@ -137,6 +135,24 @@ def _stream(path: Path) -> Iterator[dict[str, Any]]:
             yield from _check_list(path, read_pickle(path))
         case other:
             raise BadInput(f"{path}: records are read from {', '.join(READABLE)} files, not {other!r}")
+
+
+def _read_json_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a list, or of objects line by line, which some systems name .json too."""
+    with open(path, encoding="utf-8-sig") as file:
+        start = list(islice((line.strip() for line in file if line.strip()), 2))
+
+    if len(start) == 2 and all(line.startswith("{") and line.endswith("}") for line in start):
+        yield from _stream_lines(path)
+    else:
+        yield from _check_list(path, read_json(path))
+
+
+def _stream_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _parse_line(path, number, line)
 
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:

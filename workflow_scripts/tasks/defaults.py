@@ -176,6 +176,17 @@ class Grading(Part):
     runs_programs: ClassVar[bool] = False  # whether grading runs programs, and so needs the sandbox
     depends_on: ClassVar[tuple[str, ...]] = ("uid", "question", "answer", "reference")  # fields that a grade depends on
 
+    def prepare(self, options: "EnvironmentOptions") -> None:
+        """Take note of how endpoints are called, for grading that calls one."""
+        self.running = options
+
+    def close(self) -> None:
+        """Release what grading holds."""
+
+    def grade_batch(self, answers: Sequence[Answer], run: RunProgram) -> list[dict[str, Any]]:
+        """Return the fields that grading adds to each of some answers."""
+        return [self.grade(answer, run) for answer in answers]
+
     def grade(self, answer: Answer, run: RunProgram) -> dict[str, Any]:
         """Return the fields that grading adds to an answer: `reward`, and what explains it.
 

@@ -76,7 +76,8 @@ class Commands:
 
     def reward(self, module: str, reward: str | None, arguments: str) -> str:
         """Return the command of a stage that computes a reward, on a GPU if a model computes it."""
-        return self.stage(module, arguments, gpu=needs_model(reward))
+        options = self.endpoint_options({"task": self.wing.endpoints(module)})
+        return self.stage(module, f"{options} {arguments}", gpu=needs_model(reward))
 
     def judge(self, arguments: str) -> str:
         """Return the command of the judge."""

@@ -146,11 +146,17 @@ class ResourcesOfRules:
 
         return {"mem_mb": mem_mb, "runtime": lambda wildcards, attempt: (attempt + 1) * 30}
 
+    def called_data(self, rule: str) -> Resources:
+        """A stage without a GPU that may call an endpoint of the task's section."""
+        if not self.wing.calls_endpoint(rule):
+            return self.data(rule)
+        return self.data(rule) | {"runtime": DAY, "api": 1}
+
     def reward(self, rule: str, reward: str | None) -> Resources:
         """A stage that computes rewards. A reward that a model computes takes a GPU and memory for 8B parameters."""
         if not needs_model(reward):
-            return self.data(rule)
-        return self.data(rule) | {"gpu": 1, "mem_mb": lambda wildcards, attempt: (attempt + 1) * REWARD_MODEL_MB}
+            return self.called_data(rule)
+        return self.called_data(rule) | {"gpu": 1, "mem_mb": lambda wildcards, attempt: (attempt + 1) * REWARD_MODEL_MB}
 
     def endpoint(self, is_called: bool = True) -> Resources:
         """A stage that waits for an endpoint, or for a script in its place."""

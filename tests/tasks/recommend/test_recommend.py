@@ -30,10 +30,11 @@ from workflow_scripts.tasks.defaults import EnvironmentOptions
 from workflow_scripts.tasks.recommend import add_base_turn, invented, make_sft_data, players
 from workflow_scripts.tasks.recommend.catalogue import vectors_of
 from workflow_scripts.tasks.recommend.dialogues import canonical, instructed
+from workflow_scripts.tasks.recommend.embedders import Encoder
 from workflow_scripts.tasks.recommend.environment import SeekerEnvironment
 from workflow_scripts.tasks.recommend.evaluation import Evaluation
 from workflow_scripts.tasks.recommend.grading import Grading
-from workflow_scripts.tasks.recommend.items import Catalogue, Encoder, list_numbers, make_item, read_items, rewritten
+from workflow_scripts.tasks.recommend.items import Catalogue, list_numbers, make_item, read_items, rewritten
 from workflow_scripts.tasks.recommend.outcomes import is_hit, outcome_of, rank_metrics, ranks
 from workflow_scripts.tasks.recommend.prompts import Prompts
 from workflow_scripts.tasks.recommend.selection import Selection
@@ -130,7 +131,7 @@ def test_an_encoder_is_a_hugging_face_model(tmp_path):
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertModel(BertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path)
 
-    vectors = vectors_of(ITEMS, str(tmp_path))
+    vectors = vectors_of(ITEMS, Grounding(embedder=str(tmp_path)))
     assert vectors.shape == (5, 16) and (vectors**2).sum(-1) == pytest.approx([1] * 5)
     alone = [Encoder(str(tmp_path)).encode([item["text"]])[0] for item in ITEMS]  # padding changes nothing
     assert abs(vectors - alone).max() < 1e-5

@@ -241,12 +241,13 @@ def test_a_seeker_must_not_name_what_it_wants(tmp_path, text, reason):
 # ---------------------------------------------------------------- published formats
 
 
-def frozen(tmp_path, file, catalogue=None, **settings):
+def frozen(tmp_path, file, catalogue=None, split="eval", **settings):
     """Return the prompts that a file gives, and the rejects."""
-    section = PromptsSection.model_validate({"eval": {"file": str(file)}})
+    splits = {"eval": {"count": {"genre": 1}}, split: {"file": str(file)}}
+    section = PromptsSection.model_validate(splits)
     task = Prompts(settings, {"catalogue": str(catalogue)} if catalogue else {})
     freeze_prompts.freeze(task, section, 0, tmp_path / "prompts")
-    good = list(read_records(tmp_path / "prompts/eval.parquet"))
+    good = list(read_records(tmp_path / f"prompts/{split}.parquet"))
     return good, list(read_records(tmp_path / "prompts/rejects.jsonl"))
 
 

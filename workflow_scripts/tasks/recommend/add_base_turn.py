@@ -1,5 +1,7 @@
 """Give each of a teacher's dialogues its `base_turn`: the interactions that the teacher needed for a hit, or 0.
 
+A dialogue from a file that tells its base_turn keeps it.
+
 Rollouts with recommend.tgi or recommend.new_tgi start within the teacher's dialogues, and base_turn says where.
 
     python -m workflow_scripts.tasks.recommend.add_base_turn \\
@@ -17,7 +19,9 @@ from workflow_scripts.core.running.manifest import write_manifest
 
 
 def base_turn(line: dict[str, Any]) -> int:
-    """Return the interactions up to the hit, with which a successful dialogue ends."""
+    """Return the interactions up to the hit, with which a successful dialogue ends, unless the line tells already."""
+    if line.get("base_turn") is not None:
+        return line["base_turn"]
     if not line["rec_success"]:
         return 0
     return sum(message["role"] == "assistant" for message in line["generated_dialog"])

@@ -4,7 +4,7 @@ from workflow_scripts.core.running.cli import merged
 from workflow_scripts.core.running.ledger import Ledger
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.recommend.environment import SeekerEnvironment
-from workflow_scripts.tasks.recommend.items import Catalogue
+from workflow_scripts.tasks.recommend.items import open_catalogue
 from workflow_scripts.tasks.recommend.settings import Settings
 
 
@@ -13,7 +13,7 @@ class Conversation(defaults.Conversation):
 
     def environment(self, version: str, options: defaults.EnvironmentOptions) -> SeekerEnvironment:
         settings = Settings.model_validate(merged(dict(self.settings), options.endpoints))
-        catalogue = Catalogue(self.files["catalogue"], settings.grounding)
+        catalogue = open_catalogue(self.files["catalogue"], settings.grounding, options, version)
 
         ledger = None
         if settings.seeker.openai:

@@ -32,6 +32,8 @@ class SeekerEnvironment(Environment):
         self.seeker: players.Seeker | None = None  # appears when it is first needed, because it locks its ledger
 
     def reply(self, conversations: Sequence[Conversation]) -> list[Turn]:
+        self.catalogue.prepare([conversation.turns[-1]["content"] for conversation in conversations])
+
         replies = [Turn() for _ in conversations]
         waiting = [number for number, conversation in enumerate(conversations) if not self.ends(conversation)]
         if not waiting:
@@ -72,6 +74,7 @@ class SeekerEnvironment(Environment):
         return None
 
     def close(self) -> None:
+        self.catalogue.close()
         if self.seeker:
             self.seeker.close()
 

@@ -5,10 +5,11 @@ from functools import cached_property
 from typing import Any
 
 from workflow_scripts.core.records import Answer
+from workflow_scripts.core.running.cli import merged
 from workflow_scripts.tasks import defaults
-from workflow_scripts.tasks.defaults import mean
-from workflow_scripts.tasks.recommend.items import Catalogue
-from workflow_scripts.tasks.recommend.outcomes import better_hit, outcome_of
+from workflow_scripts.tasks.defaults import EnvironmentOptions, mean
+from workflow_scripts.tasks.recommend.items import Catalogue, open_catalogue
+from workflow_scripts.tasks.recommend.outcomes import better_hit, outcome_of, utterances
 from workflow_scripts.tasks.recommend.settings import Settings
 
 
@@ -21,13 +22,24 @@ class Grading(defaults.Grading):
 
     depends_on = ("uid", "turns", "fault", "reference")
 
+    running: EnvironmentOptions = EnvironmentOptions()
+
     @cached_property
     def options(self) -> Settings:
-        return Settings.model_validate(self.settings)
+        return Settings.model_validate(merged(dict(self.settings), self.running.endpoints))
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return Catalogue(self.files["catalogue"], self.options.grounding)
+        return open_catalogue(self.files["catalogue"], self.options.grounding, self.running, "grade")
+
+    def grade_batch(self, answers: Sequence[Answer], run: defaults.RunProgram) -> list[dict[str, Any]]:
+        texts = [text for answer in answers for text in utterances(answer["turns"])]  # type: ignore[typeddict-item]
+        self.catalogue.prepare(texts)
+        return [self.grade(answer, run) for answer in answers]
+
+    def close(self) -> None:
+        if "catalogue" in self.__dict__:
+            self.catalogue.close()
 
     def grade(self, answer: Answer, run: defaults.RunProgram) -> dict[str, Any]:
         turns = answer["turns"]  # type: ignore[typeddict-item]  (every dialogue has them)

@@ -1,22 +1,31 @@
 """Items, and which of them an utterance mentions: a ranking by the titles in it and by similarity.
 
-A catalogue file holds {items, embedder, vectors}. `vectors` is a float32 array of shape [items, width] with rows of
-unit length. It is None for the embedder tfidf, which is fitted to the texts in an instant.
+A catalogue file holds {items, embedder, vectors}. `embedder` names the model whose vectors are compared. `vectors` is a
+float32 array of shape [items, width] with rows of unit length. It is None for the embedder tfidf, which is fitted to
+the texts in an instant.
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from string import Formatter
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import read_json
 from workflow_scripts.core.identity import normalise
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.records import read_records
+from workflow_scripts.core.running.cli import say
+from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.tasks.recommend.embedders import EMBEDDINGS, Embedder, Tfidf, make_encoder
 
 if TYPE_CHECKING:
+    from workflow_scripts.tasks.defaults import EnvironmentOptions
     from workflow_scripts.tasks.recommend.settings import Grounding
 
 DEPTH = 50  # items that a ranking has at most
@@ -33,19 +42,22 @@ class Item(TypedDict):
 
 def make_item(title: str, text: str | None = None, attributes: dict[str, Any] | None = None) -> Item:
     """Return an item. Its text is its title by default, and attributes without a value are left out."""
-    values = {name: str(value) for name, value in (attributes or {}).items() if value not in (None, "")}
+    values = {}
+    for name, value in (attributes or {}).items():
+        if value not in (None, "", []):
+            values[name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return {"title": normalise(title), "text": text or normalise(title), "attributes": values}
 
 
 def read_items(file: str) -> list[Item]:
     """Return the items of a file with `title` and, optionally, `text`; every other column is an attribute.
 
-    Raise BadInput if a title is missing or occurs twice.
+    TART's id2info.json, an object of {name, …} by id, is read too. Raise BadInput if a title is missing or comes twice.
     """
     items: list[Item] = []
     titles = set()
 
-    for number, record in enumerate(read_records(file), 1):
+    for number, record in enumerate(_item_records(file), 1):
         title = record.get("title")
         if not isinstance(title, str) or not title.strip():
             raise BadInput(f"{file}, record {number}: title should be text, found {title!r:.60}")
@@ -62,56 +74,54 @@ def read_items(file: str) -> list[Item]:
     return items
 
 
-# ---------------------------------------------------------------- embedders
+def _item_records(file: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of items. In id2info.json, a title may belong to several ids; the first one counts."""
+    value = read_json(file) if Path(file).suffix == ".json" else None
+    if not isinstance(value, dict):
+        yield from read_records(file)
+        return
+
+    titles = set()
+    repeated = 0
+    for number, info in value.items():
+        if not isinstance(info, dict) or not isinstance(info.get("name"), str):
+            raise BadInput(f"{file}, item {number}: should be an object with `name`, found {info!r:.60}")
+        title = normalise(info["name"])
+        if title in titles:
+            repeated += 1
+            continue
+        titles.add(title)
+        others = {name: field for name, field in info.items() if name not in ("name", "title", "id")}
+        yield {"id": number, "title": info["name"], **others}
+
+    if repeated:
+        say(f"{file}: {repeated} ids are left out, whose titles occur before; an item is known by its title")
 
 
-class Embedder(Protocol):
-    """What compares an utterance with the texts of all items."""
+def with_texts(items: list[Item], template: str) -> list[Item]:
+    """Return items whose texts are a template of their fields, such as "{title}: {plot}".
 
-    def similarities(self, text: str) -> np.ndarray:
-        """Return the cosine similarity of a text to each item: [items]."""
-        ...
+    A value that an item lacks is left empty, and their number is reported. Raise BadInput for a field of no item.
+    """
+    fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    known = {"title", "text", *(name for item in items for name in item["attributes"])}
+    unknown = [field for field in fields if field not in known]
+    if unknown:
+        raise BadInput(
+            f"recommend.grounding.text: no item has the field {unknown[0]!r}; fields are {', '.join(sorted(known))}"
+        )
 
+    lacking: Counter[str] = Counter()
+    results: list[Item] = []
+    for item in items:
+        values = {"title": item["title"], "text": item["text"]} | item["attributes"]
+        lacking.update(field for field in fields if field not in values)
+        text = template.format_map({field: values.get(field, "") for field in fields})
+        results.append({"title": item["title"], "text": text.strip(), "attributes": item["attributes"]})
 
-class Tfidf:
-    """TF-IDF of the letters within words, 2 to 4 at a time. It needs no model, and tolerates typing errors."""
-
-    def __init__(self, texts: list[str]):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-        self.vectors = self.vectorizer.fit_transform(texts)
-
-    def similarities(self, text: str) -> np.ndarray:
-        vector: Any = self.vectorizer.transform([text])
-        return (self.vectors @ vector.T).toarray()[:, 0]
-
-
-class Encoder:
-    """An encoder in a folder or on the Hugging Face hub: the mean of its last hidden states, at unit length."""
-
-    def __init__(self, name: str, vectors: np.ndarray | None = None):
-        from workflow_scripts.core.pretrained import AutoModel, AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.model = AutoModel.from_pretrained(name).eval()
-        self.vectors = vectors
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        """Return the vectors of some texts: [texts, width], float32."""
-        import torch
-
-        longest = min(512, self.tokenizer.model_max_length)
-        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = self.model(**inputs).last_hidden_state
-
-        mask = inputs["attention_mask"][:, :, None]
-        mean = (hidden * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(mean, dim=-1).float().numpy()
-
-    def similarities(self, text: str) -> np.ndarray:
-        return self.vectors @ self.encode([text])[0]
+    for field, count in lacking.items():
+        say(f"recommend.grounding.text: {count} of {len(items)} items have no {field}; its place is left empty")
+    return results
 
 
 # ---------------------------------------------------------------- the catalogue
@@ -120,16 +130,19 @@ class Encoder:
 class Catalogue:
     """The items that can be recommended, and how utterances are grounded in them. Items are numbered from 0."""
 
-    def __init__(self, path: str | Path, grounding: "Grounding"):
+    def __init__(self, path: str | Path, grounding: "Grounding", ledger: Ledger | None = None, purpose: str = ""):
+        """`ledger` and `purpose` are for an embeddings endpoint, which is not called without them."""
         stored = read_pickle(path)
-        if stored["embedder"] != grounding.embedder:
+        if stored["embedder"] != grounding.model:
             raise BadInput(
-                f"{path}: made for the embedder {stored['embedder']!r}, not for {grounding.embedder!r}; make it again "
+                f"{path}: made for the embedder {stored['embedder']!r}, not for {grounding.model!r}; make it again "
                 "with workflow_scripts.tasks.recommend.catalogue"
             )
 
         self.path = path
         self.grounding = grounding
+        self.ledger = ledger
+        self.purpose = purpose
         self.items: list[Item] = stored["items"]
         self.vectors: np.ndarray | None = stored["vectors"]
         self.numbers = {item["title"]: number for number, item in enumerate(self.items)}
@@ -141,7 +154,22 @@ class Catalogue:
             return None
         if self.grounding.embedder == "tfidf":
             return Tfidf([item["text"] for item in self.items])
-        return Encoder(self.grounding.embedder, self.vectors)
+        return make_encoder(self.grounding, self.ledger, self.purpose, self.vectors)
+
+    def close(self) -> None:
+        """Release the embedder, if it was needed."""
+        if "embedder" in self.__dict__ and self.embedder:
+            self.embedder.close()
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Embed those of the texts that recommend, all at once, before they are ranked one by one."""
+        if self.embedder:
+            self.embedder.prepare([self.query(text) for text in texts if self.recommends(text)])
+
+    def query(self, text: str) -> str:
+        """Return the text that is compared with the items', for an utterance."""
+        template = self.grounding.query
+        return template.replace("{utterance}", text) if template else text
 
     def number(self, title: str) -> int:
         """Return an item's number. Raise BadInput if no item has this title."""
@@ -173,7 +201,7 @@ class Catalogue:
         numbers = list(self.mentioned(text)) if self.grounding.literal else []
 
         if self.embedder:
-            similarities = self.embedder.similarities(text)
+            similarities = self.embedder.similarities(self.query(text))
             nearest = np.argsort(-similarities, kind="stable")[: 2 * DEPTH].tolist()
             literal = set(numbers)
             numbers += [number for number in nearest if number not in literal]
@@ -183,6 +211,15 @@ class Catalogue:
     def recommends(self, text: str) -> bool:
         """Return whether an utterance recommends: it has a numbered list or a title. (The original asked a model.)"""
         return "1" in NUMBERED.findall(text) or bool(self.mentioned(text))
+
+
+def open_catalogue(path: str, grounding: "Grounding", options: "EnvironmentOptions", purpose: str) -> Catalogue:
+    """Return a catalogue whose embedder, if it is behind an endpoint, keeps its vectors in the run's ledger."""
+    if grounding.openai is None:
+        return Catalogue(path, grounding)
+
+    ledger = Ledger(f"{options.requests}/{EMBEDDINGS}", options.shard)
+    return Catalogue(path, grounding, ledger, f"embeddings ({purpose})")
 
 
 def _starts(title: str, text: str) -> list[int]:

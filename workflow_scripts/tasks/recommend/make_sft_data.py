@@ -25,6 +25,8 @@ from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.tasks.recommend.dialogues import transcript
 from workflow_scripts.tasks.recommend.settings import Settings
 
+OF_TEACHER = ("interaction", "rec_success", "base_turn")  # fields of a pool's prompts that are none of the rounds'
+
 Record = dict[str, Any]
 
 
@@ -39,9 +41,11 @@ def taught_messages(line: Record, settings: Settings, turns: int, seed: int) -> 
     """Return the teacher's first messages, with which a rollout starts.
 
     They leave `turns` interactions up to the teacher's hit. With new_tgi they are a random part of that, and each
-    dialogue draws from its own seed.
+    dialogue draws from its own seed. A dialogue that begins with some of the teacher's interactions already (TART's
+    …_last2interaction.json) has fewer left than its base_turn.
     """
-    most = max(0, line["base_turn"] - turns)
+    left = sum(message["role"] == "assistant" for message in line["generated_dialog"])
+    most = max(0, min(line["base_turn"], left) - turns)
 
     if settings.new_tgi:
         most = random.Random(f"{seed}.{line['id']}").randint(0, most)
@@ -62,7 +66,8 @@ def train_prompts(
         taught = taught_messages(line, settings, turns, seed)
         dialog = prompt["dialog"] + taught
         longer = {"question": transcript(dialog), "messages": prompt["messages"] + taught, "dialog": dialog}
-        prompts.append(prompt | longer)
+        own = {name: value for name, value in prompt.items() if name not in OF_TEACHER}
+        prompts.append(own | longer)
 
     return prompts
 
@@ -90,7 +95,9 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         help="keys of the config section `recommend` as JSON; needs explore",
     )
-    parser.add_argument("--turns", type=int, default=2, help="interactions of a rollout (generate.auto.turns)")
+    parser.add_argument(
+        "--turns", type=int, default=2, help="interactions of a rollout (generate.auto.turns), for tgi and new_tgi"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed of new_tgi")
     parser.add_argument("--shards", type=int, default=1, help="number of digest files")
     parser.add_argument("--sft", required=True, help="the cold start's rows to write (.jsonl)")
@@ -116,7 +123,11 @@ def main() -> None:
         raise BadInput(f"recommend.start: {settings.start} leaves none of {len(lines)} explored dialogues")
 
     inputs = [args.explored, args.pool]
-    used = args.settings | {"seed": args.seed, "turns": args.turns}
+    used = dict(args.settings)
+    if settings.tgi or settings.new_tgi:
+        used["turns"] = args.turns
+    if settings.new_tgi:
+        used["seed"] = args.seed
     unsuccessful = sum(not line["rec_success"] for line in lines) if explore.only_success else 0
     conserve("make_sft_data", len(lines), len(kept), unsuccessful)
     write_jsonl(args.sft, [sft_row(line, pool[line["id"]], explore.train_only_interaction) for line in kept])

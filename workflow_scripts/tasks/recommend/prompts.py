@@ -4,12 +4,12 @@ import random
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NotRequired
 
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.records import Message, Prompt
 from workflow_scripts.tasks import defaults
-from workflow_scripts.tasks.recommend import invented, readers
+from workflow_scripts.tasks.recommend import invented, readers, taught
 from workflow_scripts.tasks.recommend.dialogues import canonical, instructed, is_dialog, transcript
 from workflow_scripts.tasks.recommend.items import read_items
 from workflow_scripts.tasks.recommend.settings import Settings
@@ -20,6 +20,9 @@ class DialoguePrompt(Prompt):
 
     dialog: list[Message]  # the last utterances of the given dialogue (`recommend.history`)
     mentioned: list[str]  # the titles that the whole dialogue mentions, for the catalogue
+    interaction: NotRequired[list[Message]]  # a teacher's continuation that a file has, with its outcome
+    rec_success: NotRequired[bool]
+    base_turn: NotRequired[int | None]
 
 
 class Prompts(defaults.Prompts):
@@ -33,7 +36,7 @@ class Prompts(defaults.Prompts):
         if source["count"]:
             yield from self._made_up(source["count"], split, seed)
         else:
-            yield from self._from_file(source["file"], source["limit"])
+            yield from self._from_file(source, split)
 
     def _made_up(self, counts: dict[str, int], name: str, seed: int) -> list[DialoguePrompt]:
         prompts = []
@@ -43,15 +46,27 @@ class Prompts(defaults.Prompts):
 
         return random.Random(f"{seed}.{name}").sample(prompts, len(prompts))
 
-    def _from_file(self, file: str, limit: int | None) -> Iterator[DialoguePrompt]:
+    def _dialogues(self, source: dict[str, Any], split: str) -> Iterator[Any]:
+        """Stream the dialogues of a source. Those of the pool may have a teacher's continuation already."""
+        where = (source["file"], source["split"], source["revision"])
+        taught_source = self.options.explore.source if self.options.explore else None
+        if taught_source and split == "pool":
+            return taught.read_taught(taught_source[0], *where)
+        return readers.read_dialogues(*where)
+
+    def _from_file(self, source: dict[str, Any], split: str) -> Iterator[DialoguePrompt]:
         known = None
         if "catalogue" in self.files:
             known = {item["title"] for item in read_items(self.files["catalogue"])}
 
-        for dialogue in islice(readers.read_dialogues(file), limit):
+        for dialogue in islice(self._dialogues(source, split), source["limit"]):
             prompt = self.prompt(dialogue["dialog"], dialogue["target_items"], dialogue["level"])
             prompt["id"] = dialogue["id"]
             prompt["mentioned"] = dialogue["mentioned"]
+            if "interaction" in dialogue:
+                prompt["interaction"] = dialogue["interaction"]
+                prompt["rec_success"] = dialogue["rec_success"]
+                prompt["base_turn"] = dialogue["base_turn"]
 
             unknown = [title for title in dialogue["target_items"] if known is not None and title not in known]
             if unknown:

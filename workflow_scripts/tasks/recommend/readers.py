@@ -2,9 +2,12 @@
 
 INSPIRED   a .tsv of utterances (Hayati et al. 2020, github.com/sweetpeach/Inspired). The target is what the
            recommender names last, where the seeker accepted it. The dialogue ends before the target is first named.
-ReDial     JSON lines of dialogues (Li et al. 2018, redialdata.github.io). Targets are films that the recommender
-           suggested and that the seeker likes. The dialogue ends before one of them is first named.
+ReDial     JSON lines of dialogues (Li et al. 2018, redialdata.github.io), or the data set on the hub, where lists stand
+           in place of objects by film. Targets are films that the recommender suggested and that the seeker likes. The
+           dialogue ends before one of them is first named.
 processed  records with `dialog` and `target_items`, as in the original's own .json and .jsonl files.
+
+Each is read from a file, from a folder of `datasets`, or from the hub.
 """
 
 import ast
@@ -14,8 +17,9 @@ from itertools import chain, groupby
 from typing import Any, TypedDict
 
 from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.identity import normalise, record_id
-from workflow_scripts.core.records import Message, read_records
+from workflow_scripts.core.records import Message
 
 Record = dict[str, Any]
 Utterance = tuple[str, str]  # role and text
@@ -43,9 +47,12 @@ class Dialogue(TypedDict):
     fault: str | None  # why the dialogue cannot be used
 
 
-def read_dialogues(file: str) -> Iterator[Dialogue]:
-    """Stream a file's dialogues. Its columns say which data set it is; raise BadInput if they are of none."""
-    records = read_records(file)
+def read_dialogues(file: str, split: str = "train", revision: str | None = None) -> Iterator[Dialogue]:
+    """Stream the dialogues of a file, a folder of `datasets`, or a data set on the hub.
+
+    Its columns say which data set it is; raise BadInput if they are of none. `split` and `revision` are for data sets.
+    """
+    records = iter(read_source(file, split, revision))
     first = next(records, None)
     if first is None:
         raise BadInput(f"{file}: the file has no records")
@@ -54,7 +61,7 @@ def read_dialogues(file: str) -> Iterator[Dialogue]:
     if "dialog_id" in first:
         _check_columns(file, first, INSPIRED)
         for name, rows in groupby(records, key=lambda row: row["dialog_id"]):
-            yield inspired(str(name), list(rows))
+            yield inspired(str(name), [row | {"movies": row["movies"] or ""} for row in rows])
     elif "movieMentions" in first:
         _check_columns(file, first, REDIAL)
         yield from map(redial, records)
@@ -150,8 +157,8 @@ def _inspired_fault(rows: list[Record]) -> str | None:
             return (
                 f"utterance {row.get('utt_id')}: speaker should be SEEKER or RECOMMENDER, found {row['speaker']!r:.40}"
             )
-        if not (row["text"] or "").strip() or row["movies"] is None:
-            return f"utterance {row.get('utt_id')}: no text, or columns are missing"
+        if not (row["text"] or "").strip():
+            return f"utterance {row.get('utt_id')}: no text"
 
     if not re.match(r"accept|reject$", rows[0]["fine_label"] or ""):
         return f"fine_label should be accept… or reject, found {rows[0]['fine_label']!r:.40}"
@@ -172,6 +179,7 @@ def _inspired_fault(rows: list[Record]) -> str | None:
 def redial(record: Record) -> Dialogue:
     """Return a dialogue of ReDial."""
     name = str(record.get("conversationId"))
+    record = by_film(record)
     if fault := _redial_fault(record):
         return faulty(name, "redial", fault)
 
@@ -199,6 +207,19 @@ def redial(record: Record) -> Dialogue:
 
     titles = list(dict.fromkeys(films[number] for number in targets))
     return make_dialogue(name, utterances, titles, "redial", list(dict.fromkeys(films.values())))
+
+
+def by_film(record: Record) -> Record:
+    """Return a record with objects by film in place of the lists that the data set on the hub has."""
+    changes: Record = {}
+
+    for key in ("movieMentions", "respondentQuestions", "initiatorQuestions"):
+        entries = record.get(key)
+        if isinstance(entries, list) and all(isinstance(entry, dict) and "movieId" in entry for entry in entries):
+            is_title = key == "movieMentions"
+            changes[key] = {str(entry["movieId"]): entry.get("movieName") if is_title else entry for entry in entries}
+
+    return record | changes
 
 
 def _redial_fault(record: Record) -> str | None:

@@ -7,14 +7,16 @@ Nobody said these lists. The cold start learns them by likelihood, as all that t
 """
 
 import json
+from contextlib import closing
 from typing import Any
 
 from workflow_scripts.core.files import write_jsonl
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.cli import add_code_argument, add_endpoint_arguments, arguments, merged, run
 from workflow_scripts.core.running.manifest import write_manifest
-from workflow_scripts.tasks.recommend.items import Catalogue
-from workflow_scripts.tasks.recommend.outcomes import better_hit, outcome_of
+from workflow_scripts.tasks.defaults import EnvironmentOptions
+from workflow_scripts.tasks.recommend.items import Catalogue, open_catalogue
+from workflow_scripts.tasks.recommend.outcomes import better_hit, outcome_of, utterances
 from workflow_scripts.tasks.recommend.settings import Settings
 
 
@@ -32,6 +34,7 @@ def reranked(line: dict[str, Any], catalogue: Catalogue, length: int) -> dict[st
 def main() -> None:
     parser = arguments(__doc__)
     add_code_argument(parser)
+    add_endpoint_arguments(parser)
     parser.add_argument("--explored", required=True, help="the teacher's dialogues (.jsonl)")
     parser.add_argument("--catalogue", required=True, help="the catalogue of items (.pkl)")
     parser.add_argument(
@@ -40,10 +43,14 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     args = parser.parse_args()
 
-    settings = Settings.model_validate(args.settings)
-    catalogue = Catalogue(args.catalogue, settings.grounding)
+    endpoints = args.endpoints.get("task", {})
+    settings = Settings.model_validate(merged(args.settings, endpoints))
+    options = EnvironmentOptions(endpoints=endpoints, requests=args.requests or f"{args.output}.requests")
     lines = list(read_records(args.explored))
-    results = [reranked(line, catalogue, settings.list_length) for line in lines]
+
+    with closing(open_catalogue(args.catalogue, settings.grounding, options, "rerank")) as catalogue:
+        catalogue.prepare([text for line in lines for text in utterances(line["generated_dialog"])])
+        results = [reranked(line, catalogue, settings.list_length) for line in lines]
     conserve("rerank", len(lines), len(results), 0)
     changed = sum(after["generated_dialog"] != before["generated_dialog"] for before, after in zip(lines, results))
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from workflow_scripts.config.load import Config
 
 
+FORMS = ("explored", "reranked", "sft")  # formats of a teacher's dialogues in files
+
+
 class Player(Section):
     """Who plays a part in a dialogue: a script, or a model behind an OpenAI-compatible endpoint."""
 
@@ -34,6 +37,10 @@ class Explore(Section):
     """The teacher's dialogues with the seeker, and what the cold start and the rounds take from them."""
 
     teacher: Player = Player()  # gpt_model
+    # A file of dialogues that a teacher had. It takes the place of `prompts.pool`, and no teacher is asked.
+    explored: str | None = None  # as they were explored: TART's results/explore/….json
+    reranked: str | None = None  # with lists that are rewritten already: TART's …_success_rerank.json
+    sft: str | None = None  # as they are to be learnt: TART's …_last2interaction.json
     start: NonNegativeInt = 0  # explore the dialogues of prompts.pool from this number …
     end: PositiveInt | None = None  # … up to this one, which is excluded; null: up to the last one
     only_success: bool = True  # the cold start learns from successful dialogues only
@@ -45,11 +52,30 @@ class Explore(Section):
         check_range(self.start, self.end)
         return self
 
+    @model_validator(mode="after")
+    def has_one_source(self):
+        files = [name for name in FORMS if getattr(self, name)]
+        if len(files) > 1:
+            raise ValueError(f"{' and '.join(files)}: each is a file of all dialogues; give one of them")
+        return self
+
+    @property
+    def source(self) -> tuple[str, str] | None:
+        """The format and the file of dialogues that exist already."""
+        return next(((name, file) for name in FORMS if (file := getattr(self, name))), None)
+
 
 class Grounding(Section):
     """How the items that an utterance mentions are found and ranked."""
 
-    embedder: str | None = "tfidf"  # a Hugging Face encoder, mean-pooled; tfidf compares letters; null: no embedder
+    # tfidf compares letters; openai calls an endpoint; else a Hugging Face encoder, mean-pooled; null: no embedder
+    embedder: str | None = "tfidf"
+    openai: Endpoint | None = None  # the embeddings endpoint; the original: text-embedding-ada-002
+    vectors: str | None = (
+        None  # a file or folder with the items' vectors, by the same model (vectors.py); null: embed them
+    )
+    text: str | None = None  # what is embedded of an item, such as "{title}: {plot}"; null: its `text`, else its title
+    query: str | None = None  # what is embedded of an utterance, such as "assistant: {utterance}"; null: the utterance
     literal: bool = True  # titles that the utterance contains come first, in its order
     top_k: PositiveInt = 10  # a recommendation is right if a target is among so many items
 
@@ -57,12 +83,32 @@ class Grounding(Section):
     def is_possible(self):
         if not (self.embedder or self.literal):
             raise ValueError("give an `embedder` or `literal: true`; without both, no utterance mentions any item")
+        if (self.embedder == "openai") != (self.openai is not None):
+            raise ValueError(
+                "embedder openai and the section `openai` (`base_url` and `model`) need each other; give both"
+            )
+        if self.vectors and not self.needs_vectors:
+            raise ValueError(
+                f"vectors: embedder {self.embedder} compares no vectors; name the model that made them as `embedder`"
+            )
+        if self.query and "{utterance}" not in self.query:
+            raise ValueError("query: it should contain {utterance}, where the utterance is put")
         return self
 
     @property
-    def needs_model(self) -> bool:
+    def needs_vectors(self) -> bool:
         """Whether a model embeds the items and utterances."""
         return self.embedder not in (None, "tfidf")
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether that model is loaded here."""
+        return self.needs_vectors and self.openai is None
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model whose vectors are compared."""
+        return self.openai.model if self.openai else self.embedder
 
 
 class Settings(TaskSection):
@@ -116,12 +162,22 @@ class Settings(TaskSection):
 
     @classmethod
     def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the config's values; a cold start without a source of its own learns the teacher's dialogues."""
-        section = values.get("recommend")
-        cold_start = values.get("cold_start")
+        """Return the config's values with what follows from the teacher's dialogues.
 
-        has_teacher = isinstance(section, dict) and isinstance(section.get("explore"), dict)
-        if not has_teacher or not isinstance(cold_start, dict):
+        Dialogues in a file take the place of the pool. A cold start without a source learns the teacher's dialogues.
+        """
+        section = values.get("recommend")
+        explore = section.get("explore") if isinstance(section, dict) else None
+        if not isinstance(explore, dict):
+            return values
+
+        prompts = values.get("prompts")
+        file = next((explore[name] for name in FORMS if explore.get(name)), None)
+        if file and isinstance(prompts, dict):
+            values = values | {"prompts": prompts | {"pool": {"file": file}}}
+
+        cold_start = values.get("cold_start")
+        if not isinstance(cold_start, dict):
             return values
         if cold_start.get("file") is not None or cold_start.get("count") is not None:
             return values

@@ -25,9 +25,13 @@ KEYS = {
     "grade": {"grounding", "list_length", "rerank", "reward", "bonus"},
 }
 KEYS_OF_EXPLORE = {
+    "freeze_prompts": {"explored", "reranked", "sft"},
+    "import_dialogues": {"explored", "reranked", "sft", "start", "end"},
     "explore": {"teacher", "start", "end"},
     "make_sft_data": {"only_success", "train_only_interaction"},
 }
+
+STEPS = {"explored": "", "reranked": "_rerank", "sft": "_base_turn"}  # by the format of a file of dialogues
 
 
 class Wing(defaults.Wing):
@@ -48,6 +52,18 @@ class Wing(defaults.Wing):
         return f"{self.run.folder}/explore/{self.run.tag}{step}.jsonl"
 
     @property
+    def imported_step(self) -> str | None:
+        """The step that dialogues from a file have reached (see `explored`); None if a teacher explores."""
+        source = self.section.explore and self.section.explore.source
+        return STEPS[source[0]] if source else None
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether the cold start learns rewritten lists."""
+        explore = self.section.explore
+        return bool(explore) and (explore.rerank or explore.reranked is not None)
+
+    @property
     def prompts_are_made_up(self) -> bool:
         """Whether the task makes up the prompts of all splits; then the items are the made-up films."""
         prompts = self.cfg.prompts
@@ -63,11 +79,22 @@ class Wing(defaults.Wing):
     def settings(self, stage: str) -> dict[str, Any]:
         values = settings_of(self.section, include=KEYS.get(stage, set()))
         if stage in KEYS_OF_EXPLORE and self.section.explore:
-            values["explore"] = settings_of(self.section.explore, include=KEYS_OF_EXPLORE[stage])
+            keys = settings_of(self.section.explore, include=KEYS_OF_EXPLORE[stage])
+            if (
+                keys or stage != "freeze_prompts"
+            ):  # the other stages need the section even if all its values are neutral
+                values["explore"] = keys
         return values
+
+    @property
+    def catalogue_grounding(self) -> dict[str, Any] | None:
+        """The keys of `grounding` that the catalogue depends on, beside the embedder; None if all are neutral."""
+        return settings_of(self.section.grounding, include={"openai", "vectors", "text"}) or None
 
     def endpoints(self, stage: str) -> dict[str, Any]:
         endpoints = {}
+        if stage in ("catalogue", "explore", "rerank", "generate", "generate_eval", "grade"):
+            endpoints["grounding"] = endpoints_of(self.section.grounding)
         if stage in ("explore", "generate", "generate_eval"):
             endpoints["seeker"] = endpoints_of(self.section.seeker)
         if stage == "explore":
@@ -81,7 +108,14 @@ class Wing(defaults.Wing):
         return self.section.grounding.needs_model and stage in ("catalogue", "rerank", "grade")
 
     def named_files(self) -> dict[str, str]:
-        return {"recommend.catalogue": self.section.catalogue} if self.section.catalogue else {}
+        files = {
+            "recommend.catalogue": self.section.catalogue,
+            "recommend.grounding.vectors": self.section.grounding.vectors,
+        }
+        if self.section.explore and self.section.explore.source:
+            form, file = self.section.explore.source
+            files[f"recommend.explore.{form}"] = file
+        return {key: file for key, file in files.items() if file}
 
     def prompt_files(self) -> list[str]:
         return [self.section.catalogue] if self.section.catalogue else []
