@@ -9,7 +9,7 @@ from snakemake.persistence.file import FilePersistence
 
 sys.path.insert(0, workflow.basedir)
 from workflow_scripts import rewards, tasks
-from workflow_scripts.config.layout import Run, manifests
+from workflow_scripts.config.layout import Run, manifests, none_of, one_of
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.workflow import dry_run
@@ -23,6 +23,7 @@ from workflow_scripts.workflow.freezing import (
     is_model_on_hub,
     is_on_hub,
     local_input,
+    logp_files,
     model_files,
     reward_files,
 )
@@ -48,7 +49,6 @@ preflight = Preflight(cfg, wing, environments, freezing)
 
 ENV = environments.conda_file()
 GENERATE_ENV = environments.conda_file(environments.of_generation)
-IMPORTED = "|".join(map(str, cfg.results)) or "never"  # the rounds whose answers come from files
 
 shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
 if workflow.is_main_process and not is_locked(run.folder):

@@ -35,7 +35,10 @@ def converted(path: str, number: int, record: dict[str, Any], importer: Any) -> 
 
     missing = [name for name in importer.needed if record.get(name) is None]
     if missing:
-        raise BadInput(f"{path}, record {number}: lacks {', '.join(missing)}; it has {', '.join(sorted(record))}")
+        raise BadInput(
+            f"{path}, record {number}: lacks {', '.join(missing)}; it has {', '.join(sorted(record)) or 'no keys'}. "
+            f"Known forms are {importer.known['results']}"
+        )
     for name in ("question", "answer", "prompt_text", "level"):
         if not isinstance(record[name], str) or not record[name]:
             raise BadInput(f"{path}, record {number}: {name} should be text, found {record[name]!r:.60}")
@@ -62,6 +65,9 @@ def main() -> None:
 
     for path in args.results:
         records = list(read_records(path))
+        if not records:
+            raise BadInput(f"{path}: has no records; known forms are {importer.known['results']}")
+
         for number, record in enumerate(progress(records, total=len(records), desc="import", unit="record")):
             answer = converted(path, number, record, importer)
             prompt_id = record_id(answer["question"])

@@ -36,8 +36,9 @@ def score(model, rows: list[dict[str, Any]], temperature: float) -> list[list[fl
     return [part.tolist() for part in flat.split([sum(row["mask"]) for row in rows])]
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = arguments(__doc__)
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a stage that writes log-probs."""
+    parser = arguments(description)
     add_code_argument(parser)
     parser.add_argument("--data", required=True, help="a round's training data (.pkl)")
     parser.add_argument("--model", required=True, help="checkpoint.json to score under")
@@ -48,7 +49,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
     parser.add_argument("--ledger", help="folder of finished rows (default: beside the output)")
     parser.add_argument("--output", required=True, help="the .pkl to write")
-    return parser.parse_args()
+    return parser
+
+
+def passport_of(args: argparse.Namespace, settings: Logp, data: str) -> dict[str, Any]:
+    """Return what log-probs of the rows in a file are computed for."""
+    return {
+        "model": policy_digest(args.model),
+        "tokenizer": read_json(args.model)["tokenizer"],
+        "data": file_digest(data),
+        "dtype": settings.dtype,
+        "sampling": {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k},
+    }
+
+
+def rows_of_shard(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the rows of this shard."""
+    shards, rank = map(int, args.shard.split("_"))
+    return [row for row in read_records(args.data) if shard_of(row["uid"], shards) == rank]
 
 
 def score_rows(args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]]) -> list[list[float]]:
@@ -73,32 +91,33 @@ def score_rows(args: argparse.Namespace, settings: Logp, rows: list[dict[str, An
         )
 
 
-def main() -> None:
-    args = parse_arguments()
-    started = time.time()
-    settings = Logp.model_validate_json(args.settings)
-    torch.set_num_threads(settings.threads)
-    shards, rank = map(int, args.shard.split("_"))
-    rows = [row for row in read_records(args.data) if shard_of(row["uid"], shards) == rank]
-
-    values = score_rows(args, settings, rows)
+def publish(
+    args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]], values: list[Any], inputs: list[str],
+    started: float, **fields: Any,
+) -> None:  # fmt: skip
+    """Write the log-probs of all rows with their passport, and what they cost."""
     conserve("logp", len(rows), len(values), 0)
     write_pickle(args.output, {row["uid"]: np.asarray(v, dtype=np.float32) for row, v in zip(rows, values)})
 
-    passport = {
-        "model": policy_digest(args.model),
-        "tokenizer": read_json(args.model)["tokenizer"],
-        "data": file_digest(args.data),
-        "dtype": settings.dtype,
-        "sampling": {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k},
-    }
     used = settings.model_dump(mode="json")
-    write_manifest(args.output, [args.data, args.model], used, rows=len(rows), passport=passport)
+    passport = passport_of(args, settings, args.data)
+    write_manifest(args.output, [args.data, args.model, *inputs], used, rows=len(rows), passport=passport, **fields)
 
     tokens = sum(len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows)
     seconds = time.time() - started
     write_usage(args.output, seconds=seconds, tokens=tokens, code=args.code)
     say(f"{args.output}: {len(rows)} rows, {tokens} tokens in {seconds:.1f} s")
+
+
+def main() -> None:
+    args = parser_of(__doc__).parse_args()
+    started = time.time()
+    settings = Logp.model_validate_json(args.settings)
+    torch.set_num_threads(settings.threads)
+
+    rows = rows_of_shard(args)
+    values = score_rows(args, settings, rows)
+    publish(args, settings, rows, values, [], started)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ rule generate:
     benchmark:
         run.benchmark("generate/r{n}_{version}_{shard}")
     wildcard_constraints:
-        n=rf"(?!(?:{IMPORTED})/)\d+",
+        n=none_of(cfg.results),
     conda:
         GENERATE_ENV
     threads: cfg.generate.threads
@@ -46,7 +46,7 @@ rule import_results:
     benchmark:
         run.benchmark("import_results/r{n}_{version}_{shard}")
     wildcard_constraints:
-        n=IMPORTED,
+        n=one_of(cfg.results),
     conda:
         ENV
     resources:

@@ -1,4 +1,4 @@
-# Graded answers by question, and from them the rows that a round trains on; or rows that exist already.
+# Graded answers by question, and from them the rows that a round trains on. Either may exist as files already.
 
 
 rule construct_meta:
@@ -13,6 +13,8 @@ rule construct_meta:
         run.log("construct_meta/r{n}_{version}"),
     benchmark:
         run.benchmark("construct_meta/r{n}_{version}")
+    wildcard_constraints:
+        n=none_of(cfg.meta),
     conda:
         ENV
     resources:
@@ -21,6 +23,61 @@ rule construct_meta:
         **params_of.stage("construct_meta", dedup=cfg.data.dedup),
     shell:
         commands.stage("construct_meta", "--results {input.data} --output {output.data}")
+
+
+if cfg.meta:
+
+    rule import_meta:
+        input:
+            file=lambda wildcards: getattr(cfg.meta[int(wildcards.n)], wildcards.version),
+            model=run.initial_model,
+        output:
+            data=run.meta("{n}", "{version}"),
+            manifest=manifests([run.meta("{n}", "{version}")]),
+        log:
+            run.log("import_meta/r{n}_{version}"),
+        benchmark:
+            run.benchmark("import_meta/r{n}_{version}")
+        wildcard_constraints:
+            n=one_of(cfg.meta),
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage("import_meta", template=cfg.full_template),
+        shell:
+            commands.stage(
+                "import_meta",
+                "--meta {input.file:q} --version {wildcards.version} --model {input.model} --output {output.data}",
+            )
+
+
+if cfg.rows:
+
+    rule import_rows:
+        input:
+            file=lambda wildcards: local_input(cfg.rows[int(wildcards.n)].file),
+            model=run.initial_model,
+        output:
+            data=run.data("{n}"),
+            manifest=manifests([run.data("{n}")]),
+        log:
+            run.log("import_rows/r{n}"),
+        benchmark:
+            run.benchmark("import_rows/r{n}")
+        wildcard_constraints:
+            n=one_of(cfg.rows),
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage(
+                "import_rows", module="import_data", settings=params_of.rows_of_round, template=cfg.full_template
+            ),
+        shell:
+            commands.stage("import_data", "--model {input.model} --output {output.data}")
 
 
 if not cfg.data.source:
@@ -38,6 +95,8 @@ if not cfg.data.source:
             run.log("construct_data/r{n}"),
         benchmark:
             run.benchmark("construct_data/r{n}")
+        wildcard_constraints:
+            n=none_of(cfg.rows),
         conda:
             ENV
         resources:

@@ -14,6 +14,8 @@ rule logp:
         run.log("logp/r{n}_{shard}"),
     benchmark:
         run.benchmark("logp/r{n}_{shard}")
+    wildcard_constraints:
+        n=none_of(run.rounds_with_logps),
     conda:
         ENV
     threads: cfg.logp.threads * max(1, cfg.logp.gpus)
@@ -27,6 +29,42 @@ rule logp:
             "--data {input.data} --model {input.model} --shard {wildcards.shard} --output {output.data}",
             gpu=True,
         )
+
+
+if run.rounds_with_logps:
+
+    rule import_logp:
+        input:
+            data=ancient(run.data("{n}")),
+            manifest=manifests([run.data("{n}")]),
+            model=lambda wildcards: run.scored_checkpoint(wildcards.n),
+            source=lambda wildcards: cfg.rows[int(wildcards.n)].file,
+            existing=lambda wildcards: logp_files(cfg.rows[int(wildcards.n)].logp),
+        output:
+            data=f"{run.logp_folder('{n}')}/{{shard}}.pkl",
+            manifest=f"{run.logp_folder('{n}')}/{{shard}}.json",
+        log:
+            run.log("import_logp/r{n}_{shard}"),
+        benchmark:
+            run.benchmark("import_logp/r{n}_{shard}")
+        wildcard_constraints:
+            n=one_of(run.rounds_with_logps),
+        conda:
+            ENV
+        threads: cfg.logp.threads * max(1, cfg.logp.gpus)
+        resources:
+            **resources_of.scoring(),
+        params:
+            **params_of.logp(
+                "import_logp", "import_logp", existing=lambda wildcards: cfg.rows[int(wildcards.n)].logp
+            ),
+        shell:
+            commands.stage(
+                "import_logp",
+                "--data {input.data} --source {input.source:q} --model {input.model} --shard {wildcards.shard} "
+                "--output {output.data}",
+                gpu=True,
+            )
 
 
 if not cfg.data.source:

@@ -135,9 +135,59 @@ def test_pairs_are_for_objectives_on_pairs():
         load(without_train_prompts(data=PAIRS))
 
 
-def test_existing_answers_and_existing_rows_exclude_each_other():
-    with pytest.raises(ConfigError, match=r"results: they stand in for a round's own answers"):
-        load(without_train_prompts(data=PAIRS, train={"objective": "dpo"}, results={1: {"auto": ["x.pkl"]}}))
+ROWS = {"file": "rows.pkl", "format": "task"}
+
+
+@pytest.mark.parametrize(
+    "section", [{"results": {1: {"auto": ["x.pkl"]}}}, {"meta": {1: {"auto": "x.pkl"}}}, {"rows": {1: ROWS}}]
+)
+def test_files_of_one_round_and_rows_of_all_rounds_exclude_each_other(section):
+    [name] = section
+    with pytest.raises(ConfigError, match=rf"{name}: they stand in for a round's own, and with `data\.source`"):
+        load(without_train_prompts(data=PAIRS, train={"objective": "dpo"}, **section))
+
+
+def test_a_round_starts_from_files_at_one_stage_only():
+    message = "round 2 starts from meta and from rows; name its files in one of these sections only"
+    assert message in faults(rounds=2, meta={2: {"trigger": "x.pkl"}}, rows={2: ROWS})
+
+
+@pytest.mark.parametrize(
+    ("section", "hint"),
+    [
+        ({"meta": {1: {}}}, "meta.1: name a file under `auto`, under `trigger` or under both"),
+        ({"meta": {0: {"auto": "x.pkl"}}}, "meta.0"),
+        ({"rows": {1: ROWS | {"format": "taks"}}}, "rows.1.format: "),
+        ({"rows": {1: ROWS | {"reward_key": "r"}}}, "rows.1: format task does not use `reward_key`; its keys are none"),
+        ({"rows": {1: ROWS | {"format": "preference"}}}, "rows.1.format preference: these are preference pairs, but "),
+        (
+            {"rows": {1: ROWS | {"file": "some/dataset", "logp": ["x"]}}},
+            "rows.1.logp: log-probs are of the rows in",
+        ),
+        ({"task": "code", "math": None, "meta": {1: {"auto": "x.pkl"}}}, "meta: task 'code' cannot read answers from"),
+    ],
+)
+def test_hints_for_files_of_a_round(section, hint):
+    config = tiny_config(**section)
+    config = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(ConfigError) as error:
+        load(config)
+    assert hint in str(error.value)
+
+
+def test_questions_are_needed_for_the_rounds_that_do_not_start_from_files():
+    load(without_train_prompts(rounds=2, meta={1: {"auto": "x.pkl"}}, rows={2: ROWS}))
+
+    with pytest.raises(ConfigError, match=r"give exactly one of `prompts\.train`"):
+        load(without_train_prompts(rounds=3, meta={1: {"auto": "x.pkl"}}, rows={2: ROWS}))
+
+
+def test_rows_of_all_rounds_may_be_pairs_whatever_the_task_makes():
+    pairs = {"file": "a.jsonl", "format": "preference"}
+    assert load(without_train_prompts(rounds=1, rows={1: pairs}, train={"objective": "dpo"})).rows[1].format
+    assert "learns from pairs, but the rounds' data are single rows" in faults(
+        rounds=2, rows={1: pairs}, train={"objective": "dpo"}
+    )
 
 
 # ---------------------------------------------------------------- splits and eval sets

@@ -83,11 +83,20 @@ WITHOUT_ID = {key: value for key, value in rewarded_record().items() if key != "
         (
             "rewarded",
             WITHOUT_ANSWER,
-            "needs 'unprocessed_response'; its columns are accuracy, prompt_pretokenized, uid",
+            "needs 'unprocessed_response'; the keys of its first record are accuracy, prompt_pretokenized, uid",
         ),
         ("rewarded", WITHOUT_ID, "needs `uid`, or `qid` and "),
-        ("sft", {"text": "a"}, "needs `messages` or one of: prompt and response; .*; its columns are text"),
-        ("preference", {"prompt": "a", "chosen": "b"}, "needs 'rejected'; its columns are chosen, prompt"),
+        (
+            "sft",
+            {"text": "a"},
+            "needs `messages` or one of: prompt and response; .* record are text\\. The formats are – sft",
+        ),
+        (
+            "preference",
+            {"prompt": "a", "chosen": "b"},
+            "needs 'rejected'; .* first record are chosen, prompt",
+        ),
+        ("preference", {"prompt": "a", "completion": "b"}, "needs .* They fit the format sft"),
     ],
 )
 def test_missing_columns_are_an_error_that_names_those_of_the_file(tokenizers, tmp_path, form, record, message):

@@ -121,7 +121,10 @@ def test_a_wrong_name_gets_the_list_and_the_nearest_name(name, message):
 
 
 def test_a_stage_that_existing_rows_skip_is_explained():
-    with pytest.raises(WorkflowError, match=re.escape("round 2 has no meta: its rows exist already")):
+    with pytest.raises(
+        WorkflowError,
+        match=re.escape("round 2 has no meta: it starts from existing files (config key data.source); it has data"),
+    ):
         targets(existing_rows(objective="sft"), "round2_meta").check()
 
 

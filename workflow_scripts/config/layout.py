@@ -22,6 +22,16 @@ def manifests(paths: Iterable[str]) -> list[str]:
     return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
 
 
+def one_of(rounds: Iterable[int]) -> str:
+    """Return a regular expression for the numbers of these rounds, as a wildcard's constraint."""
+    return "|".join(map(str, rounds)) or "never"
+
+
+def none_of(rounds: Iterable[int]) -> str:
+    """Return a regular expression for the numbers of all other rounds."""
+    return rf"(?!(?:{one_of(rounds)})(?!\d))\d+"
+
+
 class Run:
     """The files of one run."""
 
@@ -61,14 +71,15 @@ class Run:
 
     # ------------------------------------------------------------ answers
 
-    def is_imported(self, n: int | str) -> bool:
-        """Whether the answers of round n come from files."""
-        return int(n) in self.cfg.results
+    def entry(self, n: int | str) -> str | None:
+        """The section that names the existing files which round n starts from: results, meta, rows, or None."""
+        return self.cfg.entries.get(int(n))
 
     def versions(self, n: int | str) -> list[str]:
         """The versions in which round n has answers."""
-        if self.is_imported(n):
-            files = self.cfg.results[int(n)]
+        entry = self.entry(n)
+        if entry in ("results", "meta"):
+            files = getattr(self.cfg, entry)[int(n)]
             return [version for version in VERSIONS if getattr(files, version)]
         return self.configured_versions
 
@@ -126,6 +137,11 @@ class Run:
     def linked_source(self) -> str:
         """The link to the file with existing rows, within the run's folder."""
         return f"{self.folder}/data/{self.source_name}"
+
+    @property
+    def rounds_with_logps(self) -> list[int]:
+        """The rounds whose rows come with log-probs."""
+        return [n for n, rows in self.cfg.rows.items() if rows.logp]
 
     # ------------------------------------------------------------ log-probs
 
@@ -189,7 +205,7 @@ class Run:
         if self.cfg.data.source or not self.cfg.train.needs_behaviour:
             return []
         rounds = range(1, self.cfg.rounds + 1)
-        return [f"{self.folder}/report/logps_r{n}.json" for n in rounds if not self.is_imported(n)]
+        return [f"{self.folder}/report/logps_r{n}.json" for n in rounds if not self.entry(n)]
 
     def further_evaluations(self) -> list[str]:
         """The metrics of rounds beyond the config's that exist: they are reported as they are, not made again."""

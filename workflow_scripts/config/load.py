@@ -6,6 +6,7 @@ between sections is checked once every section is valid by itself.
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
@@ -19,11 +20,13 @@ from workflow_scripts.config.sections import (
     Judge,
     Logp,
     Lora,
+    Metas,
     Model,
     Name,
     Prompts,
     Results,
     Reward,
+    Rows,
     Section,
     Split,
     TaskName,
@@ -36,6 +39,9 @@ from workflow_scripts.core.templates import with_variables
 
 # YAML reads a bare `off` as False.
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))]
+
+
+ENTRIES = ("results", "meta", "rows")  # sections with existing files by round, in the order of a round's stages
 
 
 class ConfigError(Exception):
@@ -66,6 +72,8 @@ class Config(Section):
     generate: Generate = Generate()
     python: dict[str, str] = Field(default_factory=dict)  # the Python of an environment of envs/; else .venv-<name>
     results: dict[PositiveInt, Results] = Field(default_factory=dict)  # existing answers, by round
+    meta: dict[PositiveInt, Metas] = Field(default_factory=dict)  # existing answers with grades, by round
+    rows: dict[PositiveInt, Rows] = Field(default_factory=dict)  # existing training rows, by round
     data: Data = Data()
     logp: Logp = Logp()
     train: Train = Train()
@@ -94,8 +102,18 @@ class Config(Section):
         return self.prompts.eval is not None
 
     @property
+    def entries(self) -> dict[int, str]:
+        """The rounds that start from existing files, with the section that names them: results, meta or rows."""
+        return {n: name for name in ENTRIES for n in getattr(self, name)}
+
+    @property
+    def answering_rounds(self) -> list[int]:
+        """The rounds, up to the config's last one, whose questions are answered here."""
+        return [] if self.data.source else [n for n in range(1, self.rounds + 1) if n not in self.entries]
+
+    @property
     def learns_from_pairs(self) -> bool:
-        """Whether a round's data are preference pairs."""
+        """Whether a round's own data, or `data.source`, are preference pairs."""
         return self.data.source.format == "preference" if self.data.source else self.task_section.makes_pairs
 
 
@@ -202,6 +220,7 @@ def _keys_beside(location: tuple, model: type[Config]) -> list[str]:
 def cross_section_faults(cfg: Config) -> Iterator[str]:
     """Yield what does not fit between the sections of a config."""
     yield from _faults_of_sources(cfg)
+    yield from _faults_of_entries(cfg)
     yield from _faults_of_engines(cfg)
     yield from _faults_of_rewards(cfg)
     yield from _faults_of_training(cfg)
@@ -217,8 +236,9 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
         "data.source": cfg.data.source,
     }
     present = [key for key, value in sources.items() if value]
+    needs_none = bool(cfg.entries) and not cfg.answering_rounds  # all rounds start from existing files
 
-    if len(present) != 1:
+    if len(present) != 1 and not (needs_none and not present):
         yield (
             "give exactly one of `prompts.train` (questions to answer), `prompts.pool` (prompts to select or make them "
             f"from) and `data.source` (existing rows); found {' and '.join(present) or 'none'}"
@@ -226,7 +246,7 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
     elif bool(cfg.prompts.pool) != section.uses_pool:
         yield section.pool_fault(cfg)
 
-    if not (cfg.evaluates or cfg.data.source):
+    if not (cfg.evaluates or cfg.data.source or needs_none):
         yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
     if cfg.judge and not cfg.evaluates:
         yield "judge: it compares answers to the eval questions; give prompts.eval"
@@ -241,14 +261,36 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
         if value and value.count and not section.makes_up:
             yield f"{key}.count: task {cfg.task!r} cannot make up questions; give {key}.file"
 
-    if cfg.data.source and cfg.results:
-        yield "results: they stand in for a round's own answers, and with `data.source` there are none; remove one"
-    if cfg.results and not section.imports_results:
-        yield f"results: task {cfg.task!r} cannot read answers from files; remove this section"
     if cfg.template_variables and cfg.template != "chat":
         yield f"template_variables: the template {cfg.template} has none; use `template: chat`, or remove this key"
     if cfg.model.scratch and not cfg.cold_start:
         yield "cold_start: a model from `scratch` knows nothing, so it needs this section"
+
+
+def _faults_of_entries(cfg: Config) -> Iterator[str]:
+    """A round starts from existing files at one stage only, and the task must be able to read them."""
+    by_section = {name: getattr(cfg, name) for name in ENTRIES}
+
+    for name, rounds in by_section.items():
+        if rounds and cfg.data.source:
+            yield f"{name}: they stand in for a round's own, and with `data.source` there are none; remove one"
+        if rounds and name != "rows" and not cfg.task_section.imports_results:
+            yield f"{name}: task {cfg.task!r} cannot read answers from files; remove this section"
+
+    for n in sorted(set().union(*by_section.values())):
+        named = [name for name, rounds in by_section.items() if n in rounds]
+        if len(named) > 1:
+            yield f"round {n} starts from {' and from '.join(named)}; name its files in one of these sections only"
+
+    for n, rows in cfg.rows.items():
+        if rows.logp and not Path(rows.file).is_file():
+            yield f"rows.{n}.logp: log-probs are of the rows in one file, but {rows.file} is none"
+        is_pairs = rows.format == "preference"
+        if rows.format != "task" and is_pairs != (cfg.train.unit == "pairs"):
+            yield (
+                f"rows.{n}.format {rows.format}: these are {'preference pairs' if is_pairs else 'single rows'}, but "
+                f"train.objective {cfg.train.objective} learns from {cfg.train.unit}"
+            )
 
 
 def _faults_of_engines(cfg: Config) -> Iterator[str]:
@@ -305,7 +347,9 @@ def needs_model(reward: str | None) -> bool:
 def _faults_of_training(cfg: Config) -> Iterator[str]:
     train = cfg.train
 
-    if (train.unit == "pairs") != cfg.learns_from_pairs:
+    has_rows_only = bool(cfg.rows) and all(n in cfg.rows for n in range(1, cfg.rounds + 1))
+    is_unknown = cfg.data.source is not None and cfg.data.source.format == "task"
+    if not (has_rows_only or is_unknown) and (train.unit == "pairs") != cfg.learns_from_pairs:
         data = "preference pairs" if cfg.learns_from_pairs else "single rows"
         yield (
             f"train.objective {train.objective}: it learns from {train.unit}, but the rounds' data are {data} "

@@ -464,8 +464,8 @@ class Generate(Section):
 class Source(Section):
     """Training rows that exist already: a local file or folder, or a data set on the hub (core/formats.py)."""
 
-    file: str  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
-    format: Literal["rewarded", "preference", "sft"]
+    file: str  # .jsonl, .json, .csv, .parquet or .pkl; a folder of `datasets`; a name on the Hugging Face hub
+    format: Literal["rewarded", "preference", "sft", "task"]  # task: rows of a run, or of the task's original system
     subset: str | None = None  # the configuration of a data set that has several
     split: str = "train"  # the split of a data set that has several
     revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
@@ -481,9 +481,10 @@ class Source(Section):
             "sft": (),
             "rewarded": ("prompt_key", "response_key", "reward_key"),
             "preference": ("prompt_key", "chosen_key", "rejected_key"),
+            "task": (),
         }[self.format]
 
-        for name in sorted(set(type(self).model_fields) - {"file", "format", "subset", "split", "revision", *used}):
+        for name in sorted(set(Source.model_fields) - {"file", "format", "subset", "split", "revision", *used}):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}"
@@ -514,6 +515,25 @@ class Results(Section):
         if not (self.auto or self.trigger):
             raise ValueError("name at least one file under `auto` or `trigger`")
         return self
+
+
+class Metas(Section):
+    """Meta files that stand in for those of a round: graded answers by question."""
+
+    auto: str | None = None
+    trigger: str | None = None
+
+    @model_validator(mode="after")
+    def has_files(self):
+        if not (self.auto or self.trigger):
+            raise ValueError("name a file under `auto`, under `trigger` or under both")
+        return self
+
+
+class Rows(Source):
+    """Training rows that stand in for those of a round."""
+
+    logp: list[str] = []  # their log-probs, files or folders: used if their passport fits, else computed again
 
 
 class Logp(Section):

@@ -1,12 +1,15 @@
 """The formats in which people keep training data, read into training rows.
 
-sft         `messages`; else `prompt` and `response` or `completion`, `question` and `response`, or Alpaca's
-            `instruction`, `input` and `output`. Text is one turn of the conversation, a list of messages is several.
+sft         `messages`; else `prompt` and `response` or `completion`, `question` and `response`, `input` and `output`,
+            or Alpaca's `instruction`, `input` and `output`. Text is one turn of the conversation, a list of messages
+            is several.
 rewarded    CodeRL's: `uid` (else `qid` and `sample_id`), a prompt, a response and a reward. The response is kept as it
             is; CodeRL cut the characters of "python" off both of its ends (`str.strip`).
-preference  OpenRLHF's and TRL's: `chosen` and `rejected`, as text or as messages, with a `prompt` or both beginning
-            with it. A prompt that is text is rendered with the template. If both answers are text that begins with its
-            prompt, they are taken as they are, as in TRL.
+preference  OpenRLHF's and TRL's: `chosen` and `rejected` (or `reject`), as text or as messages, with a `prompt` or
+            both beginning with it. A prompt that is text is rendered with the template. If both answers are text that
+            begins with its prompt, they are taken as they are, as in TRL.
+
+Rows of a run, and those of a task's original system, are a further format, `task` (workflow_scripts/import_data.py).
 
 The policy that wrote such data is unknown, so all rows are `foreign`.
 """
@@ -27,7 +30,19 @@ from workflow_scripts.core.records import READABLE, Message, Piece, conserve, re
 from workflow_scripts.core.running.cli import progress
 from workflow_scripts.core.templates import render
 
-PAIRS = (("prompt", "response"), ("prompt", "completion"), ("question", "response"), ("instruction", "output"))
+PAIRS = (
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("question", "response"),
+    ("instruction", "output"),
+    ("input", "output"),
+)
+FORMS = {
+    "sft": f"`messages`; {'; '.join(' and '.join(pair) for pair in PAIRS)}",
+    "rewarded": "`uid` (or `qid` and `sample_id`), `prompt_pretokenized`, a response and a reward",
+    "preference": "`chosen` and `rejected` (or `reject`), with or without `prompt`",
+    "task": "training rows of a run, or of the original system of the task",
+}
 ID_COLUMNS = (("uid",), ("qid", "sample_id"), ("id",))  # the first of these that a file has
 
 Record = dict[str, Any]
@@ -84,7 +99,26 @@ def existing_answers(file: str) -> dict[str, str]:
 
 
 def find_columns(source: Record, present: set[str]) -> dict[str, str]:
-    """Return {meaning: column} for a format. Raise BadInput if a column is missing."""
+    """Return {meaning: column} for a format.
+
+    Raise BadInput if a column is missing, with the columns that are there and the formats that are known.
+    """
+    columns, missing = _columns(source, present)
+    if not missing:
+        return columns
+
+    others = [name for name in ("sft", "rewarded", "preference") if name != source["format"]]
+    fitting = [name for name in others if not _columns({"format": name}, present)[1]]
+    hint = f" They fit the format {fitting[0]}." if fitting else ""
+    forms = ". ".join(f"{name}: {form}" for name, form in FORMS.items())
+    raise BadInput(
+        f"{source['file']}: format {source['format']} needs {missing}; the keys of its first record are "
+        f"{', '.join(map(str, sorted(present))) or 'none'}.{hint} The formats are – {forms}"
+    )
+
+
+def _columns(source: Record, present: set[str]) -> tuple[dict[str, str], str]:
+    """Return {meaning: column} for a format, and what is missing ("" if nothing is)."""
     columns: dict[str, str] = {}
 
     match source["format"]:
@@ -95,31 +129,28 @@ def find_columns(source: Record, present: set[str]) -> dict[str, str]:
             elif pair:
                 columns = {"prompt": pair[0], "answer": pair[1]}
             else:
-                pairs = "; ".join(" and ".join(pair) for pair in PAIRS)
-                raise BadInput(_missing_columns(source, f"`messages` or one of: {pairs}", present))
+                return {}, f"`messages` or one of: {'; '.join(' and '.join(pair) for pair in PAIRS)}"
         case "rewarded":
             columns = {
-                "prompt": source["prompt_key"] or "prompt_pretokenized",
-                "reward": source["reward_key"],
-                "answer": source["response_key"],
+                "prompt": source.get("prompt_key") or "prompt_pretokenized",
+                "reward": source.get("reward_key", "accuracy"),
+                "answer": source.get("response_key", "unprocessed_response"),
             }
         case "preference":
-            columns = {"chosen": source["chosen_key"], "rejected": source["rejected_key"]}
-            prompt = source["prompt_key"] or ("prompt" if "prompt" in present else None)
+            rejected = source.get("rejected_key", "rejected")
+            if rejected == "rejected" and rejected not in present and "reject" in present:
+                rejected = "reject"  # as in SynFed's files
+            columns = {"chosen": source.get("chosen_key", "chosen"), "rejected": rejected}
+            prompt = source.get("prompt_key") or ("prompt" if "prompt" in present else None)
             if prompt:
                 columns["prompt"] = prompt
 
     if missing := [column for column in columns.values() if column not in present]:
-        raise BadInput(_missing_columns(source, ", ".join(map(repr, missing)), present))
+        return columns, ", ".join(map(repr, missing))
     if source["format"] == "rewarded" and "uid" not in present and not present.issuperset(("qid", "sample_id")):
-        raise BadInput(_missing_columns(source, "`uid`, or `qid` and `sample_id`", present))
+        return columns, "`uid`, or `qid` and `sample_id`"
 
-    return columns
-
-
-def _missing_columns(source: Record, needed: str, present: set[str]) -> str:
-    columns = ", ".join(sorted(present))
-    return f"{source['file']}: format {source['format']} needs {needed}; its columns are {columns}"
+    return columns, ""
 
 
 def own_id(record: Record, present: set[str]) -> str | None:

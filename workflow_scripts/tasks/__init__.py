@@ -8,7 +8,7 @@ A task consists of parts, each of which one kind of stage uses, so that a change
     Grading        the reward of an answer                                   grade
     Selection      what a round trains on                                    construct_meta, construct_data
     Evaluation     the metrics of a round                                    evaluate, report
-    Importer       existing answers in the original system's format          import_results, grade
+    Importer       existing files in the original system's formats           import_results, _meta, _data, grade
     Settings       the task's section of the config                          (config)
     Wing           what the workflow's rules ask of the task                 (rules)
 

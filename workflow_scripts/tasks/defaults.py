@@ -347,9 +347,19 @@ def mean(values) -> float:
 
 
 class Importer(Part):
-    """Answers that exist as files, in this project's own field names."""
+    """Answers, meta files and training rows that exist as files, in this project's own form.
+
+    A task whose original system has forms of its own tells them apart and converts them. What converted records lack
+    (ids and tokens) the stages that import them add.
+    """
 
     needed: ClassVar[tuple[str, ...]] = ("question", "answer", "reference", "prompt_text", "level")
+    right: ClassVar[float | None] = None  # the reward of a right answer, for advantages (core/advantages.py)
+    known: ClassVar[Mapping[str, str]] = {  # the forms of each kind of file, for messages
+        "results": "a run's answers (question, answer, reference, prompt_text, level)",
+        "meta": "a run's meta file ({id: {id, question, reference, level, prompt_text, answers}})",
+        "rows": "a run's training rows (uid, prompt_text, answer, prompt_tokens, tokens, mask, policy, advantage)",
+    }
 
     def is_foreign_format(self, record: dict[str, Any]) -> bool:
         """Return whether a record has the field names of the original system."""
@@ -357,6 +367,33 @@ class Importer(Part):
 
     def convert(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return a record of the original system with this project's field names and, if known, its trigger."""
+        return record
+
+    def is_foreign_meta(self, entry: dict[str, Any]) -> bool:
+        """Return whether an entry of a meta file is of the original system."""
+        return False
+
+    def convert_meta(self, question: str, entry: dict[str, Any], version: str, where: str) -> dict[str, Any]:
+        """Return an entry of the original system's meta file with the fields of a MetaEntry, without its id.
+
+        Its answers have answer, reward, trigger, prompt_text (None if it is not stored) and what the selection needs.
+        `where` names the file and the entry, for errors.
+        """
+        return entry
+
+    def merge_meta(self, entry: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        """Return one entry for two whose questions read alike."""
+        return entry | {"answers": entry["answers"] + other["answers"]}
+
+    def is_foreign_row(self, record: dict[str, Any]) -> bool:
+        """Return whether a training row is of the original system."""
+        return False
+
+    def convert_row(self, record: dict[str, Any], where: str) -> dict[str, Any]:
+        """Return a training row of the original system with this project's fields, without tokens and advantage.
+
+        It has uid, prompt_id, question, answer, reward, trigger, and prompt_text (None if it is not stored).
+        """
         return record
 
 

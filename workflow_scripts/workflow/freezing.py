@@ -52,6 +52,13 @@ def model_files(path: str | None) -> list[str]:
     return sorted(glob.glob(f"{path}/*.*")) if path else []
 
 
+def logp_files(paths: list[str]) -> list[str]:
+    """Return existing log-prob files, and those in the folders among these paths, with their manifests, as inputs."""
+    files = [file for path in paths for file in (glob.glob(f"{path}/*.pkl") if os.path.isdir(path) else [path])]
+    passports = [str(manifest_of(file)) for file in files]
+    return sorted({*files, *filter(os.path.exists, passports)})
+
+
 def reward_files(cfg: Config, reward: str | None) -> list[str]:
     """Return the file of a user's own reward, or those of the model that computes the reward, as inputs."""
     if needs_model(reward):
@@ -142,6 +149,10 @@ class Freezing:
             named.append((key, own_file(reward)))
         for n, files in cfg.results.items():
             named += [(f"results.{n}", file) for file in (*files.auto, *files.trigger)]
+        for n, files in cfg.meta.items():
+            named += [(f"meta.{n}.auto", files.auto), (f"meta.{n}.trigger", files.trigger)]
+        for n, rows in cfg.rows.items():
+            named += [(f"rows.{n}.file", rows.file), *((f"rows.{n}.logp", file) for file in rows.logp)]
 
         return {path: key for key, path in named if path}
 

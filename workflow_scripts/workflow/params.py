@@ -31,7 +31,8 @@ PARTS = {
     "grade": ("Grading",),
     "construct_meta": ("Selection",),
     "construct_data": ("Selection",),
-    "import_data": ("Conversation",),
+    "import_data": ("Importer", "Conversation"),
+    "import_meta": ("Importer", "Selection", "Conversation"),
     "evaluate": ("Evaluation",),
     "report": ("Evaluation",),
 }
@@ -166,6 +167,10 @@ class ParamsOfRules:
         roots = rewards.roots(reward)
         return self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
 
+    def rows_of_round(self, wildcards) -> dict[str, Any]:
+        """Return the settings of the stage that reads the existing rows of one round."""
+        return settings_of(self.cfg.data) | {"source": settings_of(self.cfg.rows[int(wildcards.n)], "logp")}
+
     def train(self, rule: str, section: Any, **flags: Any) -> Params:
         """Return the parameters of a training rule."""
         roots = [objectives.root(section.objective)]
@@ -183,7 +188,7 @@ class ParamsOfRules:
 
         return " ".join(options)
 
-    def logp(self, rule: str) -> Params:
+    def logp(self, rule: str, module: str = "logp", **flags: Any) -> Params:
         """Return the parameters of a rule that scores data, with how the answers were sampled, for the passport."""
         auto = self.cfg.generate.auto
         sampling = {"temperature": auto.temperature, "top_p": auto.top_p, "top_k": auto.top_k}
@@ -192,10 +197,11 @@ class ParamsOfRules:
 
         return self.stage(
             rule,
-            module="logp",
+            module=module,
             settings=settings_of(self.cfg.logp, "gpus"),
             ledger=lambda wildcards: self.run.ledger(f"{rule}/r{wildcards.n}"),
             **sampling,
+            **flags,
         )
 
     def reward(self, name: str, reward: str | None) -> Params:

@@ -58,10 +58,12 @@ class Targets:
             data = {"data": [self.run.cold_start_data]} if self.cfg.cold_start else {}
             return data | self.wing.targets(n) | trained
 
+        entry = "rows" if self.cfg.data.source else self.run.entry(n)
         stages = {}
-        if not self.cfg.data.source:
+        if entry not in ("meta", "rows"):
             stages["results"] = self.run.all_answers(n)
             stages["graded"] = [path for version in self.run.versions(n) for path in self.run.graded(n, version)]
+        if entry != "rows":
             stages["meta"] = list(self.run.metas(n).values())
 
         stages |= {"data": [self.run.data(n)], "logp": self.run.stored_logps(n)}
@@ -92,6 +94,7 @@ class Targets:
             if stage in self._stages() and stage not in self.of_round(n):
                 raise WorkflowError(f"round {n} has no {stage}: {self._why_not(n, stage)}")
             self._check_schedule(n, stage)
+            self._check_questions(n)
 
         if "report" in self.on_command_line and not self.cfg.evaluates:
             raise WorkflowError("report: the config has no eval questions (prompts.eval), so there are no metrics")
@@ -126,7 +129,22 @@ class Targets:
             return f"the config has no eval questions (config key prompts.eval); {stages}"
         if n == 0:
             return stages if self.cfg.cold_start else f"there is no cold_start in the config; {stages}"
-        return f"its rows exist already (config key data.source); {stages}"
+
+        key = "data.source" if self.cfg.data.source else f"{self.run.entry(n)}.{n}"
+        return f"it starts from existing files (config key {key}); {stages}"
+
+    def _check_questions(self, last: int) -> None:
+        """Raise WorkflowError if a round up to this one has no questions to answer and no existing files."""
+        prompts = self.cfg.prompts
+        if prompts.train or prompts.pool or self.cfg.data.source:
+            return
+
+        for n in range(1, last + 1):
+            if not self.run.entry(n):
+                raise WorkflowError(
+                    f"config: round {n} has no questions: give prompts.train, or name the files that the round starts "
+                    "from in results, meta or rows"
+                )
 
     def _check_schedule(self, n: int, stage: str) -> None:
         last_trained = n if stage in TRAINED else n - 1

@@ -16,7 +16,7 @@ from workflow_scripts.tasks.math.selection import PATHS, answers_on
 
 
 def verdict(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return AutoCode's `match` of an answer."""
+    """Return AutoCode's `match` of an answer in results. In meta files it is a truth value."""
     return [{"pred": answer.get("prediction", ""), "res": answer["reward"] > 0.5}]
 
 
@@ -51,7 +51,7 @@ def meta(entries: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def response(answer: dict[str, Any]) -> dict[str, Any]:
     """Return an answer of a meta file."""
     return {
-        "match": verdict(answer),
+        "match": answer["reward"] > 0.5,
         "text": answer["answer"],
         "logp": None,
         "req": answer["prompt_text"],
