@@ -55,9 +55,7 @@ if run.rounds_with_logps:
         resources:
             **resources_of.scoring(),
         params:
-            **params_of.logp(
-                "import_logp", "import_logp", existing=lambda wildcards: cfg.rows[int(wildcards.n)].logp
-            ),
+            **params_of.logp("import_logp", "import_logp", existing=lambda wildcards: cfg.rows[int(wildcards.n)].logp),
         shell:
             commands.stage(
                 "import_logp",
