@@ -5,6 +5,7 @@ all of them as `{params}`. What only decides how a stage runs is not a parameter
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,6 +50,14 @@ def flag(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join([option, *(shlex.quote(str(item)) for item in value)]) if value else ""
     return f"{option} {shlex.quote(as_json(value) if isinstance(value, dict) else str(value))}"
+
+
+def literal(piece: str) -> str | Callable[[Any], str]:
+    """Return a piece of a command so that Snakemake takes it as it is.
+
+    Snakemake would read a template in it, such as "{title}: {plot}", as wildcards; those that a function returns stay.
+    """
+    return (lambda wildcards: piece) if re.search(r"\{\w+\}", piece) else piece
 
 
 def as_json(value: Any) -> str:
@@ -107,14 +116,17 @@ class ParamsOfRules:
         if parts:
             params |= self._task_params(rule)
         for name, value in flags.items():
-            params[name] = _deferred(name, value) if callable(value) else flag(name, value)
+            params[name] = _deferred(name, value) if callable(value) else literal(flag(name, value))
 
         return params
 
     def _task_params(self, rule: str) -> Params:
         settings = self.wing.settings(rule)
         files = self.wing.files(rule)
-        params: Params = {"task": flag("task", self.cfg.task), "task_settings": flag("task_settings", settings or None)}
+        params: Params = {
+            "task": flag("task", self.cfg.task),
+            "task_settings": literal(flag("task_settings", settings or None)),
+        }
 
         for name, path in files.items():
             params[f"task_file_{name}"] = _file_flag(name, path)

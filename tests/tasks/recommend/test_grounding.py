@@ -10,6 +10,7 @@ import pytest
 
 from tests.engines.embedding_server import embedding_server
 from tests.engines.endpoint import PRICES
+from tests.harness import Copy
 from workflow_scripts import grade
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import load
@@ -267,6 +268,16 @@ def test_stages_depend_on_the_endpoints_name_and_not_on_its_limits():
 
     plain = load(CONFIG)
     assert Wing(plain, Run(plain)).catalogue_grounding is None
+
+
+def test_templates_reach_the_stages_as_they_are(tmp_path, info):
+    grounding = {"embedder": "tfidf", "text": "{title}: {plot}", "query": "assistant: {utterance}"}
+    values = CONFIG | {"shards": 1, "recommend": {"catalogue": info, "grounding": grounding}}
+    copy = Copy(tmp_path / "copy", values | {"cold_start": None})
+    copy.snakemake("runs/mine/catalogue/items.pkl")
+    texts = [item["text"] for item in read_pickle(copy.folder / "runs/mine/catalogue/items.pkl")["items"]]
+    assert texts[0] == "Silver Harbor (1968): A sheriff waits for a ship."
+    assert "assistant: {utterance}" in copy.snakemake("-np", "round1_graded")
 
 
 @pytest.mark.parametrize(
