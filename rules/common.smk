@@ -30,6 +30,7 @@ from workflow_scripts.workflow.freezing import (
 from workflow_scripts.workflow.params import ParamsOfRules
 from workflow_scripts.workflow.preflight import Preflight
 from workflow_scripts.workflow.resources import ResourcesOfRules
+from workflow_scripts.workflow.targets import executor_on_command_line
 
 try:
     cfg = load(config)
@@ -41,7 +42,7 @@ wing = tasks.part_class(cfg.task, "Wing")(cfg, run)
 params_of = ParamsOfRules(cfg, run, wing)
 environments = Environments(cfg, workflow.basedir, bool(workflow.deployment_settings.deployment_method))
 commands = Commands(cfg, run, wing, environments)
-resources_of = ResourcesOfRules(cfg, wing, is_local=workflow.local_exec)
+resources_of = ResourcesOfRules(cfg, wing, is_local=executor_on_command_line() == "local")
 freezing = Freezing(cfg, run, wing, workflow.basedir, workflow.overwrite_configfiles)
 brake = Brake(cfg, run, params_of.code.tables)
 attempts = Attempts(run)

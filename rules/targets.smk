@@ -26,7 +26,8 @@ for target, target_files in targets.by_name().items():
 # in Slurm's queue.
 onstart:
     brake.before_start(workflow)
-    preflight.before_start(workflow)
+    if not workflow.touch:
+        preflight.before_start(workflow)
     remote = next((job for job in workflow.dag.needrun_jobs() if not job.is_local), None)
     executor = workflow.scheduler.get_executor(remote) if remote else None
     is_slurm = type(executor).__module__.startswith("snakemake_executor_plugin_slurm")
@@ -35,7 +36,8 @@ onstart:
     except BadInput as error:
         raise WorkflowError(str(error))
     write_json(f"{run.folder}/run.json", {"name": cfg.name, "task": cfg.task})
-    attempts.watch(workflow)
+    if not workflow.touch:
+        attempts.watch(workflow)
 
 
 # After Ctrl-C, the jobs on this machine have ended, but nobody reported that they failed.

@@ -1,7 +1,7 @@
 """Before the first job, one list of everything that the pending jobs need and that is missing."""
 
+import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -9,6 +9,7 @@ from tests.harness import REPOSITORY, Copy, tiny_config
 from workflow_scripts.config.load import load
 from workflow_scripts.core.running import cli, hub
 from workflow_scripts.workflow.environments import Environments
+from workflow_scripts.workflow.freezing import is_model_on_hub
 from workflow_scripts.workflow.preflight import has_distribution, lacking
 
 CHECKPOINT = "runs/arithmetic/checkpoints/r1/checkpoint.json"
@@ -60,10 +61,16 @@ def test_only_pending_jobs_count(fork):
     assert "What the pending jobs need" not in fork.snakemake("-n", CHECKPOINT)
 
 
-def test_a_cluster_without_its_programs_is_told_before_anything_is_touched(tmp_path):
-    copy = Copy(tmp_path / "copy", tiny_config())
-    output = copy.snakemake("-n", "--profile", "slurm", "--", CHECKPOINT)
-    assert "sbatch and squeue of Slurm are not on the path" in output or Path("/usr/bin/sbatch").exists()
+def test_a_cluster_whose_programs_are_missing_is_told(tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in os.scandir("/usr/bin"):
+        if program.name not in ("sbatch", "squeue"):
+            (programs / program.name).symlink_to(program.path)
+    monkeypatch.setenv("PATH", str(programs))
+
+    output = Copy(tmp_path / "copy", tiny_config()).snakemake("-n", "--profile", "slurm", "--", CHECKPOINT)
+    assert "sbatch and squeue of Slurm are not on the path: run on a login node" in output
 
 
 # ---------------------------------------------------------------- the parts
@@ -99,6 +106,12 @@ def test_an_environment_is_the_configs_or_one_that_was_built_beside_the_workflow
     assert conda.command("vllm") == "python"
     assert conda.conda_file("vllm") == f"{tmp_path}/envs/vllm.yaml"
     assert (REPOSITORY / f"envs/{load(config).train.environment}.yaml").is_file()
+
+
+def test_a_model_of_the_hub_is_fetched_on_the_login_node(tmp_path):
+    assert is_model_on_hub(load(demanding_config()))
+    assert not is_model_on_hub(load(tiny_config()))
+    assert not is_model_on_hub(load(tiny_config(model={"path": str(tmp_path)}, cold_start=None)))
 
 
 def test_what_is_in_the_hubs_cache_need_not_be_reached(tmp_path, monkeypatch):

@@ -230,6 +230,7 @@ class DeepSpeed(Section):
 
     ENVIRONMENT: ClassVar = "deepspeed"  # envs/deepspeed.yaml
     PACKAGES: ClassVar = ("deepspeed",)
+    PROGRAMS: ClassVar = ("c++",)  # it compiles an extension when it starts
 
     stage: Annotated[int, Field(ge=0, le=3)] = 2
     offload: bool = False  # keep the optimizer (and, in stage 3, the weights) in the CPU's memory
@@ -327,6 +328,11 @@ class Train(Section):
         if self.lora:
             packages += self.lora.PACKAGES + (self.lora.PACKAGES_OF_BITS if self.lora.bits else ())
         return packages
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The programs that only trainings like this one need."""
+        return self.deepspeed.PROGRAMS if self.deepspeed else ()
 
     @property
     def unit(self) -> str:

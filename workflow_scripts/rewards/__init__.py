@@ -5,6 +5,7 @@ better. `my_rewards.py:length_penalty` names one in a file of yours. A file here
 function, and, as literal constants at its top level,
 
     NEEDS_MODEL    True if a model computes it (config key reward_model)
+    PACKAGES       the packages that it imports, beyond those of every stage
     PARTS          for a combination in place of `make`: the names of the rewards that it combines
 
 Answers are compared by the mean of the parts' z-scores among the answers to one prompt.

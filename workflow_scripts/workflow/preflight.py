@@ -29,6 +29,7 @@ from workflow_scripts.rewards import parts_of
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.environments import GENERAL, Environments
 from workflow_scripts.workflow.freezing import Freezing, is_on_hub
+from workflow_scripts.workflow.targets import executor_on_command_line
 
 PACKAGES = ("numpy", "pyarrow", "pydantic", "torch", "tqdm", "transformers")  # of stages in the general environment
 LOADING = ("accelerate",)  # of training, beyond those
@@ -49,7 +50,7 @@ class Preflight:
 
     def before_start(self, workflow: Any) -> None:
         """Raise WorkflowError with everything that is missing for the pending jobs."""
-        if missing := self.missing(workflow, workflow.dag.needrun_jobs()):
+        if missing := self.missing(workflow.dag.needrun_jobs(), workflow.executor_plugin.name):
             raise WorkflowError(as_list(missing))
 
     def watch_dry_run(self, workflow: Any) -> None:
@@ -57,19 +58,20 @@ class Preflight:
 
         def at_end() -> None:
             if workflow.dryrun and getattr(workflow, "_dag", None) is not None:
-                missing = self.missing(workflow, workflow.dag.needrun_jobs(exclude_finished=False))
-                if missing:
+                jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+                if missing := self.missing(jobs, executor_on_command_line()):
                     print(f"\n{as_list(missing)}", file=sys.stderr, flush=True)
 
         atexit.register(at_end)
 
-    def missing(self, workflow: Any, jobs: Iterable[Any]) -> list[str]:
-        """Return a sentence for each thing that is missing for these jobs."""
+    def missing(self, jobs: Iterable[Any], executor: str) -> list[str]:
+        """Return a sentence for each thing that is missing for these jobs under an executor of Snakemake."""
+        is_local = executor == "local"
         jobs = [job for job in jobs if job.rule.shellcmd]
-        sentences = [*self._programs(workflow, jobs)]
+        sentences = [*self._programs(jobs, executor)]
         if not self.environments.uses_conda:
             sentences += self._packages(jobs)
-        if workflow.local_exec:
+        if is_local:
             sentences += [*self._gpus(jobs), *self._isolation(jobs)]
         sentences += [*self._keys(jobs), *self._from_hub(jobs)]
         return list(dict.fromkeys(sentences))
@@ -94,22 +96,38 @@ class Preflight:
             return self.environments.of_generation, plugins.constants("engines", engine).get("PACKAGES", ())
         if training := self._training(job):
             return training.environment, (*PACKAGES, *LOADING, *training.packages)
+        if self._endpoints(job):
+            return GENERAL, (*PACKAGES, *plugins.constants("engines", "openai").get("PACKAGES", ()))
         if job.rule.name == "grade" and self.cfg.reward in plugins.names("rewards"):
             constants = [plugins.constants("rewards", part) for part in parts_of(self.cfg.reward or "")]
             return GENERAL, (*PACKAGES, *(name for values in constants for name in values.get("PACKAGES", ())))
         return GENERAL, PACKAGES
 
+    def _endpoints(self, job: Any) -> list[dict[str, Any]]:
+        """Return how the endpoints are called that a job sends requests to."""
+        endpoints = [self.wing.endpoints(job.rule.name)]
+        engine = self._engine(job)
+        if engine and plugins.constants("engines", engine).get("REMOTE"):
+            endpoints.append(endpoints_of(self.cfg.generate))
+        if job.rule.name == "judge":
+            endpoints.append(endpoints_of(self.cfg.judge))
+        return [section for section in endpoints if section]
+
     # ------------------------------------------------------------ checks
 
-    def _programs(self, workflow: Any, jobs: list[Any]) -> Iterator[str]:
-        executor = getattr(workflow.executor_plugin, "name", "") if any(not job.is_local for job in jobs) else ""
-        programs = [name for name in PROGRAMS.get(executor, ()) if not shutil.which(name)]
+    def _programs(self, jobs: list[Any], executor: str) -> Iterator[str]:
+        programs = [name for name in PROGRAMS.get(executor, ()) if jobs and not shutil.which(name)]
 
         if programs:
             yield (
                 f"{_in_words(programs)} of {executor.capitalize()} {_is(programs)} not on the path: "
                 "run on a login node of the cluster, or use `--profile local`"
             )
+        if executor == "local" and not self.environments.uses_conda:  # nodes of a cluster may have what is not here
+            trainings = filter(None, map(self._training, jobs))
+            for program in sorted({program for training in trainings for program in training.programs}):
+                if not shutil.which(program):
+                    yield f"training needs the program {program}, which is not on the path: install a C++ compiler"
         if jobs and self.environments.uses_conda and not shutil.which("conda"):
             yield "conda is not on the path: install it, or leave out `--sdm conda` and see `make setup-gpu`"
 
@@ -179,14 +197,7 @@ class Preflight:
 
     def _keys(self, jobs: list[Any]) -> Iterator[str]:
         for job in jobs:
-            endpoints = [self.wing.endpoints(job.rule.name)]
-            engine = self._engine(job)
-            if engine and plugins.constants("engines", engine).get("REMOTE"):
-                endpoints.append(endpoints_of(self.cfg.generate))
-            if job.rule.name == "judge":
-                endpoints.append(endpoints_of(self.cfg.judge))
-
-            for variable in sorted(_key_variables(endpoints)):
+            for variable in sorted(_key_variables(self._endpoints(job))):
                 if not os.environ.get(variable):
                     yield f"the environment variable {variable} is not set; it holds an endpoint's key (`key_env`)"
 

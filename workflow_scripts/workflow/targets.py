@@ -25,13 +25,31 @@ GENERAL = ("all", "report", "verify")
 
 def targets_on_command_line() -> list[str]:
     """Return the targets that `snakemake` was called with. It reads the Snakefile before it hands them out."""
-    is_snakemake = "snakemake" in Path(sys.argv[0]).parts[-2:]  # bin/snakemake, or python -m snakemake
-    return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if is_snakemake else []
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if _is_snakemake() else []
+
+
+def _is_snakemake() -> bool:
+    """Return whether this process is `snakemake`, or `python -m snakemake`."""
+    return "snakemake" in Path(sys.argv[0]).parts[-2:]
 
 
 def named_stages(targets: Iterable[str]) -> list[tuple[int, str]]:
     """Return (round, stage) of each target of the form round<n>_<stage>, whether there is such a stage or not."""
     return [(int(match[1]), match[2]) for match in map(ROUND.fullmatch, targets) if match]
+
+
+def executor_on_command_line() -> str:
+    """Return the executor that `snakemake` was called with, by its options and profiles.
+
+    While the Snakefile is read, Snakemake has none yet, and in a dry run it hides the real one.
+    """
+    if not _is_snakemake():
+        return "local"
+
+    options = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+    if options.profile:
+        options = get_argument_parser(options.profile).parse_known_args(sys.argv[1:])[0]
+    return options.executor or "local"
 
 
 class Targets:
