@@ -1,6 +1,41 @@
 # The train prompts, selected from a pool by how well the model that round 0 starts from answers them.
 
-if cfg.reference.selection:
+if cfg.reference.selection and cfg.reference.selection.scores:
+
+    rule import_scores:
+        input:
+            pool=run.prompts("pool"),
+            file=local_input(cfg.reference.selection.scores),
+        output:
+            scores=wing.scores,
+            histogram=report(
+                wing.histogram,
+                category="Selection",
+                labels={"figure": "scores of the pool"},
+                caption="../../report/selection.rst",
+            ),
+        log:
+            run.log("import_scores"),
+        benchmark:
+            run.benchmark("import_scores")
+        conda:
+            ENV
+        resources:
+            **resources_of.data(),
+        params:
+            **params_of.stage(
+                "import_scores",
+                module="tasks.reference.import_scores",
+                scores=cfg.reference.selection.scores,
+                metric=cfg.reference.selection.metric,
+            ),
+        shell:
+            commands.stage(
+                "tasks.reference.import_scores",
+                "--pool {input.pool} --histogram {output.histogram} --output {output.scores}",
+            )
+
+elif cfg.reference.selection:
 
     use rule generate as generate_pool with:
         input:
@@ -68,6 +103,9 @@ if cfg.reference.selection:
                 "--pool {input.pool} --results {input.results} --inference {output.inference} "
                 "--histogram {output.histogram} --output {output.scores}",
             )
+
+
+if cfg.reference.selection:
 
     rule select_prompts:
         input:

@@ -94,3 +94,12 @@ def test_a_pair_that_cannot_be_used_is_one_reject(tokenizers, tmp_path, record, 
     assert len(rows) == 2
     assert [reject["row"] for reject in rejects] == [2]
     assert reason in rejects[0]["reason"]
+
+
+def test_pairs_of_openrlhf_may_call_the_rejected_answer_reject(tokenizers, tmp_path):
+    record = {"chosen": [ASK, GOOD], "reject": [ASK, BAD], "chosen_score": 1.0, "reject_score": 0.5}
+    [chosen, rejected], rejects = read(saved(tmp_path / "a.jsonl", [record]), "preference", tokenizers["plain"])
+
+    assert not rejects
+    assert (chosen["answer"], rejected["answer"]) == (GOOD["content"], BAD["content"])
+    assert (chosen["advantage"], rejected["advantage"]) == (1.0, -1.0)

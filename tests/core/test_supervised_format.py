@@ -86,3 +86,8 @@ def test_a_tokenizer_from_scratch_learns_from_conversations(tmp_path):
 
     assert short == "User:Grüße, 你好 🙂?\n\nAssistant:\n你好 🙂 "
     assert long.startswith(short)
+
+
+def test_input_and_output_are_prompt_and_answer(tokenizers, tmp_path):
+    [row] = rows_of(saved(tmp_path / "a.jsonl", [{"input": "2+2?", "output": "4"}]), "sft", tokenizers["plain"])
+    assert (row["question"], row["answer"]) == ("2+2?", "4")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from workflow_scripts.config.sections import Reward, Section
 from workflow_scripts.config.task_section import TaskSection
@@ -18,6 +18,13 @@ class Selection(Section):
     num_examples: PositiveInt = 5000  # prompts that are selected
     metric: Reward = "bleu"  # the score of an answer
     inference: str | None = None  # a .csv of answers that exist, with id and response; missing ones are generated
+    scores: str | None = None  # scores that exist, by the prompts' ids: the pool is neither answered nor scored
+
+    @model_validator(mode="after")
+    def has_one_start(self):
+        if self.inference and self.scores:
+            raise ValueError("`scores` stands for answers and their scores, so leave `inference` out, or `scores`")
+        return self
 
 
 class Settings(TaskSection):
@@ -37,7 +44,7 @@ class Settings(TaskSection):
 
     @property
     def answers_pool(self) -> bool:
-        return self.selection is not None
+        return self.selection is not None and self.selection.scores is None
 
     def pool_fault(self, cfg: "Config") -> str:
         return (

@@ -39,15 +39,17 @@ class Wing(defaults.Wing):
         return {"scores": [self.scores], "prompts": [self.run.prompts("train"), self.grpo_data, self.sft_data]}
 
     def named_files(self) -> dict[str, str]:
-        file = self.selection and self.selection.inference
-        return {"reference.selection.inference": file} if file else {}
+        if not self.selection:
+            return {}
+        named = {"inference": self.selection.inference, "scores": self.selection.scores}
+        return {f"reference.selection.{key}": file for key, file in named.items() if file}
 
     # ------------------------------------------------------------ files
 
     @property
     def existing_answers(self) -> list[str]:
         """The file of answers to the pool that exist already, if there is one."""
-        return list(self.named_files().values())
+        return [self.selection.inference] if self.selection and self.selection.inference else []
 
     def pool_answers(self, shard: str = "{shard}") -> str:
         """What round 0's checkpoint answered to the pool, for one shard."""
