@@ -55,6 +55,8 @@ shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
 if workflow.is_main_process and not is_locked(run.folder):
     attempts.restore_left()
 freezing.prepare()
+if workflow.is_main_process and (note := freezing.note_on_slices()):
+    print(note, file=sys.stderr)
 brake.watch_dry_run(workflow)
 preflight.watch_dry_run(workflow)
 dry_run.watch(workflow)
@@ -90,6 +92,6 @@ def stored_logps(wildcards):
 
 
 def answers_before(wildcards):
-    """Return the graded eval answers of the round before, for tasks that compare rounds."""
-    is_compared = int(wildcards.n) > 0 and cfg.task_section.compares_rounds
-    return run.eval_graded(int(wildcards.n) - 1) if is_compared else []
+    """Return the graded eval answers of the evaluated round before, for tasks that compare rounds."""
+    n = int(wildcards.n)
+    return run.eval_graded(run.evaluated_before(n)) if n > 0 and cfg.task_section.compares_rounds else []

@@ -6,10 +6,11 @@ from pathlib import Path
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_json
 from workflow_scripts.core.running import slurm
-from workflow_scripts.workflow.targets import Targets, targets_on_command_line
+from workflow_scripts.workflow.targets import Targets, allow_many_rounds, targets_on_command_line
 
 targets = Targets(cfg, run, wing, targets_on_command_line())
 targets.check()
+allow_many_rounds()
 
 
 for target, target_files in targets.by_name().items():

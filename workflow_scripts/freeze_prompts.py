@@ -17,7 +17,16 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_parquet
 from workflow_scripts.core.identity import normalise
 from workflow_scripts.core.records import Prompt, conserve, read_records
-from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_shards_arguments,
+    add_task_arguments,
+    arguments,
+    numbers_of_shards,
+    run,
+    say,
+    task_files,
+)
 from workflow_scripts.core.running.manifest import write_manifest
 
 SPLITS = ("eval", "train", "pool")  # eval comes first: its questions must not be in the others
@@ -149,7 +158,7 @@ def main() -> None:
     add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("prompts"))
     parser.add_argument("--seed", type=int, default=0, help="determines the questions that are made up")
-    parser.add_argument("--shards", type=int, required=True, help="number of digest files per split")
+    add_shards_arguments(parser)
     parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
     args = parser.parse_args()
 
@@ -160,7 +169,7 @@ def main() -> None:
 
     for split in SPLITS:
         if settings.sources(split):
-            shards.sync(output / "shards" / split, args.shards, output / f"{split}.parquet")
+            shards.sync(output / "shards" / split, numbers_of_shards(args), output / f"{split}.parquet")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.running.replicas import Replicas
+from workflow_scripts.core.slices import Slicing, slice_of
 from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.rollout.environment import Conversation, Environment
@@ -216,6 +217,11 @@ def parse_arguments() -> argparse.Namespace:
     add_template_argument(parser)
     parser.add_argument("--seed", default="0", help="seed of the round; equal seeds give equal answers")
     parser.add_argument("--shard", type=shard, default="1_0", help="{number of shards}_{this one's rank}")
+    parser.add_argument(
+        "--slice",
+        type=json.loads,
+        help="the part of the prompts to answer, as JSON: round, size (prompts per round), seed (default: all prompts)",
+    )
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
     parser.add_argument(
         "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
@@ -230,6 +236,11 @@ def read_prompts(args: argparse.Namespace) -> list[Prompt]:
     """Return the shard's prompts that need an answer."""
     shards, rank = map(int, args.shard.split("_"))
     prompts = [prompt for prompt in read_records(args.prompts) if shard_of(prompt["id"], shards) == rank]
+
+    if args.slice:
+        ids = [prompt["id"] for prompt in read_records(args.prompts)]
+        chosen = slice_of(ids, Slicing(args.slice["size"], args.slice["seed"]), args.slice["round"])
+        prompts = [prompt for prompt in prompts if prompt["id"] in chosen]
 
     if args.answered:
         answered = existing_answers(args.answered)
@@ -303,6 +314,8 @@ def publish(
     unused = {"auto", "trigger", "eval", "pool"} - {args.version}
     used = settings_of(settings, *unused)
     used |= {"version": args.version, "template": args.template, "seed": args.seed, "task": args.task_settings}
+    if args.slice:
+        used["slice"] = args.slice
     inputs = [args.model, *filter(None, [args.shard_file]), *task_files(args).values()]
     write_manifest(
         args.output,

@@ -44,18 +44,43 @@ def seconds_of(folder: Path, number: int) -> float:
     return total
 
 
+def prompts_answered(folder: Path, number: int) -> int:
+    """Return how many prompts a round answered if rounds answer only a part of them, else 0."""
+    manifests = [read_json(path) for path in folder.glob(f"results/r{number}/auto/*.json") if "." not in path.stem]
+    return sum(manifest["prompts"] for manifest in manifests if "slice" in manifest.get("settings", {}))
+
+
+def passes_of(folder: Path) -> dict[int, float]:
+    """Return how often all prompts were answered until each round; nothing if each round answers all of them."""
+    if not prompts_answered(folder, 1):
+        return {}
+
+    total = read_json(folder / "prompts/train.json")["rows"]
+    passes = {0: 0.0}
+    answered = 0
+    for number in range(1, 1 + sum(1 for _ in folder.glob("results/r*"))):
+        answered += prompts_answered(folder, number)
+        passes[number] = round(answered / total, 2)
+
+    return passes
+
+
 def rounds_of(folder: Path, names: list[str]) -> list[Row]:
     """Return one flat row per evaluated round: {metric} of all answers, {metric set} and {metric level} of some.
 
     The questions of an eval set without levels have its name as their level, so they come once.
+    If rounds answer only a part of the prompts, `passes` tells how often all prompts were answered until then.
     """
     rows = []
+    passes = passes_of(folder)
 
     for path in sorted(folder.glob("evaluation/r*.json"), key=lambda path: int(path.stem[1:])):
         evaluation = read_json(path)
         row = {"round": evaluation["round"]} | {name: evaluation.get(name) for name in names}
         for level, values in (evaluation.get("by_set", {}) | evaluation["by_level"]).items():
             row |= {f"{name} {level}": values.get(name) for name in names}
+        if passes:
+            row["passes"] = passes.get(evaluation["round"])
         row["n"] = evaluation["n"]
         row["seconds"] = round(seconds_of(folder, evaluation["round"]), 1)
         rows.append(row)
@@ -82,7 +107,8 @@ def show(rows: list[Row], metrics: Metrics, title: str) -> None:
     labels = " / ".join(label for label, _ in metrics.values())
     table = Table(title=f"{title}: {labels}", title_justify="left", box=box.SIMPLE_HEAD)
 
-    for name in ("round", *(level.strip() or "all" for level in levels), "n", "seconds"):
+    passes = ["passes"] if "passes" in rows[0] else []
+    for name in ("round", *(level.strip() or "all" for level in levels), *passes, "n", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
 
     for row in rows:
@@ -90,6 +116,7 @@ def show(rows: list[Row], metrics: Metrics, title: str) -> None:
         for level in levels:
             values = [f"{row.get(f'{name}{level}', 0):{form}}" for name, (_, form) in metrics.items()]
             cells.append(" / ".join(values))
+        cells += [str(row[name]) for name in passes]
         table.add_row(str(row["round"]), *cells, str(row["n"]), f"{row['seconds']:.0f}")
 
     Console(width=max(100, 30 + 22 * len(levels))).print(table)

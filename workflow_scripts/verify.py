@@ -58,14 +58,14 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
 class Walk:
     """The states of a run's artefacts, each computed once."""
 
-    def __init__(self, folder: str, rounds: int, first: str, evaluates: bool = True):
+    def __init__(self, folder: str, rounds: int, first: str, evaluate_every: int | None = 1):
         """Read the manifests of a run.
 
         Args:
             folder: the run's folder.
             rounds: the number of rounds that the config asks for.
             first: round 0's checkpoint.json.
-            evaluates: whether the run has eval questions.
+            evaluate_every: the rounds from one evaluation to the next; None if the run has no eval questions.
         """
         self.folder = folder
         self._update_shard_digests()
@@ -73,17 +73,17 @@ class Walk:
 
         numbers = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
         # Train prompts are found through what was made of them.
-        self.expected = [f"{folder}/prompts/eval.parquet"] if evaluates else []
-        for n in range(max([rounds, *numbers]) + 1):
-            if evaluates:
+        self.expected = [f"{folder}/prompts/eval.parquet"] if evaluate_every else []
+        last = max([rounds, *numbers])
+        for n in range(last + 1):
+            if evaluate_every and (n % evaluate_every == 0 or n == last):
                 self.expected.append(f"{folder}/evaluation/r{n}.json")
             self.expected.append(f"{folder}/checkpoints/r{n}/checkpoint.json" if n else first)
 
     def _update_shard_digests(self) -> None:
         """Bring the shards' digests up to date with prompts that were edited since they were last read."""
-        for stamp in Path(self.folder).glob("prompts/shards/*/.stamp.json"):
-            count, (path, *_) = read_json(stamp)
-            shards.sync(stamp.parent, count, path)
+        for stamp in Path(self.folder).glob(f"prompts/shards/*/{shards.STAMP}"):
+            shards.sync_again(stamp.parent)
 
     def round_of(self, name: str) -> str:
         return round_of(name, self.folder)
@@ -183,6 +183,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=0, help="number of rounds that the config asks for")
     parser.add_argument("--first", help="checkpoint.json of round 0 (default: the one in checkpoints/r0)")
     parser.add_argument("--without-evaluation", action="store_true", help="the run has no eval questions")
+    parser.add_argument("--evaluate-every", type=int, default=1, help="rounds from one evaluation to the next")
     return parser.parse_args()
 
 
@@ -192,7 +193,8 @@ def main() -> int:
         raise BadInput(f"{args.run}: nothing has been made here yet")
 
     first = args.first or f"{args.run}/checkpoints/r0/checkpoint.json"
-    rounds = Walk(args.run, args.rounds, first, not args.without_evaluation).all()
+    evaluate_every = None if args.without_evaluation else args.evaluate_every
+    rounds = Walk(args.run, args.rounds, first, evaluate_every).all()
     accepted = accepted_outputs(Path(args.run))
     faults = 0
     for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):

@@ -4,7 +4,7 @@
 rule generate:
     input:
         prompts=ancient(run.prompts("train")),  # changes count through the shard's own digest
-        shard=run.shard_digest("train"),
+        shard=run.answered_digest("{n}"),
         model=policy,
         task=wing.files("generate").values(),
     output:
@@ -25,6 +25,7 @@ rule generate:
         **params_of.generate(
             "generate",
             seed=lambda wildcards: f"{cfg.seed}.r{wildcards.n}",
+            slice=params_of.slice,
             ledger=lambda wildcards: run.ledger(f"generate/r{wildcards.n}/{wildcards.version}"),
         ),
     shell:

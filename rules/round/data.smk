@@ -3,8 +3,8 @@
 
 rule construct_meta:
     input:
-        data=ancient(run.graded("{n}", "{version}")),
-        manifests=manifests(run.graded("{n}", "{version}")),
+        data=lambda wildcards: ancient(run.graded(wildcards.n, wildcards.version)),
+        manifests=lambda wildcards: manifests(run.graded(wildcards.n, wildcards.version)),
         task=wing.files("construct_meta").values(),
     output:
         data=run.meta("{n}", "{version}"),

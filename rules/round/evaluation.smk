@@ -83,7 +83,7 @@ rule evaluate:
 rule compare_logps:
     input:
         results=lambda wildcards: run.all_answers(wildcards.n),
-        logp=[f"{run.logp_folder('{n}')}/{shard}.pkl" for shard in run.shards],
+        logp=[f"{run.logp_folder('{n}')}/{shard}.pkl" for shard in run.shards("logp")],
     output:
         metrics=f"{run.folder}/report/logps_r{{n}}.json",
         plot=report(
@@ -151,5 +151,6 @@ rule verify:
         rounds=f"--rounds {cfg.rounds}",
         first=f"--first {run.checkpoint(0)}",
         without="" if cfg.evaluates else "--without-evaluation",
+        evaluate_every=f"--evaluate-every {cfg.evaluate_every}",
     shell:
         "python -m workflow_scripts.verify {params} > {log} 2>&1 && cat {log}"

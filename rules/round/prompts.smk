@@ -24,8 +24,27 @@ if freezing.frozen and not freezing.is_early:
                 "freeze_prompts",
                 settings=settings_of(cfg.prompts),
                 seed=cfg.seed,
-                shards=cfg.shards,
+                shards=cfg.shards.auto,
                 output=f"{run.folder}/prompts",
             ),
         shell:
-            commands.stage("freeze_prompts", "")
+            commands.stage("freeze_prompts", commands.more_shards())
+
+
+# Digest files of the prompts that a round answers. Once they exist, they are brought up to date while the Snakefile is
+# read, so this rule has no parameters that Snakemake compares.
+if run.slicing:
+
+    rule slice_prompts:
+        input:
+            prompts=ancient(run.prompts("train")),
+            made=[] if freezing.is_early else manifests([run.prompts("train")]),
+        output:
+            run.answered_digests("{n}"),
+        log:
+            run.log("slice_prompts/r{n}"),
+        localrule: True
+        conda:
+            ENV
+        shell:
+            commands.slice_prompts()

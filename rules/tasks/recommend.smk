@@ -173,10 +173,11 @@ if cfg.recommend.explore:
                 settings=wing.settings("make_sft_data"),
                 turns=cfg.generate.auto.turns if cfg.recommend.tgi or cfg.recommend.new_tgi else None,
                 seed=cfg.seed if cfg.recommend.new_tgi else None,
-                shards=cfg.shards,
+                shards=cfg.shards.auto,
             ),
         shell:
             commands.stage(
                 "tasks.recommend.make_sft_data",
-                "--explored {input.data} --pool {input.pool} --sft {output.sft} --output {output.prompts}",
+                "--explored {input.data} --pool {input.pool} --sft {output.sft} --output {output.prompts} "
+                + commands.more_shards(),
             )

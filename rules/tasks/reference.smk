@@ -130,12 +130,12 @@ if cfg.reference.selection:
                 mode=cfg.reference.selection.mode,
                 num_examples=cfg.reference.selection.num_examples,
                 seed=cfg.seed,
-                shards=cfg.shards,
+                shards=cfg.shards.auto,
             ),
         shell:
             commands.stage(
                 "tasks.reference.select_prompts",
-                "--pool {input.pool} --scores {input.scores} --output {output.prompts}",
+                "--pool {input.pool} --scores {input.scores} --output {output.prompts} " + commands.more_shards(),
             )
 
     # This rule is separate from select_prompts because its outputs have settings in their names. Snakemake does not ask

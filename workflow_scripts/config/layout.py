@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from workflow_scripts.config.load import Config
+from workflow_scripts.core.shards import names_of_shards, round_folder
+from workflow_scripts.core.slices import Slicing
 
 VERSIONS = ("auto", "trigger")
 
@@ -39,7 +41,10 @@ class Run:
         self.cfg = cfg
         self.folder = f"runs/{cfg.name}"
         self.tag = cfg.expname or cfg.name
-        self.shards = [f"{cfg.shards}_{rank}" for rank in range(cfg.shards)]
+
+    def shards(self, stage: str) -> list[str]:
+        """The shards of a stage (auto, trigger, eval, pool or logp), such as 2_0 and 2_1."""
+        return names_of_shards(self.cfg.shards.of(stage))
 
     # ------------------------------------------------------------ prompts and model
 
@@ -47,12 +52,30 @@ class Run:
         """The frozen prompts of a split: train, pool or eval."""
         return f"{self.folder}/prompts/{split}.parquet"
 
-    def shard_digests(self, split: str) -> list[str]:
-        """The digest file of each shard of a split."""
-        return [self.shard_digest(split, shard) for shard in self.shards]
-
     def shard_digest(self, split: str, shard: str = "{shard}") -> str:
+        """The digest file of a shard of a split."""
         return f"{self.folder}/prompts/shards/{split}/{shard}.txt"
+
+    def shard_digests(self, split: str) -> list[str]:
+        """The digest files of a split's shards, for all numbers of shards that prompts are divided into."""
+        counts = self.cfg.shards.of_prompts
+        return [self.shard_digest(split, shard) for count in counts for shard in names_of_shards(count)]
+
+    @property
+    def slicing(self) -> Slicing | None:
+        """How the train prompts are divided among rounds; None if each round answers all of them."""
+        size = self.cfg.prompts_per_round
+        return Slicing(size, self.cfg.seed) if size else None
+
+    def answered_digest(self, n: int | str, shard: str = "{shard}") -> str:
+        """The digest file of a shard of the prompts that round n answers."""
+        split = f"train/{round_folder(n)}" if self.slicing else "train"
+        return self.shard_digest(split, shard)
+
+    def answered_digests(self, n: int | str) -> list[str]:
+        """The digest files of the prompts that round n answers, for all numbers of shards of its answers."""
+        shards = dict.fromkeys([*self.shards("auto"), *self.shards("trigger")])
+        return [self.answered_digest(n, shard) for shard in shards]
 
     @property
     def initial_model(self) -> str:
@@ -94,11 +117,11 @@ class Run:
 
     def all_answers(self, n: int | str) -> list[str]:
         """The answers of round n, in all versions and shards."""
-        return [self.answers(n, version, shard) for version in self.versions(n) for shard in self.shards]
+        return [self.answers(n, version, shard) for version in self.versions(n) for shard in self.shards(version)]
 
     def graded(self, n: int | str, version: str) -> list[str]:
         """The graded answers of round n in a version, all shards."""
-        return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards]
+        return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards(version)]
 
     def eval_answers(self, n: int | str, shard: str = "{shard}") -> str:
         """What checkpoint n answered to the eval questions, for one shard."""
@@ -106,7 +129,7 @@ class Run:
 
     def eval_graded(self, n: int | str) -> list[str]:
         """The graded answers of checkpoint n to the eval questions, all shards."""
-        return [f"{self.folder}/evaluation/r{n}/{shard}_matchlog.pkl" for shard in self.shards]
+        return [f"{self.folder}/evaluation/r{n}/{shard}_matchlog.pkl" for shard in self.shards("eval")]
 
     # ------------------------------------------------------------ data
 
@@ -168,7 +191,7 @@ class Run:
             folder = self.logp_folder(under)
         else:
             folder = self.logp_folder(n) if under == n - 1 else self.reference_folder(n)
-        return [f"{folder}/{shard}.pkl" for shard in self.shards]
+        return [f"{folder}/{shard}.pkl" for shard in self.shards("logp")]
 
     def compared_checkpoints(self, n: int) -> dict[str, int]:
         """The numbers of the checkpoints whose stored log-probs round n's objective needs, by what they are to it."""
@@ -192,9 +215,17 @@ class Run:
         """The metrics of checkpoint n."""
         return f"{self.folder}/evaluation/r{n}.json"
 
+    def evaluated_rounds(self, n: int) -> list[int]:
+        """The rounds up to n that are evaluated: every `evaluate_every`th, and round n itself."""
+        return [k for k in range(n + 1) if k % self.cfg.evaluate_every == 0 or k == n]
+
+    def evaluated_before(self, n: int) -> int:
+        """The last round before round n that is evaluated in any case."""
+        return (n - 1) // self.cfg.evaluate_every * self.cfg.evaluate_every
+
     def evaluations(self, last: int) -> list[str]:
-        """The metrics of all checkpoints up to `last`; none if the run has no eval questions."""
-        return [self.evaluation(n) for n in range(last + 1)] if self.cfg.evaluates else []
+        """The metrics of the evaluated checkpoints up to `last`; none if the run has no eval questions."""
+        return [self.evaluation(n) for n in self.evaluated_rounds(last)] if self.cfg.evaluates else []
 
     def judged(self, n: int | str) -> str:
         """The judge's comparison of round n's eval answers with those of the round before."""
@@ -204,8 +235,8 @@ class Run:
         """The comparisons of sampled with scored log-probs, for rounds whose answers are sampled and scored here."""
         if self.cfg.data.source or not self.cfg.train.needs_behaviour:
             return []
-        rounds = range(1, self.cfg.rounds + 1)
-        return [f"{self.folder}/report/logps_r{n}.json" for n in rounds if not self.entry(n)]
+        rounds = self.evaluated_rounds(self.cfg.rounds)
+        return [f"{self.folder}/report/logps_r{n}.json" for n in rounds if n and not self.entry(n)]
 
     def further_evaluations(self) -> list[str]:
         """The metrics of rounds beyond the config's that exist: they are reported as they are, not made again."""

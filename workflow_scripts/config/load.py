@@ -28,6 +28,7 @@ from workflow_scripts.config.sections import (
     Reward,
     Rows,
     Section,
+    Shards,
     Split,
     TaskName,
     Train,
@@ -56,10 +57,12 @@ class Config(Section):
     expname: Name | None = None  # the model's tag in file names; default: the run's name
     rounds: NonNegativeInt = 3  # the rounds that are made without a target
     seed: NonNegativeInt = 0  # of prompts, weights, sampling and the training order
-    shards: PositiveInt = 2  # jobs per record stage and round
+    shards: Shards = Shards(auto=2)  # jobs per record stage and round: a number, or numbers by what they work on
+    prompts_per_round: PositiveInt | None = None  # prompts that a round answers, a new part each time; null: all
     template: Literal["deepseek", "alpaca", "chat"] = "deepseek"  # prompt template; chat: the tokenizer's own
     template_variables: dict[str, bool | int | float | str] = Field(default_factory=dict)  # of the tokenizer's template
     sandbox: OnOff = "on"  # isolate programs that the model writes; off runs them unprotected
+    evaluate_every: PositiveInt = 1  # rounds from one evaluation to the next; the last round is always evaluated
     code_changes: Literal["stop", "remake"] = (
         "stop"  # what to do if only changed code would make finished results again
     )
@@ -261,6 +264,11 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
         if value and value.count and not section.makes_up:
             yield f"{key}.count: task {cfg.task!r} cannot make up questions; give {key}.file"
 
+    if cfg.data.source and cfg.prompts_per_round:
+        yield (
+            "prompts_per_round: with `data.source`, each round trains on all existing rows and answers no prompts; "
+            "remove this key"
+        )
     if cfg.template_variables and cfg.template != "chat":
         yield f"template_variables: the template {cfg.template} has none; use `template: chat`, or remove this key"
     if cfg.model.scratch and not cfg.cold_start:

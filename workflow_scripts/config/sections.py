@@ -306,6 +306,10 @@ class Train(Section):
             )
         return self
 
+    def updates(self, units: int) -> int:
+        """Return how many updates the stage makes on so many rows (or pairs)."""
+        return self.updates_per_round or self.epochs * -(-units // self.batch_size)
+
     def uses(self, constant: str) -> Any:
         """Return a constant that the objective declares: UNIT, NEEDS, or KL."""
         return plugins.constants("training/objectives", self.objective).get(constant)
@@ -382,6 +386,37 @@ class ColdStart(Section):
     def has_one_source(self):
         exactly_one(file=self.file, count=self.count)
         return self
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class Shards(Section):
+    """The jobs of a record stage and round, by what they work on. A number stands for `{auto: number}`."""
+
+    auto: PositiveInt  # the answers of a round in auto mode; also what is left at null below
+    trigger: PositiveInt | None = None  # its triggered answers
+    eval: PositiveInt | None = None  # the answers to the eval questions
+    pool: PositiveInt | None = None  # the answers to the pool
+    logp: PositiveInt | None = None  # the log-probs of the training data
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_number(cls, value: Any) -> Any:
+        if isinstance(value, dict | cls):
+            return value
+        if isinstance(value, int) and value >= 1:
+            return {"auto": value}
+        raise ValueError("give a positive number of jobs, or numbers by what they work on, such as {auto: 64, eval: 1}")
+
+    def of(self, stage: str) -> int:
+        """Return the number of shards of a stage: auto, trigger, eval, pool or logp."""
+        return getattr(self, stage) or self.auto
+
+    @property
+    def of_prompts(self) -> list[int]:
+        """The numbers of shards that prompts are divided into, from the largest to the smallest."""
+        return sorted({self.of(stage) for stage in ("auto", "trigger", "eval", "pool")}, reverse=True)
 
 
 # ---------------------------------------------------------------- generation

@@ -39,6 +39,18 @@ class TaskSection(Section):
         """Return further keys of the config that name a reward, with their values."""
         return {}
 
+    def train_prompts(self, cfg: "Config", pool: int | None) -> int | None:
+        """Return how many train prompts the task makes from a pool of so many, at most; None if that is unknown."""
+        return pool
+
+    def most_units(self, cfg: "Config", prompts: int | None) -> int | None:
+        """Return how many rows (or pairs) a round that answers so many prompts trains on, at most; None if unknown."""
+        return None if prompts is None else prompts * self.rows_per_prompt(cfg)
+
+    def rows_per_prompt(self, cfg: "Config") -> int:
+        """Return how many rows a round trains on for each prompt, at most."""
+        return cfg.generate.auto.samples
+
     @classmethod
     def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the config's values with what follows from this section, such as files that the task's rules make."""

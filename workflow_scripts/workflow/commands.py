@@ -51,6 +51,24 @@ class Commands:
         start = f"python {LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
         return with_status(f"{start} workflow_scripts.{module} {{params}} {arguments}")
 
+    def more_shards(self) -> str:
+        """Return the further numbers of shards of a stage that writes prompts, as an option; nothing if there are none.
+
+        It is part of the command, because only the answers of the stages with these shards depend on it.
+        """
+        more = [str(count) for count in self.cfg.shards.of_prompts if count != self.cfg.shards.auto]
+        return " ".join(["--more-shards", *more]) if more else ""
+
+    def slice_prompts(self) -> str:
+        """Return the command that writes the digest files of the prompts that round n answers."""
+        counts = sorted({self.cfg.shards.of("auto"), self.cfg.shards.of("trigger")}, reverse=True)
+        folder = Path(self.run.answered_digest("{wildcards.n}")).parent
+        return (
+            "python -m workflow_scripts.slice_prompts --prompts {input.prompts} --round {wildcards.n} "
+            f"--size {self.cfg.prompts_per_round} --seed {self.cfg.seed} --shards {' '.join(map(str, counts))} "
+            f"--output {folder} 2>&1 | tee {{log}}"
+        )
+
     def generate(self, arguments: str) -> str:
         """Return the command of a rule that generates answers, in the Python of its engine's environment."""
         python = self.environments.command(self.environments.of_generation)

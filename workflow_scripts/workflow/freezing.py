@@ -22,6 +22,7 @@ from workflow_scripts.core.files import read_json
 from workflow_scripts.core.records import READABLE
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
+from workflow_scripts.core.slices import rounds_per_pass
 from workflow_scripts.rewards import own_file
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.attempts import is_locked
@@ -122,6 +123,19 @@ class Freezing:
         except BadInput as error:
             raise WorkflowError(str(error)) from None
 
+    def note_on_slices(self) -> str:
+        """Return what part of the prompts a round answers, as a line for people; nothing if it answers all of them."""
+        size = self.cfg.prompts_per_round
+        if size is None:
+            return ""
+
+        frozen = manifest_of(self.run.prompts("train"))
+        if not frozen.exists():
+            return f"prompts_per_round: each round answers {size:,} prompts"
+        prompts = read_json(frozen)["rows"]
+        rounds = rounds_per_pass(prompts, size)
+        return f"prompts_per_round: each round answers {size:,} of {prompts:,} prompts; {rounds:,} rounds answer all"
+
     # ------------------------------------------------------------ checks
 
     def check_files(self) -> None:
@@ -211,4 +225,5 @@ class Freezing:
         task = tasks.load(self.cfg.task, "Prompts", self.wing.settings("freeze_prompts"))
         check = partial(freeze_prompts.check_edited, task, path, split, self.run.prompts("eval"))
         folder = Path(self.run.shard_digest(split)).parent
-        shards.sync(folder, self.cfg.shards, path, check)
+        slicing = self.run.slicing if split == "train" else None
+        shards.sync(folder, self.cfg.shards.of_prompts, path, check, slicing)

@@ -173,6 +173,11 @@ class ParamsOfRules:
         )
         return params | {"code": code}
 
+    def slice(self, wildcards) -> dict[str, int] | None:
+        """Return which prompts a round answers, if it answers only a part of them."""
+        slicing = self.run.slicing
+        return {"round": int(wildcards.n), **slicing._asdict()} if slicing else None
+
     def grade(self) -> Params:
         """Return the parameters of the rule that grades answers."""
         reward = self.cfg.reward

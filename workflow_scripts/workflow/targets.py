@@ -20,6 +20,7 @@ from workflow_scripts.tasks.defaults import Wing
 STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation")  # in the order of a round
 TRAINED = ("checkpoint", "evaluation")  # the stages that need the training of their round
 ROUND = re.compile(r"round(0|[1-9]\d*)_(\w+)")
+FIRST_ROUNDS = 20  # that have rules of their own in any case; a rule for each of many rounds would take long to read
 GENERAL = ("all", "report", "verify")
 
 
@@ -31,6 +32,11 @@ def targets_on_command_line() -> list[str]:
 def _is_snakemake() -> bool:
     """Return whether this process is `snakemake`, or `python -m snakemake`."""
     return "snakemake" in Path(sys.argv[0]).parts[-2:]
+
+
+def allow_many_rounds() -> None:
+    """Let Snakemake follow chains of about 1,500 rounds. It does so by recursion, with 13 calls for each round."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
 
 
 def named_stages(targets: Iterable[str]) -> list[tuple[int, str]]:
@@ -88,12 +94,12 @@ class Targets:
         return stages | self.wing.targets(n) | trained
 
     def rounds(self) -> list[int]:
-        """Return the rounds of the config, and those that targets on the command line name."""
+        """Return the first rounds of the config, its last one, and those that targets on the command line name."""
         named = {n for n, _ in named_stages(self.on_command_line)}
-        return sorted({*range(self.cfg.rounds + 1), *named})
+        return sorted({*range(min(self.cfg.rounds, FIRST_ROUNDS) + 1), self.cfg.rounds, *named})
 
     def by_name(self) -> dict[str, list[str]]:
-        """Return the files of each target round<n>_<stage>, for the rounds of the config and those that are named."""
+        """Return the files of each target round<n>_<stage>, for the rounds of `rounds`."""
         files = {}
         for n in self.rounds():
             files |= {f"round{n}_{stage}": paths for stage, paths in self.of_round(n).items()}

@@ -54,6 +54,19 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return (action.help or "") + (" (default: %(default)s)" if has_default else "")
 
 
+def add_shards_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a stage that writes prompts with their digest files."""
+    parser.add_argument("--shards", type=int, default=1, help="number of digest files per split")
+    parser.add_argument(
+        "--more-shards", type=int, nargs="*", default=[], help="further numbers, for stages with shards of their own"
+    )
+
+
+def numbers_of_shards(args: argparse.Namespace) -> list[int]:
+    """Return the numbers of shards that digest files are written for, from the largest to the smallest."""
+    return sorted({args.shards, *args.more_shards}, reverse=True)
+
+
 def shard(text: str) -> str:
     """Parse the value of `--shard`: "4_0" is the first of four shards."""
     count, _, rank = text.partition("_")

@@ -1,9 +1,12 @@
 """The config section `math`."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from workflow_scripts.config.sections import Share
 from workflow_scripts.config.task_section import TaskSection
+
+if TYPE_CHECKING:
+    from workflow_scripts.config.load import Config
 
 
 class Settings(TaskSection):
@@ -16,3 +19,7 @@ class Settings(TaskSection):
     # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate.
     switches: tuple[Literal["keeptrigger", "negbetter", "all"], ...] = ()
     easy_success: Share = 0.75  # triggered answers are thinned out by half above this accuracy of their path
+
+    def rows_per_prompt(self, cfg: "Config") -> int:
+        has_triggered_rows = cfg.generate.trigger is not None and "keeptrigger" in self.switches
+        return cfg.generate.auto.samples + (2 if has_triggered_rows else 0)  # one triggered row per path

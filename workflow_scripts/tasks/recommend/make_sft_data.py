@@ -20,7 +20,13 @@ from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_parquet
 from workflow_scripts.core.records import Message, conserve, read_records
-from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_shards_arguments,
+    arguments,
+    numbers_of_shards,
+    run,
+)
 from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.tasks.recommend.dialogues import transcript
 from workflow_scripts.tasks.recommend.settings import Settings
@@ -99,7 +105,7 @@ def parse_arguments() -> argparse.Namespace:
         "--turns", type=int, default=2, help="interactions of a rollout (generate.auto.turns), for tgi and new_tgi"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of new_tgi")
-    parser.add_argument("--shards", type=int, default=1, help="number of digest files")
+    add_shards_arguments(parser)
     parser.add_argument("--sft", required=True, help="the cold start's rows to write (.jsonl)")
     parser.add_argument("--output", required=True, help="the train prompts to write (.parquet)")
     return parser.parse_args()
@@ -136,7 +142,7 @@ def main() -> None:
     write_parquet(args.output, prompts)
     write_manifest(args.output, inputs, used, rows=len(prompts))
     output = Path(args.output)
-    shards.sync(output.parent / "shards" / output.stem, args.shards, output)
+    shards.sync(output.parent / "shards" / output.stem, numbers_of_shards(args), output)
     print(f"{len(kept)} of {len(lines)} dialogues to learn from; {len(prompts)} prompts for the rounds")
 
 

@@ -155,6 +155,19 @@ class Settings(TaskSection):
     def uses_pool(self) -> bool:
         return self.explore is not None
 
+    def train_prompts(self, cfg: "Config", pool: int | None) -> int | None:
+        ends = [end for end in (pool, self.explore and self.explore.end) if end is not None]
+        if not ends or self.explore is None:
+            return None
+
+        explored = min(ends) - self.explore.start
+        return min(explored, self.end or explored) - self.start
+
+    def rows_per_prompt(self, cfg: "Config") -> int:
+        """With `rerank`, each right rollout is a further row; a group that is kept has at least one wrong one."""
+        samples = cfg.generate.auto.samples
+        return 2 * samples - 1 if self.rerank else samples
+
     def pool_fault(self, cfg: "Config") -> str:
         if self.uses_pool:
             return "prompts.pool: the teacher of `recommend.explore` explores it; give prompts.pool, not prompts.train"

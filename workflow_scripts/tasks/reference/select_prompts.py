@@ -10,7 +10,13 @@ from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_parquet
 from workflow_scripts.core.records import read_records
-from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.running.cli import (
+    add_code_argument,
+    add_shards_arguments,
+    arguments,
+    numbers_of_shards,
+    run,
+)
 from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.tasks.defaults import mean
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="hard", help="which prompts to select")
     parser.add_argument("--num-examples", type=int, required=True, help="number of prompts to select")
     parser.add_argument("--seed", type=int, default=0, help="random seed of mode random")
-    parser.add_argument("--shards", type=int, default=1, help="number of digest files")
+    add_shards_arguments(parser)
     parser.add_argument("--output", required=True, help="the train prompts to write (.parquet)")
     args = parser.parse_args()
 
@@ -59,7 +65,7 @@ def main() -> None:
     used = {"mode": args.mode, "num_examples": args.num_examples, "metric": metric, "seed": args.seed}
     write_manifest(args.output, [args.pool, args.scores], used, rows=len(selected))
     output = Path(args.output)
-    shards.sync(output.parent / "shards" / output.stem, args.shards, output)
+    shards.sync(output.parent / "shards" / output.stem, numbers_of_shards(args), output)
 
     average = mean(scores[prompt_id] for prompt_id in selected)
     print(f"{len(selected)} of {len(pool)} prompts ({args.mode}), mean {metric} {average:.4f}")

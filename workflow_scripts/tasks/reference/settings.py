@@ -46,6 +46,9 @@ class Settings(TaskSection):
     def answers_pool(self) -> bool:
         return self.selection is not None and self.selection.scores is None
 
+    def train_prompts(self, cfg: "Config", pool: int | None) -> int | None:
+        return self.selection.num_examples if self.selection else None
+
     def pool_fault(self, cfg: "Config") -> str:
         return (
             "`prompts.pool` and `reference.selection` belong together, because the train prompts are selected from the "

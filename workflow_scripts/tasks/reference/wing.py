@@ -57,7 +57,7 @@ class Wing(defaults.Wing):
 
     def all_pool_answers(self) -> list[str]:
         """What round 0's checkpoint answered to the pool, all shards."""
-        return [self.pool_answers(shard) for shard in self.run.shards]
+        return [self.pool_answers(shard) for shard in self.run.shards("pool")]
 
     @property
     def inference(self) -> str:

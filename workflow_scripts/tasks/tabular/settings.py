@@ -67,6 +67,9 @@ class Settings(TaskSection):
             raise ValueError(f"own_share: {self.own_share} is a share of `examples`; give their number too")
         return self
 
+    def most_units(self, cfg: "Config", prompts: int | None) -> int:
+        return self.pairs
+
     @classmethod
     def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the config's values with the files that the rule gen_synsft makes as prompts and cold start.

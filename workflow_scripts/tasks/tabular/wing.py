@@ -44,7 +44,7 @@ class Wing(defaults.Wing):
 
     def products(self, n: int) -> list[str]:
         pairs = [self.preferences(k) for k in range(1, n + 1)]
-        plots = [self.plot(k) for k in range(n + 1)]
+        plots = [self.plot(k) for k in self.run.evaluated_rounds(n)]
         return [*pairs, *plots]
 
     def targets(self, n: int) -> dict[str, list[str]]:
