@@ -57,7 +57,7 @@ def check_rows(rows: list[dict[str, Any]], metas: dict[str, Any], paths: dict[st
     raise BadInput(
         f"nothing is left to train on: {len(questions)} questions in {', '.join(paths.values())}, dropped "
         f"{dict(dropped)}. Ask easier questions, sample more answers to each, allow longer answers "
-        "(generate.auto.max_tokens), or train the cold start longer."
+        "(generate.auto.max_tokens), answer more prompts per round (prompts_per_round), or train the cold start longer."
     )
 
 

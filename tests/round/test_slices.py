@@ -47,12 +47,11 @@ def test_each_round_answers_its_own_prompts_in_both_versions(sliced):
         expected = slice_of(ids, Slicing(SIZE, 0), n)
         assert len(expected) == SIZE
         for version, shards in (("auto", ("2_0", "2_1")), ("trigger", ("1_0",))):
-            files = sorted(path.stem for path in sliced.path(f"results/r{n}/{version}").glob("*_matchlog.pkl"))
-            assert set(files) >= {f"{shard}_matchlog" for shard in shards}
-            answers = [
-                answer for shard in shards for answer in read_pickle(sliced.path(f"results/r{n}/{version}/{shard}.pkl"))
-            ]
-            assert {answer["id"] for answer in answers} == expected
+            answered = set()
+            for shard in shards:
+                graded = read_pickle(sliced.path(f"results/r{n}/{version}/{shard}_matchlog.pkl"))
+                answered |= {answer["id"] for answer in graded}
+            assert answered == expected
 
     manifest = json.loads(sliced.path("results/r2/auto/2_0.json").read_text())
     assert manifest["settings"]["slice"] == {"round": 2, "size": SIZE, "seed": 0}
@@ -149,7 +148,7 @@ def test_other_numbers_of_logp_shards_rerun_the_log_probs_and_what_follows(fork)
     output = fork.snakemake("-n", "round1_checkpoint")
 
     assert {"logp", "train"} <= jobs(output)
-    assert not {"generate", "grade_answers", "construct_data", "freeze_prompts"} & jobs(output)
+    assert not {"generate", "construct_data", "freeze_prompts"} & jobs(output)
     assert len(outputs(output, "logp")) == 3
 
 

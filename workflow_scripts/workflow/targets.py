@@ -1,7 +1,7 @@
 """The targets on the command line: round<n>_<stage> for any n, report, verify, and files.
 
 `round2_data` asks for what round 2 trains on, and for nothing that comes after it. README.md and docs/rounds.md list
-the stages; `snakemake --list-target-rules` lists the names for the rounds of the config.
+the stages; `snakemake --list-target-rules` lists the names for the first rounds of the config, and its last one.
 """
 
 import difflib
