@@ -63,10 +63,11 @@ class Commands:
         """Return the command that writes the digest files of the prompts that round n answers."""
         counts = sorted({self.cfg.shards.of("auto"), self.cfg.shards.of("trigger")}, reverse=True)
         folder = Path(self.run.answered_digest("{wildcards.n}")).parent
-        return (
-            "python -m workflow_scripts.slice_prompts --prompts {input.prompts} --round {wildcards.n} "
+        return self.stage(
+            "slice_prompts",
+            "--prompts {input.prompts} --round {wildcards.n} "
             f"--size {self.cfg.prompts_per_round} --seed {self.cfg.seed} --shards {' '.join(map(str, counts))} "
-            f"--output {folder} 2>&1 | tee {{log}}"
+            f"--output {folder}",
         )
 
     def generate(self, arguments: str) -> str:
