@@ -25,7 +25,6 @@ rule generate:
         **params_of.generate(
             "generate",
             seed=lambda wildcards: f"{cfg.seed}.r{wildcards.n}",
-            slice=params_of.slice,
             ledger=lambda wildcards: run.ledger(f"generate/r{wildcards.n}/{wildcards.version}"),
         ),
     shell:

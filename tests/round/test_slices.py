@@ -53,6 +53,8 @@ def test_each_round_answers_its_own_prompts_in_both_versions(sliced):
                 answered |= {answer["id"] for answer in graded}
             assert answered == expected
 
+    evaluated = read_pickle(sliced.path("evaluation/r2/1_0.pkl"))
+    assert len(evaluated) == len(pd.read_parquet(sliced.path("prompts/eval.parquet")))
     manifest = json.loads(sliced.path("results/r2/auto/2_0.json").read_text())
     assert manifest["settings"]["slice"] == {"round": 2, "size": SIZE, "seed": 0}
 

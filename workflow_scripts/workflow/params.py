@@ -171,12 +171,19 @@ class ParamsOfRules:
             sandbox=self.cfg.sandbox,
             **flags,
         )
-        return params | {"code": code}
+        return params | {"code": code} | self._slice(rule)
 
-    def slice(self, wildcards) -> dict[str, int] | None:
-        """Return which prompts a round answers, if it answers only a part of them."""
+    def _slice(self, rule: str) -> Params:
+        """Return which prompts a round answers, if it answers only a part of them.
+
+        The rules that inherit from `generate` inherit this parameter too. They answer all prompts of their split.
+        """
         slicing = self.run.slicing
-        return {"round": int(wildcards.n), **slicing._asdict()} if slicing else None
+        if slicing is None:
+            return {}
+        if rule != "generate":
+            return {"slice": ""}
+        return {"slice": _deferred("slice", lambda wildcards: {"round": int(wildcards.n), **slicing._asdict()})}
 
     def grade(self) -> Params:
         """Return the parameters of the rule that grades answers."""

@@ -13,7 +13,8 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import load
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
-from workflow_scripts.core.pickles import write_pickle
+from workflow_scripts.core.pickles import read_pickle, write_pickle
+from workflow_scripts.core.slices import Slicing, slice_of
 from workflow_scripts.init_model import make_model, train_tokenizer
 from workflow_scripts.tasks.reference.score_pool import read_answers
 from workflow_scripts.tasks.reference.select_prompts import select
@@ -170,7 +171,21 @@ def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
     assert sft[1]["id"] == f"{grpo[0]['id']}_1"
     assert sft[1]["messages"][1]["content"] == grpo[0]["references"][1]
 
+    _check_slices(copy, chosen)
     _check_what_reruns(copy)
+
+
+def _check_slices(copy: Copy, chosen: set[str]) -> None:
+    """Check that a round answers a part of the prompts that a job selected, and that the pool is answered as before."""
+    copy.configure(pool_config() | {"prompts_per_round": 3, "shards": {"auto": 2, "eval": 1}})
+    answers = [f"runs/mine/results/r1/auto/2_{rank}.pkl" for rank in range(2)]
+    assert jobs(copy.snakemake("-n", *answers)) == {"slice_prompts", "generate"}
+
+    copy.snakemake(*answers)
+    answered = {answer["id"] for path in answers for answer in read_pickle(copy.folder / path)}
+    assert answered == slice_of(sorted(chosen), Slicing(3, 0), 1)
+    assert NOTHING_TO_DO in copy.snakemake("-n", *answers, TRAIN)
+    copy.configure(pool_config())
 
 
 def _check_what_reruns(copy: Copy) -> None:
