@@ -6,27 +6,25 @@ import shutil
 import pandas as pd
 import pytest
 
-from tests.harness import NOTHING_TO_DO, Copy, edit_prompts, in_ledger, jobs, outputs, tiny_config
+from tests.harness import NOTHING_TO_DO, Copy, edit_prompts, jobs, outputs, tiny_config
 from workflow_scripts.core.identity import shard_of
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.slices import Slicing, slice_of
+from workflow_scripts.report import passes_of
 
-SIZE = 9  # of 24 prompts: the third round goes on in the second pass
-
-
-def sliced_config(**changes) -> dict:
-    return tiny_config(prompts_per_round=SIZE, rounds=2, shards={"auto": 2, "trigger": 1, "eval": 1}) | changes
+SIZE = 9  # of 24 prompts
+ANSWERS = [f"runs/arithmetic/results/r1/{name}.pkl" for name in ("auto/2_0", "auto/2_1", "trigger/1_0")]
+DIGESTS = [f"runs/arithmetic/prompts/shards/train/r2/{shard}.txt" for shard in ("2_0", "2_1", "1_0")]
 
 
 @pytest.fixture(scope="module")
 def sliced(finished, tmp_path_factory) -> Copy:
-    """Return two finished rounds of 9 prompts each."""
+    """Return the answers of a round to 9 prompts, and the digests of the next 9."""
     folder = tmp_path_factory.mktemp("sliced") / "run"
     shutil.copytree(finished.folder, folder, symlinks=True)
     copy = Copy.at(folder)
-    copy.configure(sliced_config())
-    output = copy.snakemake()
-    (folder / "output.txt").write_text(output)
+    copy.configure(tiny_config(prompts_per_round=SIZE, rounds=2, shards={"auto": 2, "trigger": 1, "eval": 1}))
+    (folder / "output.txt").write_text(copy.snakemake(*ANSWERS, *DIGESTS))
     return copy
 
 
@@ -40,79 +38,64 @@ def prompt_ids(copy: Copy) -> list[str]:
     return list(pd.read_parquet(copy.path("prompts/train.parquet"))["id"])
 
 
-def test_each_round_answers_its_own_prompts_in_both_versions(sliced):
-    ids = prompt_ids(sliced)
+def edit_question(copy: Copy, prompt: str) -> None:
+    def change(frame):
+        frame.loc[frame["id"] == prompt, "question"] = "What is 8 + 9?"
+        return frame
 
-    for n in (1, 2):
-        expected = slice_of(ids, Slicing(SIZE, 0), n)
-        assert len(expected) == SIZE
-        for version, shards in (("auto", ("2_0", "2_1")), ("trigger", ("1_0",))):
-            answered = set()
-            for shard in shards:
-                graded = read_pickle(sliced.path(f"results/r{n}/{version}/{shard}_matchlog.pkl"))
-                answered |= {answer["id"] for answer in graded}
-            assert answered == expected
-
-    evaluated = read_pickle(sliced.path("evaluation/r2/1_0.pkl"))
-    assert len(evaluated) == len(pd.read_parquet(sliced.path("prompts/eval.parquet")))
-    manifest = json.loads(sliced.path("results/r2/auto/2_0.json").read_text())
-    assert manifest["settings"]["slice"] == {"round": 2, "size": SIZE, "seed": 0}
+    edit_prompts(copy, change)
 
 
-def test_what_is_told_of_the_slices(sliced):
+def test_a_round_answers_its_own_prompts_in_both_versions(sliced):
+    expected = slice_of(prompt_ids(sliced), Slicing(SIZE, 0), 1)
+    assert len(expected) == SIZE
+
+    for shards in (ANSWERS[:2], ANSWERS[2:]):
+        answers = [answer for shard in shards for answer in read_pickle(sliced.folder / shard)]
+        assert {answer["id"] for answer in answers} == expected
+
+    manifest = json.loads(sliced.path("results/r1/auto/2_0.json").read_text())
+    assert manifest["settings"]["slice"] == {"round": 1, "size": SIZE, "seed": 0}
+
+
+def test_the_number_of_rounds_that_answer_all_prompts_is_told(sliced):
     output = (sliced.folder / "output.txt").read_text()
     assert "prompts_per_round: each round answers 9 of 24 prompts; 3 rounds answer all" in output
-    assert (
-        "round 2: 9 of 24 prompts; 3 rounds answer all of them" in sliced.path("logs/slice_prompts/r2.log").read_text()
-    )
+    log = sliced.path("logs/slice_prompts/r2.log").read_text()
+    assert "round 2: 9 of 24 prompts; 3 rounds answer all of them" in log
 
-    table = pd.read_csv(sliced.path("report/rounds.csv"))
-    assert list(table["passes"]) == [0.0, 0.38, 0.75]
-    assert NOTHING_TO_DO in sliced.snakemake("-n")
-    assert "round 2: sound" in sliced.snakemake("verify")
+    assert passes_of(sliced.path("")) == {0: 0.0, 1: 0.38}
+
+
+def test_only_the_answers_of_rounds_are_sliced(sliced):
+    output = sliced.snakemake("-n", "-p", "round2_checkpoint")
+    commands = [line for line in output.splitlines() if "workflow_scripts.generate " in line]
+
+    for command in commands:
+        is_of_round = "--version auto" in command or "--version trigger" in command
+        assert is_of_round == ("--slice" in command)
+    assert any('"round": 2' in command for command in commands)
+    assert any("--version eval" in command for command in commands)
 
 
 def test_an_edited_prompt_reruns_the_rounds_that_answer_it(fork_of_sliced):
     copy = fork_of_sliced
     ids = prompt_ids(copy)
     first, second = (slice_of(ids, Slicing(SIZE, 0), n) for n in (1, 2))
-    edited = next(prompt for prompt in ids if prompt in second)
-    shard = shard_of(edited, 2)
-    elsewhere = next(prompt for prompt in ids if prompt not in first | second)
-
-    def edit(prompt: str):
-        edit_prompts(
-            copy, lambda frame: frame.assign(question=frame["question"].where(frame["id"] != prompt, "8 + 9?"))
-        )
-
     before = copy.path("prompts/train.parquet").read_bytes()
-    edit(elsewhere)
-    assert NOTHING_TO_DO in copy.snakemake("-n")
+    digests = [(copy.folder / digest).read_text() for digest in DIGESTS]
+
+    edit_question(copy, next(prompt for prompt in ids if prompt in second))
+    assert NOTHING_TO_DO in copy.snakemake("-n", *ANSWERS, *DIGESTS)
+    assert [(copy.folder / digest).read_text() for digest in DIGESTS] != digests
+
     copy.path("prompts/train.parquet").write_bytes(before)
-
-    edit(edited)
-    output = copy.snakemake("-n")
-    assert sorted(outputs(output, "generate")) == [
-        f"runs/arithmetic/results/r2/auto/2_{shard}.pkl",
-        "runs/arithmetic/results/r2/trigger/1_0.pkl",
-    ]
+    edited = next(prompt for prompt in ids if prompt in first)
+    edit_question(copy, edited)
+    output = copy.snakemake("-n", *ANSWERS, *DIGESTS)
+    assert sorted(outputs(output, "generate")) == sorted([ANSWERS[shard_of(edited, 2)], ANSWERS[2]])
     assert not {"slice_prompts", "freeze_prompts"} & jobs(output)
-
-    verified = copy.snakemake("verify", fails=True)
-    assert "round 1: sound" in verified
-    assert "round 2: stale" in verified
-
-    copy.snakemake("runs/arithmetic/results/r2/trigger/1_0.pkl")
-    done, total = in_ledger(copy.path("logs/generate/r2_trigger_1_0.log").read_text())
-    assert total - done == 4  # one prompt, two triggers, two samples
-
-
-def test_a_removed_prompt_leaves_the_rounds_before_its_place_alone(fork_of_sliced):
-    ids = prompt_ids(fork_of_sliced)
-    removed = next(iter(slice_of(ids, Slicing(SIZE, 0), 2)))
-    edit_prompts(fork_of_sliced, lambda frame: frame[frame["id"] != removed])
-
-    assert {path.split("/")[3] for path in outputs(fork_of_sliced.snakemake("-n"), "generate")} == {"r2"}
+    assert [(copy.folder / digest).read_text() for digest in DIGESTS] == digests
 
 
 def test_prompts_from_a_file_are_watched_at_their_source(fork):
