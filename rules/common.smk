@@ -54,9 +54,7 @@ GENERATE_ENV = environments.conda_file(environments.of_generation)
 shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
 if workflow.is_main_process and not is_locked(run.folder):
     attempts.restore_left()
-freezing.prepare()
-if workflow.is_main_process and (note := freezing.note_on_slices()):
-    print(note, file=sys.stderr)
+freezing.prepare(tells=workflow.is_main_process)
 brake.watch_dry_run(workflow)
 preflight.watch_dry_run(workflow)
 dry_run.watch(workflow)

@@ -20,6 +20,7 @@ from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.records import READABLE
+from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.core.slices import rounds_per_pass
@@ -109,8 +110,11 @@ class Freezing:
         needs_job = any(is_on_hub(file) or self._is_made_here(file) for file in self.files)
         return bool(self.files) and not needs_job
 
-    def prepare(self) -> None:
-        """Check the files that the config names, freeze prompts, and bring the shards' digests up to date."""
+    def prepare(self, tells: bool = False) -> None:
+        """Check the files that the config names, freeze prompts, and bring the shards' digests up to date.
+
+        `tells` prints what part of the prompts a round answers.
+        """
         self.check_files()
         if self._is_running():
             return
@@ -123,12 +127,11 @@ class Freezing:
         except BadInput as error:
             raise WorkflowError(str(error)) from None
 
-    def note_on_slices(self) -> str:
-        """Return what part of the prompts a round answers, as a line for people; nothing if it answers all of them."""
-        size = self.cfg.prompts_per_round
-        if size is None:
-            return ""
+        if tells and self.cfg.prompts_per_round:
+            say(self._note_on_slices(self.cfg.prompts_per_round))
 
+    def _note_on_slices(self, size: int) -> str:
+        """Return what part of the prompts a round answers, as a line for people."""
         frozen = manifest_of(self.run.prompts("train"))
         if not frozen.exists():
             return f"prompts_per_round: each round answers {size:,} prompts"
