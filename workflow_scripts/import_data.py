@@ -159,6 +159,8 @@ def main() -> None:
 
     write_rejects(args.output, rejects)
     say(f"left out: {describe_rejects(rejects, dropped)}")
+    if not (rows or rejects or dropped):
+        raise BadInput(f"{source['file']}: has no records")
     if not rows:
         raise BadInput(f"{source['file']}: nothing is left to train on; left out: {describe_rejects(rejects, dropped)}")
 

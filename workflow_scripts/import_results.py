@@ -1,8 +1,13 @@
 """Take answers that exist as files for a round's own: one shard of them.
 
-Records have this project's field names or those of the task's original system (for math, AutoCode's pickles). Their id
-is the digest of their normalised question. Texts are tokenised once, here. The policy that sampled them is unknown, so
-they are marked `foreign`.
+Records have the fields of a run's answers (question, answer, reference, prompt_text, level) or those of the task's
+original system (for math, AutoCode's pickles: question, solution, correct, req, task). Their id is the digest of their
+normalised question, and further answers to a question are numbered. Texts are tokenised once, here. The policy that
+sampled them is unknown, so they are marked `foreign`. An empty file, a file in another form and a record that lacks a
+field are errors.
+
+    python -m workflow_scripts.import_results --task math --model runs/arithmetic/checkpoints/r0/checkpoint.json \\
+        --results results/train_0.json_matchlog.pkl --output /tmp/answers.pkl
 """
 
 from collections import Counter

@@ -86,12 +86,15 @@ def test_posonly_keeps_rewards_above_the_threshold_once_all_are_compared(run_sta
             {"data_filter": "posonly", "advantage": "raw"},
             "nothing is left to train on; left out: 1 × reward of 0.75 or less",
         ),
+        ({"file": "empty.jsonl"}, {}, r"empty\.jsonl: has no records"),
         ({"file": "./none"}, {}, r"there is no file \./none"),
         ({"file": "none.jsonl"}, {}, r"there is no file none\.jsonl"),
     ],
 )
-def test_import_data_stops_where_no_row_can_be_made(run_stage, tmp_path, source, settings, message):
+def test_import_data_stops_where_no_row_can_be_made(run_stage, tmp_path, monkeypatch, source, settings, message):
     path = saved(tmp_path / "a.jsonl", [rewarded_record(reward=-1.5)])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
 
     with pytest.raises(BadInput, match=message):
         run_stage(import_data, settings | {"source": {"file": path, "format": "rewarded"} | source})

@@ -169,7 +169,9 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _check_list(path: Path, value) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(record, dict) for record in value):
-        raise BadInput(f"{path}: expected a list of records, found {type(value).__name__}")
+        items = {type(item).__name__ for item in value} - {"dict"} if isinstance(value, list) else set()
+        inside = f" with {', '.join(sorted(items))} in it" if items else ""
+        raise BadInput(f"{path}: expected a list of records, found {type(value).__name__}{inside}")
 
     return value
 
