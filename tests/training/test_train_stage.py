@@ -89,6 +89,15 @@ def test_a_schedule_over_all_rounds_goes_on_where_the_last_round_ended(workshop)
     assert rates == pytest.approx([1, 0.75, 0.5, 0.25])
 
 
+def test_a_cosine_with_a_minimum_ends_at_a_tenth(workshop):
+    settings = {"objective": "sft", "warmup": 0, "lr": 1, "updates_per_round": 2, "epochs": 4}
+    cosine, with_minimum = (
+        [entry["learning_rate"] for entry in workshop.train(schedule, **settings, schedule=schedule)["history"]]
+        for schedule in ("cosine", "cosine_min")
+    )
+    assert with_minimum == pytest.approx([0.1 + 0.9 * rate for rate in cosine])
+
+
 # ---------------------------------------------------------------- the effective sample size
 
 

@@ -88,8 +88,8 @@ def test_existing_rows_have_no_answers():
 @pytest.mark.parametrize(
     ("recipe", "n", "stages"),
     [
-        ("tabular-tiny", 1, {"raw", "csv", "score", "dpo"}),
-        ("tabular-tiny", 0, {"anchors"}),
+        ("tabular-tiny", 1, {"raw", "csv", "sft_fed", "score", "dpo"}),
+        ("tabular-tiny", 0, {"examples", "sft_fed", "anchors"}),
         ("reference", 0, {"scores", "prompts"}),
     ],
 )

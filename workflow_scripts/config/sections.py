@@ -255,7 +255,7 @@ class Train(Section):
 
     objective: Objective = "clip"
     lr: PositiveFloat = 1e-6
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "cosine_min"] = "constant"  # cosine_min ends at a tenth of lr
     schedule_over: Literal["round", "rounds"] = "round"  # one schedule per round, or one over all rounds of the config
     warmup: Share = 0.03  # share of the updates
     optimizer: Literal["fresh", "carry"] = "fresh"  # AdamW's moments: reset in each round, or carried on

@@ -195,6 +195,10 @@ class Grading(Part):
         """
         return {"reward": float(normalise(answer["answer"]) == normalise(str(answer["reference"])))}
 
+    def fault(self, graded: Sequence[dict[str, Any]]) -> str | None:
+        """Return why a round cannot learn from a shard's answers, or None. It stops the run before other shards end."""
+        return None
+
     def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Return the figures that the stage prints. `answers` are the records as they were before grading."""
         return {"reward": sum(answer["reward"] for answer in graded) / max(1, len(graded)), "n": len(graded)}

@@ -19,6 +19,8 @@ from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.training.bins import units_of
 
+MANY = 0.05  # share of rejected rows that is worth a warning
+
 
 @dataclass
 class StoredLogps:
@@ -54,7 +56,14 @@ def read_rows(data: str, settings: Train, behaviour: StoredLogps, reference: Sto
         raise BadInput("--model: name the checkpoint.json that training starts from")
 
     rows, rejects = usable(list(read_records(data)), settings.max_length)
-    say("rejected: " + ("; ".join(f"{n} × {reason}" for reason, n in rejects.items()) or "nothing"))
+    total = len(rows) + rejects.total()
+    shown = [f"{count} × {reason} ({count / total:.1%} of the rows)" for reason, count in rejects.items()]
+    say(f"rejected: {'; '.join(shown) or 'nothing'}")
+    if rejects.total() > MANY * total:
+        say(
+            f"{data}: {rejects.total() / total:.1%} of the rows are not trained on, which may bias what is learnt; "
+            "raise max_length, or make the prompts shorter"
+        )
     if not rows:
         raise BadInput(f"{data}: no row can be trained on: {dict(rejects)}")
 

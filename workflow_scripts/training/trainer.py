@@ -19,7 +19,12 @@ from workflow_scripts.training.monitor import TIMED, Monitor
 from workflow_scripts.training.objectives import Tokens
 from workflow_scripts.training.watch import COMPLETE, Watch, last_state
 
-SCHEDULES = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
+SCHEDULES = {  # schedule → the name and the options that transformers has for it
+    "constant": ("constant_with_warmup", None),
+    "cosine": ("cosine", None),
+    "cosine_min": ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
+    "linear": ("linear", None),
+}
 OF_TOKENS = ("behaviour", "reference", "advantage", "foreign", "length", "row", "pair")  # fields of Tokens in a bin
 
 
@@ -78,7 +83,8 @@ class RoundTrainer(Trainer):
         """Create the schedule over `total` updates, of which this round's begin after `first`."""
         optimizer = self.optimizer if optimizer is None else optimizer
         warmup = round(self.settings.warmup * self.total)
-        schedule: Any = get_scheduler(SCHEDULES[self.settings.schedule], optimizer, warmup, self.total)
+        name, options = SCHEDULES[self.settings.schedule]
+        schedule: Any = get_scheduler(name, optimizer, warmup, self.total, scheduler_specific_kwargs=options)
         shape = schedule.lr_lambdas[0]
         self.lr_scheduler = LambdaLR(optimizer, lambda update: shape(self.first + update))
         return self.lr_scheduler

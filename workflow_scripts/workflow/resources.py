@@ -73,9 +73,9 @@ def size_of_model(cfg: Config) -> Size:
     return PROCESS_MB + 2 * weights_mb(cfg), 60 + 20 * billions(cfg)
 
 
-def size_of_merge(cfg: Config) -> Size:
-    """Size a stage that holds two models in fp32 and their merge."""
-    return PROCESS_MB + 3 * weights_mb(cfg), 60 + 20 * billions(cfg)
+def size_of_merge(cfg: Config, models: int) -> Size:
+    """Size a stage that merges so many models in fp32 with the one that they started from."""
+    return PROCESS_MB + (2 + models) * weights_mb(cfg), 60 + 10 * (1 + models) * billions(cfg)
 
 
 def size_of_generation(cfg: Config) -> Size:
@@ -128,9 +128,9 @@ class ResourcesOfRules:
         """The stage that provides the model."""
         return self._by_attempt(size_of_model)
 
-    def merge(self) -> Resources:
-        """A stage that merges two models."""
-        return self._by_attempt(size_of_merge)
+    def merge(self, models: int) -> Resources:
+        """A stage that merges so many models with the one that they started from."""
+        return self._by_attempt(size_of_merge, models)
 
     def scoring(self, gpus: int | None = None) -> Resources:
         """A stage that scores data under a model."""

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,14 @@ from tests.harness import Copy
 from tests.tasks.tabular.people import table
 from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.config.sections import Data
+from workflow_scripts.config.sections import Prompts as PromptsSection
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.files import write_jsonl, write_text
+from workflow_scripts.core.files import write_json, write_jsonl, write_text
+from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.tasks.tabular import gen_synsft
 from workflow_scripts.tasks.tabular.extraction import STATUSES
-from workflow_scripts.tasks.tabular.schemas import as_text, write_csv
+from workflow_scripts.tasks.tabular.schemas import Schema, as_text, write_csv
 
 SETTINGS = Data().model_dump(mode="json")
 
@@ -29,10 +32,10 @@ def test_prompts_are_frozen_with_columns_that_parquet_holds(tmp_path):
     splits = {}
     for split, positions in (("train", range(0, 20)), ("eval", range(20, 30))):
         write_jsonl(tmp_path / f"{split}.jsonl", gen_synsft.prompts(schema, rows, positions, split, 0))
-        splits[split] = {"file": str(tmp_path / f"{split}.jsonl"), "limit": None, "count": None}
+        splits[split] = {"file": str(tmp_path / f"{split}.jsonl")}
 
     task = tasks.load("tabular", "Prompts")
-    freeze_prompts.freeze(task, splits | {"pool": None}, 0, tmp_path / "prompts")
+    freeze_prompts.freeze(task, PromptsSection.model_validate(splits), 0, tmp_path / "prompts")
     frozen = list(read_records(tmp_path / "prompts/train.parquet"))
     assert [prompt["row_number"] for prompt in frozen] == list(range(20))
 
@@ -118,6 +121,45 @@ def test_a_changed_comparison_in_grading_changes_the_code_of_grading_only(tmp_pa
     assert {stage for stage in before if before[stage] != after[stage]} == {"grade"}
 
 
+def test_a_shard_without_any_row_stops_the_round_and_not_an_evaluation(files, tmp_path):
+    answers = [answer_record(number, "none") for number in range(60)]
+    for place in ("results/r1/auto", "evaluation/r0"):
+        (tmp_path / place).mkdir(parents=True)
+        write_pickle(tmp_path / place / "1_0.pkl", answers)
+
+    def grade(place):
+        command = [sys.executable, "-m", "workflow_scripts.grade", "--task", "tabular", "--task-file"]
+        command += [f"schema={files['schema']}", "--results", str(tmp_path / place / "1_0.pkl")]
+        command += ["--output", str(tmp_path / place / "1_0_matchlog.pkl")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    stopped = grade("results/r1/auto")
+    assert stopped.returncode
+    assert "none of 60 answers is a row of the table ({'INVALID_ANSWER': 60})" in stopped.stderr
+    assert grade("evaluation/r0").returncode == 0
+
+
+def answer_record(number: int, text: str) -> dict:
+    """Return the record of an answer as the stage generate writes it."""
+    return {
+        "uid": f"u{number}", "id": "q", "question": "q", "reference": None, "level": "mine", "prompt_text": "q",
+        "answer": text, "prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos",
+    }  # fmt: skip
+
+
+def test_with_several_tables_the_level_names_the_schema(files):
+    schema = Schema.model_validate_json(Path(files["schema"]).read_text())
+    other = schema.model_copy(update={"columns": [column for column in schema.columns if column.name != "Age"]})
+    write_text(Path(files["schema"]).with_name("other.json"), other.model_dump_json())
+    both = {"schema.mine": files["schema"], "schema.other": str(Path(files["schema"]).with_name("other.json"))}
+    grading = tasks.load("tabular", "Grading", files=both)
+    text = '{"blood pressure": 120.0, "Pain/Type": "none", "status": "well"}'
+
+    assert "level" in grading.depends_on
+    assert grading.grade({"answer": text, "level": "mine"}, None)["status"] == "MISSING_KEY"
+    assert grading.grade({"answer": text, "level": "other"}, None)["status"] == "SUCCESS"
+
+
 # ---------------------------------------------------------------- selection
 
 
@@ -125,7 +167,7 @@ def test_a_changed_comparison_in_grading_changes_the_code_of_grading_only(tmp_pa
 def select(tmp_path):
     """Return a function: the pairs that are selected among answers of (status, score, further fields)."""
 
-    def select(*answers, pairs=1000, seed=0):
+    def select(*answers, pairs=1000, seed=0, shares=None, signals=(), min_signal=0.0):
         kept = {"prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos"}
         records = []
         scores = []
@@ -140,7 +182,14 @@ def select(tmp_path):
         write_jsonl(tmp_path / "scores.jsonl", scores)
         entry = {"id": "q", "question": "question", "reference": None, "level": "mine", "prompt_text": "r"}
         metas = {"auto": {"q": entry | {"answers": records}}}
-        selection = tasks.load("tabular", "Selection", {"pairs": pairs}, {"scores": str(tmp_path / "scores.jsonl")})
+        files = {"scores": str(tmp_path / "scores.jsonl")}
+        if shares:
+            write_json(tmp_path / "prompts.json", {"shares": shares})
+            files["prompts"] = str(tmp_path / "prompts.json")
+        for fold, signal in enumerate(signals):
+            write_json(tmp_path / f"signal_{fold}.json", {"signal": signal})
+            files[f"signal_{fold}"] = str(tmp_path / f"signal_{fold}.json")
+        selection = tasks.load("tabular", "Selection", {"pairs": pairs, "min_signal": min_signal}, files)
         rows, dropped = selection.select(metas, SETTINGS, seed, None)
 
         chosen, rejected = rows[::2], rows[1::2]
@@ -208,6 +257,57 @@ def test_too_many_pairs_are_drawn_from_by_the_seed(select):
     assert len(pairs) == 7
     assert dropped == {"pair beyond tabular.pairs": 38}
     assert pairs == select(*many, pairs=7)[0] != select(*many, pairs=7, seed=1)[0]
+
+
+def test_chosen_rows_have_the_labels_shares_of_real_rows(select):
+    well = {"label": "well"}
+    answers = [("SUCCESS", number / 10) for number in range(7)] + [
+        ("SUCCESS", number / 10, well) for number in range(4)
+    ]
+    labels = {f"u{number}": "ill" if number < 7 else "well" for number in range(11)}
+
+    def chosen(**options):
+        pairs, dropped = select(*answers, **options)
+        return Counter(labels[winner] for winner, _, _ in pairs), dropped["pair beyond the share of its label"]
+
+    assert chosen() == (Counter(ill=21, well=6), 0)
+    assert chosen(shares={"ill": 0.5, "well": 0.5}) == (Counter(ill=6, well=6), 15)
+    assert chosen(shares={"ill": 0.75, "well": 0.25}) == (Counter(ill=18, well=6), 3)
+    assert chosen(shares={"ill": 0.5, "well": 0.5}, pairs=4)[0].total() == 4
+    assert chosen(shares={"ill": 0.4, "well": 0.4, "other": 0.2}) == (Counter(ill=6, well=6), 15)
+
+
+def test_without_a_signal_only_the_status_decides(select, capsys):
+    answers = [("SUCCESS", 0.1), ("SUCCESS", 0.3), ("MISSING_KEY", None)]
+    by_status = {("u0", "u2", "status"), ("u1", "u2", "status")}
+
+    pairs, dropped = select(*answers, signals=(0.1, 0.2), min_signal=0.3)
+    assert pairs == by_status
+    assert dropped["pair without a signal"] == 1
+    assert "signal on held-out real rows is 0.15, below tabular.min_signal 0.3" in "".join(capsys.readouterr())
+    assert select(*answers, signals=(0.2, 0.4), min_signal=0.3)[0] == by_status | {("u1", "u0", "score")}
+
+
+def test_each_table_has_its_own_scores_and_its_own_pairs(tmp_path):
+    kept = {"prompt_tokens": [1], "tokens": [2], "mask": [1], "policy": "p", "finish": "eos"}
+    files = {}
+    metas = {}
+    for name in ("one", "two"):
+        entry = {"id": name, "question": name, "reference": None, "level": name, "prompt_text": "r"}
+        answers = []
+        scores = []
+        for number in range(4):
+            uid = f"{name}.{number}"
+            answers.append(kept | {"uid": uid, "answer": uid, "status": "SUCCESS", "reward": 1.0})
+            scores.append({"uid": uid, "score": number / 10, "likelihood": 0.0, "label": "ill"})
+        metas[name] = entry | {"answers": answers}
+        write_jsonl(tmp_path / f"{name}.jsonl", scores)
+        files[f"scores.{name}"] = str(tmp_path / f"{name}.jsonl")
+
+    selection = tasks.load("tabular", "Selection", {"pairs": 2}, files)
+    rows, dropped = selection.select({"auto": metas}, SETTINGS, 0, None)
+    assert Counter(row["level"] for row in rows) == {"one": 4, "two": 4}
+    assert dropped == {"pair beyond tabular.pairs": 8}
 
 
 def test_prompts_are_drawn_from_in_the_order_of_their_questions(tmp_path):
@@ -293,3 +393,21 @@ def test_anchors_are_not_tested_on(files, grading, tmp_path):
     write_csv(tmp_path / "anchors.csv", schema, rows[60:])
     with pytest.raises(BadInput, match=r"test\.csv: no rows are left to test on"):
         tested(files | {"anchors": str(tmp_path / "anchors.csv")})
+
+
+def test_several_tables_are_measured_each_and_on_average(files, grading):
+    rows = list(read_records(files["train"]))
+    answers = []
+    for level, number in (("one", 20), ("two", 10)):
+        for row in rows[:number]:
+            text = json.dumps(row | {"Age": str(int(row["Age"]) + 1)})
+            answers.append(graded(grading, text, level=level))
+    answers += [graded(grading, "none", level="two") for _ in range(10)]
+
+    both = {f"{name}.{level}": path for name, path in files.items() for level in ("one", "two")}
+    metrics = tasks.load("tabular", "Evaluation", files=both).summarise(answers)
+    assert set(metrics["by_level"]) == {"one", "two"}
+    assert metrics["by_level"]["one"]["valid"] == 1
+    assert metrics["by_level"]["two"]["valid"] == 0.5
+    assert metrics["valid"] == 0.75
+    assert metrics["n"] == 40

@@ -123,35 +123,57 @@ def test_anchors_are_different_real_rows():
 @pytest.mark.parametrize("clients", [1, 3, 20, 60])
 def test_each_row_has_one_client_and_each_client_a_row(clients):
     schema, rows = table()
-    parts = tables.shared_out(rows, schema, clients, 0.5, 0)
+    parts = tables.shared_out(rows, schema, clients, 0.5, 0, "0")
     assert sorted(position for part in parts for position in part) == list(range(60))
     assert all(parts)
     with pytest.raises(BadInput, match="clients: 61 requested"):
-        tables.shared_out(rows, schema, 61, 0.5, 0)
+        tables.shared_out(rows, schema, 61, 0.5, 0, "0")
 
 
 def test_small_alpha_gives_clients_labels_of_their_own():
     schema, rows = table(600)
 
     def purity(alpha):
-        parts = tables.shared_out(rows, schema, 4, alpha, 0)
+        parts = tables.shared_out(rows, schema, 4, alpha, 0, "0")
         shares = [np.mean([rows[position]["status"] == "ill" for position in part]) for part in parts]
         return np.mean([max(share, 1 - share) for share in shares])
 
     assert purity(0.05) > purity(1000) + 0.15
+    assert purity(None) == pytest.approx(0.5, abs=0.1)
+
+
+def test_clients_have_the_same_shares_of_labels_in_all_rounds():
+    schema, rows = table(2000)
+
+    def shares(seed, own):
+        parts = tables.shared_out(own, schema, 4, 0.3, 7, seed)
+        return [np.mean([own[position]["status"] == "ill" for position in part]) for part in parts], parts
+
+    first, parts = shares("1", rows)
+    other, other_parts = shares("2", rows)
+    assert parts != other_parts
+    assert first == pytest.approx(other, abs=0.01)
+    assert shares("1", rows[:1000])[0] == pytest.approx(first, abs=0.1)
 
 
 def test_equal_quantities_are_shared_out():
     schema = schema_of(["a", "b"], [[str(i), f"{i}.5"] for i in range(30)])
     rows = [{"a": i, "b": 1.0} for i in range(5)]
-    assert tables.shared_out(rows, schema, 1, 0.5, 0) == [[0, 1, 2, 3, 4]]
+    assert tables.shared_out(rows, schema, 1, 0.5, 0, "0") == [[0, 1, 2, 3, 4]]
 
 
 def test_different_quantities_are_shared_out():
     schema, rows = quantities()
-    parts = tables.shared_out(rows, schema, 5, 0.5, 0)
+    parts = tables.shared_out(rows, schema, 5, 0.5, 0, "0")
     assert sorted(position for part in parts for position in part) == list(range(120))
     assert all(parts)
+
+
+def test_shares_of_labels():
+    schema, rows = table()
+    ill = sum(row["status"] == "ill" for row in rows) / 60
+    assert tables.label_shares(schema, rows) == pytest.approx({"ill": ill, "well": 1 - ill})
+    assert tables.label_shares(quantities()[0], quantities()[1]) == {}
 
 
 # ---------------------------------------------------------------- what task models are asked

@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from tests.harness import NOTHING_TO_DO, REPOSITORY, Copy, jobs
+from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.tasks.tabular.extraction import STATUSES
 from workflow_scripts.tasks.tabular.tables import fold_of
+from workflow_scripts.tasks.tabular.wing import Wing
 
 RUN = "runs/rows"
 
@@ -48,6 +50,8 @@ def small_config() -> dict[str, Any]:
             "num_clusters": 4,
             "shots": 1,
             "clients": 2,
+            "fed_rounds": 2,
+            "held_out": 0.2,
             "merge": {"method": "linear"},
             "train": training,
             "pairs": 30,
@@ -89,12 +93,15 @@ LEFT = (
     "syn_datasets/sft_syn_mine/dataset/dataset_dict.json",
     "score_anchors/mine_anchors.csv",
     "syned_datasets/original_0_sft_fed/mine_client_1.test.jsonl",
-    "syned_datasets/r1_sft_fed/mine_fold_0.jsonl",
+    "syned_datasets/original_0_sft_fed/mine_client_0.val.jsonl",
+    "syned_datasets/r1_sft_fed/mine_client_1.train_0.jsonl",
     "r1_raw/mine.raw.jsonl",
     "r1_csv/mine.train.csv",
     "r1_score/mine.score.jsonl",
     "r1_dpo/mine.pref.jsonl",
+    "checkpoints/task_r1_0_t2_client_1/checkpoint.json",
     "checkpoints/merged_r1_0/checkpoint.json",
+    "evaluation/task_r1_1.json",
     "checkpoints/r1/checkpoint.json",
     "report/table_r0.svg",
     "report/table_r1.svg",
@@ -150,11 +157,41 @@ def test_each_row_is_scored_by_a_model_that_did_not_train_on_it(done):
             features = json.dumps({name: line["row"][name] for name in ("a", "b")})
             texts[fold_of(line["row"]) == fold].add(features)
 
-        questions = read_records(run / f"syned_datasets/r1_sft_fed/mine_fold_{fold}.jsonl")
-        learnt = {question["prompt"].splitlines()[-1] for question in questions}
+        learnt = set()
+        for client in (0, 1):
+            path = run / f"syned_datasets/r1_sft_fed/mine_client_{client}.train_{fold}.jsonl"
+            learnt |= {question["prompt"].splitlines()[-1] for question in read_records(path)}
         assert learnt
         assert learnt <= texts[False]
         assert not (texts[True] - texts[False]) & learnt
+
+
+@pytest.mark.slow
+def test_clients_learn_from_their_own_rows_and_are_merged(done):
+    run = done.folder / RUN
+    names = ["r0_all_t1_client_0", "r0_all_t1_client_1", "r0_all_t1", "r0_all_t2_client_0", "r0_all_t2"]
+    manifests = {name: read_json(run / f"checkpoints/task_{name}/checkpoint.json") for name in names}
+    assert len({manifest["digest"] for manifest in manifests.values()}) == len(names)
+
+    of_clients = [manifests[f"r0_all_t1_client_{client}"]["rows"] for client in (0, 1)]
+    assert manifests["r0_all_t1"]["rows"] == sum(of_clients)
+    assert set(manifests["r0_all_t1"]["inputs"]) == {
+        f"{RUN}/checkpoints/{name}/checkpoint.json"
+        for name in ("init", "task_r0_all_t1_client_0", "task_r0_all_t1_client_1")
+    }
+    assert f"{RUN}/checkpoints/task_r0_all_t1/checkpoint.json" in manifests["r0_all_t2_client_0"]["inputs"]
+    assert (
+        f"{RUN}/checkpoints/task_r0_all_t2/checkpoint.json" in read_json(run / "evaluation/task_r0_all.json")["inputs"]
+    )
+
+    metrics = read_json(run / "evaluation/task_r0_all.json")
+    assert set(metrics["models"]) == {"merged", "client_0", "client_1"}
+    assert metrics["signal_low"] <= metrics["signal"] <= metrics["signal_high"]
+    held_out = sum(1 for client in (0, 1) for _ in read_records(run / CHECKS.format(client)))
+    assert metrics["models"]["merged"]["held_out"]["n"] == held_out > 0
+
+
+CHECKS = "syned_datasets/original_0_sft_fed/mine_client_{}.val.jsonl"
 
 
 @pytest.mark.slow
@@ -207,11 +244,56 @@ def test_a_changed_comparison_in_grading_grades_again_without_generating_for_it(
 @pytest.mark.parametrize("recipe", ["tabular", "tabular-tiny"])
 def test_recipes_are_valid(recipe):
     cfg = load(yaml.safe_load((REPOSITORY / f"recipes/{recipe}.yaml").read_text()))
-    folder = f"runs/{cfg.name}/syn_datasets/sft_syn_{cfg.task_section.dataset}"
+    folder = f"runs/{cfg.name}/syn_datasets/sft_syn_{'-'.join(cfg.task_section.tables)}"
     assert cfg.task_section.pairs == 1000
     assert cfg.learns_from_pairs
     assert cfg.prompts.train.file == f"{folder}/train.jsonl"
     assert cfg.cold_start.file == f"{folder}/alpaca_train.json"
+
+
+def wing_of(**tabular) -> Wing:
+    config = small_config()
+    config["tabular"] |= {"clients": 1, "fed_rounds": 1, "held_out": 0.0, **tabular}
+    cfg = load(config)
+    return Wing(cfg, Run(cfg))
+
+
+TWO = {"dataset": None, "targets": ["mine", "other"]}
+
+
+def test_names_of_a_run_of_one_table_and_one_client():
+    wing = wing_of()
+    assert wing.task_model(1, "0", "mine") == f"{RUN}/checkpoints/merged_r1_0/checkpoint.json"
+    assert wing.trained_task_model(1, "0", "mine") == f"{RUN}/checkpoints/task_r1_0/checkpoint.json"
+    assert wing.task_data(1, "0", "mine") == [f"{RUN}/syned_datasets/r1_sft_fed/mine_fold_0.jsonl"]
+    assert wing.files("grade") == {"schema": f"{RUN}/datasets/mine/schema.json"}
+    assert wing.examples == f"{RUN}/syn_datasets/sft_syn_mine"
+    assert [path for path in wing.products(1) if "task_" in path] == []
+
+
+def test_several_tables_have_task_models_of_their_own():
+    wing = wing_of(**TWO)
+    assert wing.task_model(0, "all", "other") == f"{RUN}/checkpoints/task_other_r0_all/checkpoint.json"
+    assert wing.task_model(2, "1", "mine") == f"{RUN}/checkpoints/merged_mine_r2_1/checkpoint.json"
+    assert set(wing.files("construct_data")) == {"scores.mine", "prompts.mine", "scores.other", "prompts.other"}
+    assert wing.examples == f"{RUN}/syn_datasets/sft_syn_mine-other"
+    assert wing.table_of("other_") == "other"
+
+
+def test_several_tables_can_share_a_task_model_that_is_merged_of_theirs():
+    wing = wing_of(**TWO, shared_task_model=True)
+    assert wing.trained_task_model(1, "0", "mine") == wing.trained_task_model(1, "0", "other")
+    assert wing.merged_clients(0, "all", 1, "") == [
+        f"{RUN}/checkpoints/task_{table}_r0_all_t1_client_0/checkpoint.json" for table in ("mine", "other")
+    ]
+    assert wing.task_start(1, "0", "other") == f"{RUN}/checkpoints/task_r0_all_t1/checkpoint.json"
+
+
+def test_a_task_model_that_exists_scores_all_rounds():
+    wing = wing_of(task_model="some/model", merge=None, held_out=0.25, min_signal=0.1)
+    assert wing.task_model(0, "all", "mine") == wing.task_model(3, "1", "mine") == wing.existing_task_model
+    assert set(wing.files("construct_data")) == {"scores", "prompts", "signal_0"}
+    assert len([path for path in wing.products(2) if "/task_" in path]) == 2
 
 
 def test_files_that_the_config_names_stay():
@@ -233,6 +315,13 @@ def test_files_that_the_config_names_stay():
         ({"tabular": {"examples": None}}, r"own_share: 0\.5 is a share of `examples`"),
         ({"tabular": {"datasets": {"mine": {"file": "a.csv", "sklearn": "iris"}}}}, "both are given"),
         ({"tabular": {"datasets": {"mine": {"train": "a.csv"}}}}, "`train` and `test` belong together"),
+        ({"tabular": {"datasets": {"mine": {"file": "a.csv", "val": "b.csv"}}}}, "`val` belongs to `train` and `test`"),
+        ({"tabular": {"targets": ["other"]}}, "give either `dataset` or `targets`; both are given"),
+        ({"tabular": {"dataset": None, "targets": ["mine", "mine"]}}, "name at least one data set, and each once"),
+        ({"tabular": {"dataset": None, "targets": ["yours"]}}, "targets: 'yours' is not one of `datasets`: mine"),
+        ({"tabular": {"held_out": 0, "min_signal": 0.2}}, "min_signal: it is measured on held-out rows"),
+        ({"tabular": {"task_model": "some/model"}}, "task_model: a task model that exists is not trained"),
+        ({"tabular": {"shared_task_model": True}}, "shared_task_model: it is shared by several `targets`"),
         ({"tabular": {"num_cluster": 3}}, "did you mean 'num_clusters'"),
         ({"tabular": None}, "tabular: "),
         ({"task": "math"}, "tabular: .* this section belongs to task tabular, but the task is math"),

@@ -7,8 +7,9 @@ better in both.
 
 Ten anchors give few different values, and a good task model answers all of them without help. Therefore the likelihood
 of the row's own target under the model tells equal scores apart: the log-probability of its label, or minus the number
-of deviations between a quantity and the answer. A label that is likelier than one half, or a quantity nearer than half
-a deviation, counts as exactly so likely: otherwise the plainest rows would win.
+of deviations between a quantity and the answer. A label that is likelier than its share among real rows, or a quantity
+nearer than half a deviation, counts as exactly so likely: otherwise the plainest rows would win, and rows of frequent
+labels would be preferred less often than those of rare ones.
 
 A row is scored by the model of its fold, which did not train on it. What prompts share is read once (`prefixes.py`).
 """
@@ -37,7 +38,7 @@ from workflow_scripts.tasks.tabular.extraction import STATUSES
 from workflow_scripts.tasks.tabular.prefixes import answer_logps, read_beginning
 from workflow_scripts.tasks.tabular.tables import fold_of
 
-MOST_LIKELY = {"classification": math.log(0.5), "regression": -0.5}  # the likelihood of a target is cut off here
+NEAREST = -0.5  # the likelihood of a quantity is cut off here
 PROMPTS_HELD = 160  # prompts whose keys and values are held at a time, with their answers
 
 Line = dict[str, Any]  # a line that syn_addprompt wrote
@@ -49,6 +50,7 @@ class Anchors(TypedDict):
     task: str  # classification or regression
     candidates: list[str]
     scale: float  # unit of errors
+    shares: dict[str, float]  # label → share among real rows
     ds0: list[dict[str, str]]  # before, after, reference
 
 
@@ -102,32 +104,37 @@ def measured(logps: Sequence[Sequence[float]], anchors: Anchors) -> Answered:
 
 
 def likelihood(logps: Sequence[float], own: dict[str, Any], anchors: Anchors) -> float:
-    """Return the likelihood of a row's target, at most MOST_LIKELY.
+    """Return the likelihood of a row's target.
 
-    For a label that is its log-probability among all labels, for a quantity minus its scaled distance from the answer.
+    For a label that is its log-probability among all labels, at most the logarithm of its share among real rows. For a
+    quantity it is minus its scaled distance from the answer, at most NEAREST.
     """
     if anchors["task"] == "regression":
         distance = abs(float(chosen_answer(logps, anchors)) - own["target"])
-        value = -distance / anchors["scale"]
-    else:
-        total = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
-        value = logps[anchors["candidates"].index(own["reference"])] - total
+        return min(-distance / anchors["scale"], NEAREST)
 
-    return min(value, MOST_LIKELY[anchors["task"]])
+    label = own["reference"]
+    total = max(logps) + math.log(sum(math.exp(value - max(logps)) for value in logps))
+    share = anchors["shares"][label]
+    return min(logps[anchors["candidates"].index(label)] - total, math.log(share) if share else 0.0)
 
 
 # ---------------------------------------------------------------- the task model
+
+
+def load_model(checkpoint: str, dtype: str) -> tuple[Any, Any]:
+    """Return a checkpoint's model, on the GPU if there is one, and its tokenizer."""
+    folder = model_folder(checkpoint)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    return model.eval().to(device), AutoTokenizer.from_pretrained(folder)
 
 
 class TaskModel:
     """A task model that has read the beginning of the anchors' prompts, and answered those of ds0."""
 
     def __init__(self, checkpoint: str, anchors: Anchors, template: str, dtype: str):
-        folder = model_folder(checkpoint)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-        self.model = model.eval().to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model, self.tokenizer = load_model(checkpoint, dtype)
         self.template = template
         self.anchors = anchors
 

@@ -32,11 +32,12 @@ def main() -> None:
     parser = arguments(__doc__)
     add_code_argument(parser)
     parser.add_argument("--data", required=True, help="what construct_data wrote (.pkl)")
+    parser.add_argument("--table", help="write the pairs of this table only (default: of all)")
     parser.add_argument("--folder", required=True, help="folder of the data set to write")
     parser.add_argument("--output", required=True, help="the .pref.jsonl to write")
     args = parser.parse_args()
 
-    rows = list(read_records(args.data))
+    rows = [row for row in read_records(args.data) if args.table in (None, row["level"])]
     records = [preference(chosen, rejected) for chosen, rejected in zip(rows[::2], rows[1::2], strict=True)]
     conserve("gen_dpo", len(rows), 2 * len(records), 0)
 

@@ -3,7 +3,7 @@
 OUTPUT.csv holds the anchors. Beside it, {table}_prompts.json holds what a task model is asked about each anchor, `ds0`:
 {before, after, reference}. A synthetic row stands as one more example between the two texts (`ds1`). The examples are
 other training rows, one of each cluster in turn. They are the same for all anchors, so that the text before the
-synthetic row is read once.
+synthetic row is read once. `shares` holds the share of each label among the training rows.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from workflow_scripts.core.running.cli import add_code_argument, arguments, run,
 from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.tasks.tabular.questions import nearest_candidate, target_question
 from workflow_scripts.tasks.tabular.schemas import Row, Schema, read_schema, read_table, write_csv
-from workflow_scripts.tasks.tabular.tables import candidates_of, clusters, encoded, spread_of
+from workflow_scripts.tasks.tabular.tables import candidates_of, clusters, encoded, label_shares, spread_of
 
 
 def examples_beside(anchors: list[Row], rows: list[Row], schema: Schema, count: int, seed: int) -> list[Row]:
@@ -81,6 +81,7 @@ def main() -> None:
             "task": schema.task,
             "candidates": candidates,
             "scale": spread_of(schema, rows),
+            "shares": label_shares(schema, rows),
             "ds0": [question._asdict() for question in questions],
         },
     )

@@ -1,9 +1,9 @@
 """Make the generator's data: worked examples for its cold start, and the prompts of the rounds.
 
 Each example asks for a row by the four rows most similar to it and the least similar one, in any order, and answers
-with the row itself. The rows of every data set but the target's teach the generator (leave one out), and prompts ask
-for rows of the target's data set. Of a single data set, and with own_share, half of the target's training rows teach,
-and prompts ask for the other half: the generator has then seen the table, as it would have at the node that owns it.
+with the row itself. The rows of every data set but the targets' teach the generator (leave one out), and prompts ask
+for rows of the targets. Without other data sets, and with own_share, half of a target's training rows teach, and
+prompts ask for the other half: the generator has then seen the table, as it would have at the node that owns it.
 
 The folder receives alpaca_train.json and alpaca_test.json (instruction, input, output), dataset/ (a DatasetDict with
 question and response), and the prompts: train.jsonl, and eval.jsonl for every fifth row.
@@ -63,34 +63,38 @@ def examples(teacher: Teacher, count: int, seed: str) -> Iterator[dict[str, str]
 
 
 def teachers_of(
-    tables: dict[str, tuple[Schema, list[Row]]], dataset: str, own_share: float
-) -> tuple[dict[str, Teacher], Sequence[int]]:
-    """Return the data sets that teach, by name, and the positions of the target's rows that prompts ask for."""
+    tables: dict[str, tuple[Schema, list[Row]]], targets: Sequence[str], own_share: float
+) -> tuple[dict[str, Teacher], dict[str, Sequence[int]]]:
+    """Return the data sets that teach, by name, and the positions of the targets' rows that prompts ask for."""
     teachers = {
-        name: Teacher(schema, rows, range(len(rows))) for name, (schema, rows) in tables.items() if name != dataset
+        name: Teacher(schema, rows, range(len(rows))) for name, (schema, rows) in tables.items() if name not in targets
     }
-    schema, rows = tables[dataset]
-    positions = range(len(rows))
+    positions: dict[str, Sequence[int]] = {target: range(len(tables[target][1])) for target in targets}
 
     if teachers and not own_share:
         return teachers, positions
 
-    say(f"half of the training rows of {dataset} teach too, and prompts ask for the others")
-    teachers[dataset] = Teacher(schema, rows, positions[::2])
-    return teachers, positions[1::2]
+    say(f"half of the training rows of {', '.join(targets)} teach too, and prompts ask for the others")
+    for target in targets:
+        schema, rows = tables[target]
+        teachers[target] = Teacher(schema, rows, positions[target][::2])
+        positions[target] = positions[target][1::2]
+    return teachers, positions
 
 
-def counts_of(teachers: dict[str, Teacher], dataset: str, total: int | None, own_share: float) -> dict[str, int]:
+def counts_of(
+    teachers: dict[str, Teacher], targets: Sequence[str], total: int | None, own_share: float
+) -> dict[str, int]:
     """Return how many examples each data set gives: one for each row, or shares of `total`.
 
-    The target's data set gives `own_share`, and the others give equal parts of the rest.
+    The targets' data sets give `own_share` in equal parts, and the others give equal parts of the rest.
     """
     if not total:
         return {name: len(teacher.positions) for name, teacher in teachers.items()}
 
-    others = len(teachers) - (dataset in teachers)
-    own = own_share if others else 1.0
-    shares = {name: own if name == dataset else (1 - own) / others for name in teachers}
+    others = len(set(teachers) - set(targets))
+    own = (own_share if others else 1.0) / len(targets)
+    shares = {name: own if name in targets else (1 - own * len(targets)) / others for name in teachers}
     return {name: round(share * total) for name, share in shares.items()}
 
 
@@ -140,11 +144,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
     add_code_argument(parser)
     parser.add_argument("--tables", nargs="+", required=True, help="folders of data sets, as split_tables wrote them")
-    parser.add_argument("--dataset", required=True, help="the target's data set: the name of one of these folders")
+    parser.add_argument("--dataset", nargs="+", required=True, help="names of the folders that rows are written for")
     parser.add_argument(
         "--examples", type=int, help="number of worked examples (default: one for each row that teaches)"
     )
-    parser.add_argument("--own-share", type=float, default=0.0, help="share of them from the target's data set")
+    parser.add_argument("--own-share", type=float, default=0.0, help="share of them from these data sets")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--output", required=True, help="folder to write")
     return parser.parse_args()
@@ -165,22 +169,29 @@ def main() -> None:
         train += examples(teacher, counts[name], f"{args.seed}.{name}")
     random.Random(f"{args.seed}.order").shuffle(train)
 
-    schema, rows = tables[args.dataset]
-    test = list(examples(Teacher(schema, rows, positions), len(positions), f"{args.seed}.test"))
+    test: list[dict[str, str]] = []
+    prompts_of: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    for target in args.dataset:
+        schema, rows = tables[target]
+        own = positions[target]
+        test += examples(Teacher(schema, rows, own), len(own), f"{args.seed}.test")
+        members = {
+            "train": [position for position in own if position % EVERY],
+            "eval": [position for position in own if not position % EVERY],
+        }
+        for split in prompts_of:
+            prompts_of[split] += prompts(schema, rows, members[split], split, args.seed)
     write_examples(folder, train, test)
 
-    splits = {
-        "train": [position for position in positions if position % EVERY],
-        "eval": [position for position in positions if not position % EVERY],
-    }
-    sizes = {split: len(members) for split, members in splits.items()}
+    sizes = {split: len(records) for split, records in prompts_of.items()}
     sources = [path for table in args.tables for path in (f"{table}/schema.json", f"{table}/train.csv")]
-    used = {"dataset": args.dataset, "examples": args.examples, "own_share": args.own_share, "seed": args.seed}
-    for split, members in splits.items():
-        write_jsonl(folder / f"{split}.jsonl", prompts(schema, rows, members, split, args.seed))
+    target = args.dataset if len(args.dataset) > 1 else args.dataset[0]
+    used = {"dataset": target, "examples": args.examples, "own_share": args.own_share, "seed": args.seed}
+    for split, records in prompts_of.items():
+        write_jsonl(folder / f"{split}.jsonl", records)
         write_manifest(folder / f"{split}.jsonl", sources, used, examples=len(train), prompts=sizes)
 
-    print(f"{len(train)} worked examples from {', '.join(teachers)}; prompts for {args.dataset}: {sizes}")
+    print(f"{len(train)} worked examples from {', '.join(teachers)}; prompts for {', '.join(args.dataset)}: {sizes}")
 
 
 if __name__ == "__main__":

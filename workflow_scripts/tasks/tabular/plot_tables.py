@@ -46,7 +46,10 @@ def main() -> None:
     parser.add_argument("--schema", required=True, help="schema.json of the data set")
     parser.add_argument("--output", required=True, help="the .svg to write")
     args = parser.parse_args()
-    plot(panels(read_json(args.metrics), read_schema(args.schema)), args.output)
+
+    schema = read_schema(args.schema)
+    metrics = read_json(args.metrics)
+    plot(panels(metrics["by_level"].get(schema.name, metrics), schema), args.output)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class Table(Section):
     file: str | None = None  # all rows in one file, which is split into train and test
     train: str | None = None  # or two files that are split already
     test: str | None = None
+    val: str | None = None  # a third file: its rows are held out from the generator and from the task models
     sklearn: Literal["iris", "wine", "breast_cancer", "diabetes"] | None = None  # or a data set of scikit-learn
     columns: list[str] | None = None  # the features that are used; default: all
     target: str | None = None  # default: the one in the YAML file beside the table, else the last column
@@ -27,15 +28,24 @@ class Table(Section):
         exactly_one(file=self.file, train=self.train, sklearn=self.sklearn)
         if bool(self.train) != bool(self.test):
             raise ValueError("`train` and `test` belong together; a single `file` is split by the workflow")
+        if self.val and not self.train:
+            raise ValueError("`val` belongs to `train` and `test`; for a single `file` use tabular.held_out")
         return self
 
 
 class Merge(Section):
-    """How a round's task model is merged with that of the round before: before + weight × (trained - before)."""
+    """How task models that started from one model are merged: before + weight × (mean of their differences to it).
 
-    method: Literal["linear", "dare_linear"] = "linear"  # dare_linear: merge a random part of the difference, scaled up
+    The mean is weighted by the rows that each model learnt from. `merge_models.py` says what the methods make of the
+    differences before that, and names their sources.
+    """
+
+    method: Literal["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"] = "linear"
     weight: Share = 0.5
-    density: Annotated[float, Field(gt=0, le=1)] = 0.5  # dare_linear: the share of the difference that is kept
+    density: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of each difference that is kept; linear keeps all
+
+
+FEDAVG = Merge(method="linear", weight=1.0)
 
 
 class Settings(TaskSection):
@@ -43,7 +53,8 @@ class Settings(TaskSection):
 
     makes_pairs: ClassVar[bool] = True
 
-    dataset: Name  # the data set that rows are written for, one of `datasets`
+    dataset: Name | None = None  # the data set that rows are written for, one of `datasets`
+    targets: list[Name] | None = None  # or several such data sets: one generator writes rows of all of them
     datasets: dict[Name, Table]  # the others teach the generator how rows are written
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # share of a `file`'s rows that become test rows
     examples: PositiveInt | None = None  # worked examples of the cold start; default: one for each row
@@ -52,8 +63,15 @@ class Settings(TaskSection):
     anchors: Literal["train", "test"] = "train"  # where anchors come from; as test rows they are left out of evaluation
     shots: PositiveInt = 4  # examples in a scoring prompt, beside the row that is scored
     task_rows: PositiveInt | None = None  # examples for the first task model, drawn again; default: each real row once
-    clients: PositiveInt = 1  # that share the data of the task model
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the training rows that no task model learns from
+    min_signal: Share = 0.0  # scores count only if task models rank held-out rows by label at least so well
+    clients: PositiveInt = 1  # each trains task models on its own rows; their models are merged
+    split_method: Literal["none", "iid", "dirichlet"] = "dirichlet"  # how rows are shared out; none: each gets all rows
     alpha: PositiveFloat = 0.5  # of the Dirichlet distribution by which each label is shared out among clients
+    fed_rounds: PositiveInt = 1  # communication rounds: the clients train on from the merged model
+    fed_merge: Merge = FEDAVG  # how the clients' models are merged; the default is FedAvg
+    shared_task_model: bool = False  # merge the clients of all targets into one task model
+    task_model: str | None = None  # folder or hub name of a task model that exists; it scores the rows of all rounds
     copies: Literal["drop", "keep"] = "drop"  # drop: duplicates of training rows neither teach nor win
     merge: Merge | None = None  # null: a round's task model is used as it was trained
     train: ColdStartTrain = ColdStartTrain()  # of the task model, which scores rows
@@ -61,14 +79,37 @@ class Settings(TaskSection):
 
     @model_validator(mode="after")
     def is_possible(self):
-        if self.dataset not in self.datasets:
-            raise ValueError(f"dataset: {self.dataset!r} is not one of `datasets`: {', '.join(self.datasets)}")
+        exactly_one(dataset=self.dataset, targets=self.targets)
+        for target in self.tables:
+            if target not in self.datasets:
+                key = "dataset" if self.dataset else "targets"
+                raise ValueError(f"{key}: {target!r} is not one of `datasets`: {', '.join(self.datasets)}")
+        if len(set(self.tables)) < len(self.tables) or not self.tables:
+            raise ValueError("targets: name at least one data set, and each once")
+        if self.min_signal and not self.has_held_out:
+            raise ValueError("min_signal: it is measured on held-out rows; give `held_out`, or `val` files")
+        if self.task_model and (self.clients > 1 or self.merge or self.shared_task_model):
+            raise ValueError(
+                "task_model: a task model that exists is not trained; remove `clients`, `merge` and `shared_task_model`"
+            )
+        if self.shared_task_model and len(self.tables) < 2:
+            raise ValueError("shared_task_model: it is shared by several `targets`")
         if self.own_share and not self.examples and len(self.datasets) > 1:
             raise ValueError(f"own_share: {self.own_share} is a share of `examples`; give their number too")
         return self
 
     def most_units(self, cfg: "Config", prompts: int | None) -> int:
-        return self.pairs
+        return self.pairs * len(self.tables)
+
+    @property
+    def tables(self) -> list[str]:
+        """The data sets that rows are written for."""
+        return [self.dataset] if self.dataset else list(self.targets or ())
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether rows of all targets are held out from their task models."""
+        return bool(self.held_out or all(self.datasets[name].val for name in self.tables))
 
     @classmethod
     def complete(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +123,8 @@ class Settings(TaskSection):
         if not all(isinstance(value, dict) for value in (section, prompts, cold_start)):
             return values  # these sections' own checks tell what is wrong
 
-        folder = examples_folder(f"runs/{values.get('name')}", section.get("dataset"))  # type: ignore[union-attr]
+        tables = section.get("targets") or [section.get("dataset")]  # type: ignore[union-attr]
+        folder = examples_folder(f"runs/{values.get('name')}", tables)
         completed = values | {"prompts": dict(prompts)}
         for split in ("train", "eval"):
             completed["prompts"][split] = _with_file(prompts.get(split), f"{folder}/{split}.jsonl")
@@ -100,14 +142,16 @@ class Settings(TaskSection):
             )
 
 
-def examples_folder(run_folder: str, dataset: str | None) -> str:
+def examples_folder(run_folder: str, tables: list[str]) -> str:
     """Return the folder of the generator's cold start and prompts."""
-    return f"{run_folder}/syn_datasets/sft_syn_{dataset}"
+    return f"{run_folder}/syn_datasets/sft_syn_{'-'.join(map(str, tables))}"
 
 
 def _with_file(section: Any, file: str) -> Any:
     """Return a section of the config with this file, unless it names another source."""
     section = section or {}
     if not isinstance(section, dict) or section.get("count"):
+        return section
+    if section and all(isinstance(value, dict) for value in section.values()):  # several sets by name
         return section
     return {"file": file} | section

@@ -1,5 +1,7 @@
 """Make a data set ready: its schema, train.csv, test.csv, and rejects.jsonl with the rows that cannot be used.
 
+A data set of three files has a val.csv too: its rows are held out from the generator and from task models.
+
 The rows of a single file go to train or test by a digest of their cells, so that equal rows are on one side.
 """
 
@@ -59,11 +61,15 @@ def shipped(name: str) -> tuple[Cells, list[Cells]]:
 
 
 def read_splits(table: Table, share: float, seed: int) -> dict[str, Split]:
-    """Return the splits `train` and `test` of a data set; `share` is the share of a single file's rows for test."""
+    """Return the splits of a data set: `train`, `test` and, if it has such a file, `val`.
+
+    `share` is the share of a single file's rows that become test rows.
+    """
     if table.train and table.test:
         target = target_of(table, table.train)
         splits = {}
-        for name, path in (("train", table.train), ("test", table.test)):
+        files = {"train": table.train, "test": table.test} | ({"val": table.val} if table.val else {})
+        for name, path in files.items():
             header, lines = choose_columns(path, *read_csv(path), table.columns, target)
             splits[name] = Split(path, header, dict(enumerate(lines, 1)))
         return splits

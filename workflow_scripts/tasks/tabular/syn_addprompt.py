@@ -58,9 +58,8 @@ def main() -> None:
     schema = read_schema(folder / "schema.json")
     known = {as_text(row) for row in read_table(schema, folder / "train.csv")}
     candidates = read_json(args.prompts)["candidates"]
-    answers = sorted(
-        (answer for path in args.results for answer in read_records(path)), key=lambda answer: answer["uid"]
-    )
+    answers = [answer for path in args.results for answer in read_records(path) if answer["level"] == schema.name]
+    answers.sort(key=lambda answer: answer["uid"])
 
     lines = [line_of(answer, schema, candidates, known) for answer in answers]
     conserve("syn_addprompt", len(answers), len(lines), 0)

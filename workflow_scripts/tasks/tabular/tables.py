@@ -1,5 +1,6 @@
 """Rows among rows: how alike they are, anchors that stand for them, and shares of them. Needs scikit-learn."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -129,26 +130,37 @@ def clusters(rows: Sequence[Row], schema: Schema, count: int, seed: int) -> tupl
 # ---------------------------------------------------------------- shares
 
 
-def shared_out(rows: Sequence[Row], schema: Schema, clients: int, alpha: float, seed: int) -> list[list[int]]:
+def shared_out(
+    rows: Sequence[Row], schema: Schema, clients: int, alpha: float | None, shares_seed: int, seed: str
+) -> list[list[int]]:
     """Return the positions of each client's rows: of each label, shares that are drawn from Dirichlet(alpha).
 
-    A quantity counts by its quarters. Each row belongs to one client, and each client has a row. Raise BadInput if
-    there are too few rows for that.
+    Without alpha, all clients have equal shares of each label. A quantity counts by its quarters. Each row belongs to
+    one client, and each client has a row. Raise BadInput if there are too few rows for that.
+
+    Args:
+        shares_seed: determines the shares, so that they are the same for other rows of the table.
+        seed: determines which rows they are.
     """
     if clients > len(rows):
         raise BadInput(f"tabular.clients: {clients} requested, but {schema.name} has {len(rows)} rows; each needs one")
 
-    rng = np.random.default_rng(seed)
+    draw_shares = np.random.default_rng(shares_seed)
+    draw_rows = np.random.default_rng(int(digest(seed), 16))
     targets = frame(rows, schema)[schema.target]
     groups: Any = targets
+    names = list(schema.labels)
     if schema.task == "regression":
         quarters: Any = pd.qcut(targets, 4, labels=False, duplicates="drop")
-        groups = quarters.fillna(0)  # equal quantities have no quarters
+        groups = quarters.fillna(0).astype(int)  # equal quantities have no quarters
+        names = list("0123")
 
     parts: list[list[int]] = [[] for _ in range(clients)]
-    for _, members in sorted(targets.groupby(groups.astype(str)).groups.items()):
-        positions = rng.permutation(np.asarray(members))
-        ends = np.round(np.cumsum(rng.dirichlet([alpha] * clients)) * len(positions)).astype(int)
+    members_of = targets.groupby(groups.astype(str)).groups
+    for name in names:
+        shares = draw_shares.dirichlet([alpha] * clients) if alpha else np.full(clients, 1 / clients)
+        positions = draw_rows.permutation(np.asarray(members_of.get(name, []), dtype=int))
+        ends = np.round(np.cumsum(shares) * len(positions)).astype(int)
         for part, start, end in zip(parts, [0, *ends[:-1]], ends):
             part += positions[start:end].tolist()
 
@@ -187,3 +199,12 @@ def spread_of(schema: Schema, rows: Sequence[Row]) -> float:
     if schema.task == "classification":
         return 1.0
     return float(np.std([row[schema.target] for row in rows])) or 1.0  # type: ignore[arg-type]
+
+
+def label_shares(schema: Schema, rows: Sequence[Row]) -> dict[str, float]:
+    """Return the share of each label among rows; nothing for a quantity."""
+    if schema.task == "regression":
+        return {}
+
+    counts = Counter(str(row[schema.target]) for row in rows)
+    return {label: counts[label] / max(1, len(rows)) for label in schema.labels}
