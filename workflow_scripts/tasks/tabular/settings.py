@@ -127,7 +127,8 @@ class Settings(TaskSection):
         folder = examples_folder(f"runs/{values.get('name')}", tables)
         completed = values | {"prompts": dict(prompts)}
         for split in ("train", "eval"):
-            completed["prompts"][split] = _with_file(prompts.get(split), f"{folder}/{split}.jsonl")
+            if not _is_several_sets(prompts.get(split)):
+                completed["prompts"][split] = _with_file(prompts.get(split), f"{folder}/{split}.jsonl")
         if cold_start:
             completed["cold_start"] = _with_file(cold_start, f"{folder}/alpaca_train.json")
 
@@ -147,11 +148,14 @@ def examples_folder(run_folder: str, tables: list[str]) -> str:
     return f"{run_folder}/syn_datasets/sft_syn_{'-'.join(map(str, tables))}"
 
 
+def _is_several_sets(section: Any) -> bool:
+    """Return whether a split of the prompts is a mapping of names to sets."""
+    return isinstance(section, dict) and bool(section) and all(isinstance(value, dict) for value in section.values())
+
+
 def _with_file(section: Any, file: str) -> Any:
     """Return a section of the config with this file, unless it names another source."""
     section = section or {}
     if not isinstance(section, dict) or section.get("count"):
-        return section
-    if section and all(isinstance(value, dict) for value in section.values()):  # several sets by name
         return section
     return {"file": file} | section
