@@ -154,7 +154,7 @@ def freeze(stages: Stages) -> dict[str, str]:
 def answer(stages: Stages, prompts: str, model: str, rule: str, version: str, seed: str, output: str, n: int) -> str:
     """Generate and grade answers; return the file of graded answers."""
     run = stages.run
-    shard = run.shards[0]
+    shard = run.shards(version)[0]
     place = Path(output).parent.relative_to(run.folder)
     wildcards = {"n": n, "version": version, "shard": shard, "place": place}
     params = stages.params.generate(
@@ -171,7 +171,7 @@ def answer(stages: Stages, prompts: str, model: str, rule: str, version: str, se
 def evaluate(stages: Stages, prompts: str, n: int) -> None:
     """Compute the metrics of a checkpoint."""
     run = stages.run
-    output = f"{run.folder}/evaluation/r{n}/{run.shards[0]}.pkl"
+    output = f"{run.folder}/evaluation/r{n}/{run.shards('eval')[0]}.pkl"
     seed = f"{stages.cfg.seed}.eval"
     graded = answer(stages, prompts, run.checkpoint(n), "generate_eval", "eval", seed, output, n)
     params = stages.params.stage("evaluate")
@@ -202,7 +202,7 @@ def play_round(stages: Stages, prompts: str, n: int = 1) -> None:
     metas: dict[str, str] = {}
 
     for version in VERSIONS:
-        output = f"{run.folder}/results/r{n}/{version}/{run.shards[0]}.pkl"
+        output = f"{run.folder}/results/r{n}/{version}/{run.shards(version)[0]}.pkl"
         graded = answer(stages, prompts, policy, "generate", version, f"{cfg.seed}.r{n}", output, n)
         metas[version] = run.meta(n, version)
         params = params_of.stage("construct_meta", dedup=cfg.data.dedup)
@@ -212,7 +212,7 @@ def play_round(stages: Stages, prompts: str, n: int = 1) -> None:
     params = params_of.stage("construct_data", settings=settings_of(cfg.data), seed=cfg.seed, **metas)
     stages.call("construct_data", params, {}, "--model", policy, "--output", data)
 
-    scored = f"{run.logp_folder(n)}/{run.shards[0]}.pkl"
+    scored = f"{run.logp_folder(n)}/{run.shards('logp')[0]}.pkl"
     params = params_of.logp("logp")
     stages.call("logp", params, {"n": n}, "--data", data, "--model", policy, "--output", scored)
 
