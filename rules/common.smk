@@ -12,6 +12,7 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests, none_of, one_of
 from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
+from workflow_scripts.core.sources import is_file, is_on_hub
 from workflow_scripts.workflow import dry_run
 from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
@@ -19,9 +20,7 @@ from workflow_scripts.workflow.commands import Commands, shell_prefix
 from workflow_scripts.workflow.environments import Environments
 from workflow_scripts.workflow.freezing import (
     Freezing,
-    is_file,
     is_model_on_hub,
-    is_on_hub,
     local_input,
     logp_files,
     model_files,

@@ -17,6 +17,7 @@ from workflow_scripts.core.files import write_rejects
 from workflow_scripts.core.formats import describe_rejects, has_worked_answers, read_rows
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
+from workflow_scripts.core.records import conserve
 from workflow_scripts.core.running.cli import (
     add_code_argument,
     add_task_arguments,
@@ -31,15 +32,22 @@ from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
 
+LABEL_SHARE = 0.01  # of the rows: fewer different solutions are labels
+
 
 def worked_rows(
     cold_start: Any, conversation: Any, settings: dict[str, Any], seed: int, template: str, tokenizer
-) -> list[dict[str, Any]]:
-    """Return the task's worked examples as training rows."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the task's worked examples as training rows, and the rejects with their number and reason."""
     rows = []
+    rejects = []
     examples = cold_start.examples(settings, seed)
 
     for number, example in enumerate(progress(examples, total=None, desc="construct_sft", unit="row")):
+        if example.get("fault"):
+            rejects.append({"row": number + 1, "question": example["question"], "reason": example["fault"]})
+            continue
+
         prompt = {"id": "", "question": example["question"], "reference": None, "level": ""}
         version = "auto" if example["trigger"] == "auto" else "trigger"
         request = conversation.requests(prompt, version)[example["trigger"]]
@@ -58,7 +66,22 @@ def worked_rows(
             }
         )
 
-    return rows
+    conserve("construct_sft", len(rows) + len(rejects), len(rows), len(rejects))
+    return rows, rejects
+
+
+def check_solutions(rows: list[dict[str, Any]], file: str) -> None:
+    """Raise BadInput if the solutions are labels: very few different ones. Else log three examples."""
+    different = sorted({row["answer"] for row in rows})
+
+    if len(different) < LABEL_SHARE * len(rows):
+        raise BadInput(
+            f"{file}: {len(rows)} rows have only {len(different)} different solutions, such as {different[0]!r:.80}; "
+            "that is a label and no worked solution: name the right column with cold_start.solution_key"
+        )
+
+    for row in rows[:: max(1, len(rows) // 3)][:3]:
+        say(f"example: {row['question']!r:.200} → {row['answer']!r:.300}")
 
 
 def main() -> None:
@@ -78,13 +101,16 @@ def main() -> None:
     file = settings["file"]
     rejects: list[dict[str, Any]] = []
 
-    if file and not has_worked_answers(file):
-        source = {"file": file, "split": "train", "revision": None, "format": "sft"}
+    if file and not has_worked_answers(settings):
+        source = settings | {"format": "sft"}
         rows, rejects = read_rows(source, tokenizer, args.template, conversation.segments)
-        say(f"left out: {describe_rejects(rejects, Counter())}")
     else:
         cold_start = tasks.load(args.task, "ColdStart", args.task_settings, task_files(args))
-        rows = worked_rows(cold_start, conversation, settings, args.seed, args.template, tokenizer)
+        rows, rejects = worked_rows(cold_start, conversation, settings, args.seed, args.template, tokenizer)
+        if file:
+            check_solutions(rows, file)
+    if file:
+        say(f"left out: {describe_rejects(rejects, Counter())}")
 
     write_rejects(args.output, rejects)
     if not rows:

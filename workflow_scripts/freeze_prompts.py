@@ -1,7 +1,7 @@
 """Freeze the prompts of a run: read them or make them up, validate them, and write one Parquet file per split.
 
-Prompts without a question or a reference, repeated questions, and train questions that are also eval questions are
-listed in rejects.jsonl, each with its reason.
+Prompts without a question or a reference, references that no answer can match, repeated questions, and train questions
+that are also eval questions are listed in rejects.jsonl, each with its reason.
 """
 
 from collections import Counter
@@ -36,8 +36,9 @@ COLUMNS = ("id", "question", "level")
 class Validator:
     """Finds the fault of each prompt of a split, if it has one."""
 
-    def __init__(self, task: Any, eval_keys: set[str]):
+    def __init__(self, task: Any, eval_keys: set[str], grading: Any = None):
         self.task = task
+        self.grading = grading
         self.eval_keys = eval_keys
         self.keys: set[tuple[str | None, str]] = set()
         self.ids: set[str] = set()
@@ -55,6 +56,9 @@ class Validator:
         if fault := self.task.fault(prompt):
             return fault
 
+        if self.grading and (fault := reference_fault(self.grading, prompt)):
+            return fault
+
         key = normalise(self.task.key(prompt))
         own_key = (prompt.get("set"), key)  # a question may be in two eval sets
         if own_key in self.keys:
@@ -67,6 +71,28 @@ class Validator:
         self.keys.add(own_key)
         self.ids.add(prompt["id"])
         return None
+
+
+class NeedsSandbox(Exception):
+    """Raised if a reference cannot be checked without running a program."""
+
+
+def no_sandbox(program: str) -> dict[str, Any]:
+    """Refuse to run a program: prompts may be frozen on a machine that cannot isolate it."""
+    raise NeedsSandbox
+
+
+def reference_fault(grading: Any, prompt: Any) -> str | None:
+    """Return why no answer to a prompt could be graded as right, or None. The task's own grading decides."""
+    answer = grading.right_answer(prompt)
+    if answer is None:
+        return None
+
+    try:
+        reward = grading.grade(prompt | {"answer": answer, "uid": prompt["id"]}, no_sandbox)["reward"]
+    except NeedsSandbox:
+        return None
+    return None if reward == 1 else f"no answer can match the reference: {answer!r:.100} is graded as wrong"
 
 
 def keys_of(prompts: Iterable[Any], task: Any) -> set[str]:
@@ -87,14 +113,14 @@ def check_edited(task: Any, path: str, split: str, eval_path: str, prompts: list
 
 
 def read_set(
-    task: Any, source: Split, split: str, name: str, seed: int, eval_keys: set[str]
+    task: Any, source: Split, split: str, name: str, seed: int, eval_keys: set[str], grading: Any = None
 ) -> tuple[list[Prompt], list[dict[str, Any]]]:
     """Return the usable prompts of a set, and the rejects with their number in the source and the reason.
 
     The prompts of a set with a name have it as `set`, and as their level if the source has none. Their ids begin with
     it, because two sets may have the same ids.
     """
-    validator = Validator(task, eval_keys)
+    validator = Validator(task, eval_keys, None if source.count else grading)
     good: list[Prompt] = []
     rejects: list[dict[str, Any]] = []
     number = 0
@@ -120,15 +146,19 @@ def read_set(
     return good, rejects
 
 
-def freeze(task: Any, settings: Prompts, seed: int, output: Path) -> None:
-    """Write a Parquet file with its manifest for each split of the config, and rejects.jsonl, into `output`."""
+def freeze(task: Any, settings: Prompts, seed: int, output: Path, grading: Any = None) -> None:
+    """Write a Parquet file with its manifest for each split of the config, and rejects.jsonl, into `output`.
+
+    With the task's `grading`, references that no answer can match become rejects. Code digests leave the grading out,
+    so a change to it does not freeze prompts again: delete the frozen prompts to have them checked anew.
+    """
     splits: dict[str, list[Prompt]] = {}
     all_rejects: list[dict[str, Any]] = []
     eval_keys: set[str] = set()
 
     for split in SPLITS:
         for name, source in settings.sources(split).items():
-            prompts, rejects = read_set(task, source, split, name, seed, eval_keys)
+            prompts, rejects = read_set(task, source, split, name, seed, eval_keys, grading)
             splits.setdefault(split, []).extend(prompts)
             all_rejects += rejects
             note = f" ({reasons(rejects)})" if rejects else ""
@@ -165,7 +195,7 @@ def main() -> None:
     output = Path(args.output)
     settings = Prompts.model_validate_json(args.settings)
     task = tasks.load(args.task, "Prompts", args.task_settings, task_files(args))
-    freeze(task, settings, args.seed, output)
+    freeze(task, settings, args.seed, output, tasks.load(args.task, "Grading"))
 
     for split in SPLITS:
         if settings.sources(split):

@@ -23,7 +23,7 @@ from workflow_scripts.core.advantages import advantages, filter_rows
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_rejects
-from workflow_scripts.core.formats import describe_rejects, read_rows, read_source
+from workflow_scripts.core.formats import describe_rejects, read_rows
 from workflow_scripts.core.imports import NUMBER, TOKEN_FIELDS, Encoder, require
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
@@ -39,6 +39,7 @@ from workflow_scripts.core.running.cli import (
     task_files,
 )
 from workflow_scripts.core.running.manifest import write_manifest
+from workflow_scripts.core.sources import records_of
 from workflow_scripts.core.templates import render
 
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ def read_task_rows(
     encoder = Encoder(tokenizer)
     rows: list[Row] = []
     numbers: dict[str, int] = {}  # of the records, by uid
-    records = read_source(source["file"], source["split"], source["revision"])
+    records = records_of(source)
 
     for number, record in enumerate(progress(records, total=None, desc="rows", unit="row"), 1):
         where = f"{source['file']}, record {number}"

@@ -24,6 +24,7 @@ from workflow_scripts.core.running.cli import (
     say,
     task_files,
 )
+from workflow_scripts.core.sources import hub_hint, one_line
 from workflow_scripts.core.templates import render
 
 TOKENIZER_TEXTS = 20_000  # texts that the tokenizer is trained on
@@ -86,13 +87,14 @@ def cold_start_texts(
     template: str,
 ) -> Iterator[str]:
     """Yield what the cold start will train on, as text."""
-    file = cold_start["file"]
-    if file and not has_worked_answers(file):
-        yield from sft_texts(file, template)
+    if cold_start["file"] and not has_worked_answers(cold_start):
+        yield from sft_texts(cold_start, template)
         return
 
     conversation = tasks.load(task, "Conversation", task_settings, files)
     for example in tasks.load(task, "ColdStart", task_settings, files).examples(cold_start, seed):
+        if example.get("fault"):
+            continue
         prompt = {"id": "", "question": example["question"], "reference": None, "level": ""}
         version = "auto" if example["trigger"] == "auto" else "trigger"
         request = conversation.requests(prompt, version)[example["trigger"]]
@@ -109,7 +111,10 @@ def existing_model(path: str, revision: str | None) -> Path:
 
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(path, revision=revision)).resolve()
+    try:
+        return Path(snapshot_download(path, revision=revision)).resolve()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model.path: {path} cannot be loaded ({one_line(error)}); {hub_hint('model')}") from None
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def test_an_error_of_the_template_names_the_record(tokenizers, tmp_path):
 def test_a_tokenizer_from_scratch_learns_from_conversations(tmp_path):
     path = saved(tmp_path / "a.jsonl", [{"messages": TALK[1:]}, {"messages": "none"}, {"messages": TALK[1:3]}])
 
-    long, short = formats.sft_texts(path, "deepseek")
+    long, short = formats.sft_texts({"file": path}, "deepseek")
 
     assert short == "User:Grüße, 你好 🙂?\n\nAssistant:\n你好 🙂 "
     assert long.startswith(short)

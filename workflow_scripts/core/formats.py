@@ -20,17 +20,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core.chat import check_messages, encode_answer, encode_turns
 from workflow_scripts.core.columns import find_columns
 from workflow_scripts.core.errors import BadInput, Reject
 from workflow_scripts.core.identity import digest
-from workflow_scripts.core.records import READABLE, Message, Piece, conserve, read_records
+from workflow_scripts.core.records import Message, Piece, conserve, read_records
 from workflow_scripts.core.running.cli import progress
+from workflow_scripts.core.sources import records_of
 from workflow_scripts.core.templates import render
 
+SOLVED = (  # questions with worked solutions: our own, MATH's, AutoCode's seed data (whose `s` is no solution), GSM8K's
+    ("question", "solution"),
+    ("problem", "solution"),
+    ("q", "a"),
+    ("question", "answer"),
+)
 ID_COLUMNS = (("uid",), ("qid", "sample_id"), ("id",))  # the first of these that a file has
 
 Record = dict[str, Any]
@@ -38,40 +44,6 @@ Segments = Callable[[str], list[Piece]]
 
 
 # ---------------------------------------------------------------- reading
-
-
-def read_source(file: str, split: str, revision: str | None = None) -> Iterator[Record]:
-    """Stream the records of a file, of a folder that `datasets` saved or can read, or of a data set on the hub."""
-    if Path(file).is_file():
-        yield from read_records(file)
-        return
-
-    if not Path(file).is_dir() and (file.endswith(READABLE) or file.startswith(("/", ".", "~"))):
-        raise BadInput(f"there is no file {file}")
-
-    yield from _load_dataset(file, split, revision)
-
-
-def _load_dataset(name: str, split: str, revision: str | None) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-
-    try:
-        loaded: Any
-        if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
-            loaded = datasets.load_from_disk(name)
-        else:
-            loaded = datasets.load_dataset(name, revision=revision)
-    except (OSError, ValueError) as error:  # what datasets raises for missing, unreachable and unreadable data
-        raise BadInput(f"{name}: neither a file here nor a data set that can be loaded ({error})") from None
-
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            raise BadInput(f"{name}: there is no split {split!r}; splits are {', '.join(map(str, loaded))}")
-        loaded = loaded[split]
-
-    return loaded
 
 
 def existing_answers(file: str) -> dict[str, str]:
@@ -97,18 +69,35 @@ def own_id(record: Record, present: set[str]) -> str | None:
     return "-".join(map(str, parts)) or None
 
 
-def has_worked_answers(file: str) -> bool:
-    """Return whether a file has questions with worked solutions, which the task reads itself."""
-    columns = set(next(read_source(file, "train"), {}))
-    return bool(columns & {"question", "q"} and columns & {"solution", "s"})
+def worked_keys(source: Record, present: set[str]) -> tuple[str, str] | None:
+    """Return the keys of question and worked solution in a cold start's file, or None if it is of another format.
+
+    Without keys of its own, a config takes those of the data sets in SOLVED. Raise BadInput for a key that is missing.
+    """
+    keys = (source["question_key"], source["solution_key"])
+    if present.issuperset(keys):
+        return keys
+    if keys != SOLVED[0]:
+        missing = next(key for key in keys if key not in present)
+        raise BadInput(
+            f"{source['file']}: there is no column {missing!r}; name the columns of question and solution with "
+            f"cold_start.question_key and cold_start.solution_key; its columns are {', '.join(sorted(present))}"
+        )
+
+    return next((pair for pair in SOLVED if present.issuperset(pair)), None)
 
 
-def sft_texts(file: str, template: str) -> Iterator[str]:
-    """Yield the conversations of a file of format sft as text, under a named template. Skip unusable records."""
+def has_worked_answers(source: Record) -> bool:
+    """Return whether a cold start's file has questions with worked solutions, which the task reads itself."""
+    return worked_keys(source, set(next(iter(records_of(source)), {}))) is not None
+
+
+def sft_texts(source: Record, template: str) -> Iterator[str]:
+    """Yield the conversations of a source of format sft as text, under a named template. Skip unusable records."""
     columns = None
 
-    for record in read_source(file, "train"):
-        columns = columns or find_columns({"file": file, "format": "sft"}, set(record))
+    for record in records_of(source):
+        columns = columns or find_columns({"file": source["file"], "format": "sft"}, set(record))
         with contextlib.suppress(Reject):
             messages, _ = sft_conversation(record, columns, template)
             text = ""
@@ -300,7 +289,7 @@ def read_rows(source: Record, tokenizer, template: str, segments: Segments) -> t
     present: set[str] = set()
     columns: dict[str, str] = {}
     number = 0
-    records = read_source(source["file"], source["split"], source["revision"])
+    records = records_of(source)
 
     for number, record in enumerate(progress(records, total=None, desc=source["format"], unit="record"), 1):
         if number == 1:  # a fault of the first record is one of the columns, a fault of a later one its own

@@ -46,6 +46,7 @@ class WorkedExample(TypedDict):
     question: str
     pieces: list[Piece]  # the answer
     trigger: str  # how the question is asked: "auto", or one of the conversation's triggers
+    fault: NotRequired[str]  # why the example cannot be used; such examples become rejects
 
 
 class Answer(Prompt):

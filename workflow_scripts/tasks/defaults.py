@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workflow_scripts.core.advantages import advantages
 from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.formats import worked_keys
 from workflow_scripts.core.identity import normalise, record_id
 from workflow_scripts.core.records import (
     Answer,
@@ -19,9 +20,9 @@ from workflow_scripts.core.records import (
     Piece,
     Prompt,
     WorkedExample,
-    read_records,
 )
 from workflow_scripts.core.running.cli import say
+from workflow_scripts.core.sources import records_of
 from workflow_scripts.rollout.environment import Environment
 
 if TYPE_CHECKING:
@@ -68,20 +69,15 @@ class Prompts(Part):
         return "no answer" if is_missing else None
 
 
-def file_prompts(source: dict[str, Any], split: str) -> Iterator[Prompt]:
-    """Yield the prompts of a file, with references as they stand there.
+def file_prompts(source: dict[str, Any], split: str, published: Sequence[tuple[str, str]] = ()) -> Iterator[Prompt]:
+    """Yield the prompts of a file or data set, with references as they stand there.
 
-    Raise BadInput if the first record lacks the keys of question or answer: then the keys are wrong.
+    `published` lists the keys of question and reference in data sets that the task knows.
     """
-    keys = (source["question_key"], source["answer_key"])
+    keys: tuple[str, str] | None = None
 
-    for number, record in enumerate(islice(read_records(source["file"]), source["limit"])):
-        missing = [key for key in keys if key not in record]
-        if missing and number == 0:
-            raise BadInput(
-                f"{source['file']}, record 1: has no {missing[0]!r}, only {', '.join(map(repr, record))}; name the "
-                f"keys of question and answer with prompts.{split}.question_key and prompts.{split}.answer_key"
-            )
+    for record in islice(records_of(source), source["limit"]):
+        keys = keys or prompt_keys(source, split, record, published)
 
         question = record.get(keys[0])
         has_id = record.get("id") not in (None, "")
@@ -91,6 +87,29 @@ def file_prompts(source: dict[str, Any], split: str) -> Iterator[Prompt]:
             "reference": record.get(keys[1]),
             "level": str(record.get("level") or split),
         }
+
+
+def prompt_keys(
+    source: dict[str, Any], split: str, record: dict[str, Any], published: Sequence[tuple[str, str]]
+) -> tuple[str, str]:
+    """Return the keys of question and reference in a source, by its first record.
+
+    A key that the config names counts. For the others, the first pair of keys that the record has counts: the default
+    one, or one of `published`. Raise BadInput if the record has none: then the keys are wrong.
+    """
+    default = ("question", "answer")
+    own = (source["question_key"], source["answer_key"])
+
+    for pair in (default, *published):
+        keys = tuple(key if key != usual else known for key, usual, known in zip(own, default, pair))
+        if record.keys() >= set(keys):
+            return keys  # type: ignore[return-value]
+
+    missing = next(key for key in own if key not in record)
+    raise BadInput(
+        f"{source['file']}, record 1: has no {missing!r}, only {', '.join(map(repr, record))}; name the keys of "
+        f"question and answer with prompts.{split}.question_key and prompts.{split}.answer_key"
+    )
 
 
 def check_count(split: str, level: str, count: int, available: int, what: str) -> None:
@@ -107,20 +126,27 @@ class ColdStart(Part):
         if cold_start["count"]:
             raise BadInput("cold_start.count: this task cannot make up worked examples; give cold_start.file")
 
-        for question, solution in worked_solutions(cold_start["file"]):
-            yield {"question": question, "pieces": [(solution, True)], "trigger": "auto"}
+        yield from worked_examples(cold_start, lambda solution: [(solution, True)])
 
 
-def worked_solutions(file: str) -> Iterator[tuple[str, str]]:
-    """Yield (question, solution) of each record of a file. Raise BadInput for a record that lacks one of them."""
-    for number, record in enumerate(read_records(file), 1):
-        question = record.get("question", record.get("q"))
-        solution = record.get("solution", record.get("s"))
-        if not all(isinstance(text, str) and text.strip() for text in (question, solution)):
-            raise BadInput(
-                f"{file}, record {number}: question (or q) and solution (or s) should be text, found {record!r:.80}"
-            )
-        yield question, solution  # type: ignore[misc]  (both are text)
+def worked_examples(cold_start: dict[str, Any], pieces_of: Callable[[str], list[Piece]]) -> Iterator[WorkedExample]:
+    """Yield the questions of a file with their worked solutions, which `pieces_of` cuts into pieces.
+
+    A record without a question or a solution has a `fault`.
+    """
+    keys = None
+
+    for record in records_of(cold_start):
+        keys = keys or worked_keys(cold_start, set(record))
+        if keys is None:
+            raise BadInput(f"{cold_start['file']}: there are no worked solutions, only {', '.join(record)}")
+
+        question, solution = (record.get(key) for key in keys)
+        example: WorkedExample = {"question": str(question), "pieces": pieces_of(str(solution)), "trigger": "auto"}
+        for key, text in zip(keys, (question, solution)):
+            if not (isinstance(text, str) and text.strip()):
+                example["fault"] = f"{key} should be text that is not empty"
+        yield example
 
 
 # ---------------------------------------------------------------- conversation
@@ -197,6 +223,13 @@ class Grading(Part):
 
     def fault(self, graded: Sequence[dict[str, Any]]) -> str | None:
         """Return why a round cannot learn from a shard's answers, or None. It stops the run before other shards end."""
+        return None
+
+    def right_answer(self, prompt: Prompt) -> str | None:
+        """Return an answer that must count as right, or None if the task knows none.
+
+        When prompts are frozen, this answer is graded. A reference that does not even match it is unusable.
+        """
         return None
 
     def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -6,7 +6,6 @@ This cannot wait for a job: which shards an edited file changes must be known wh
 import glob
 import json
 import os
-import re
 from functools import partial
 from pathlib import Path
 
@@ -19,24 +18,14 @@ from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
-from workflow_scripts.core.records import READABLE
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.core.slices import rounds_per_pass
+from workflow_scripts.core.sources import is_file, is_on_hub, state_of
 from workflow_scripts.rewards import own_file
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.attempts import is_locked
-
-
-def is_file(name: str) -> bool:
-    """Return whether a name is that of a file, and not of a folder or of a data set on the hub."""
-    return Path(name).suffix in READABLE and not os.path.isdir(name)
-
-
-def is_on_hub(name: str) -> bool:
-    """Return whether a name is that of a data set on the hub: nothing here, and not named as a file would be."""
-    return not (os.path.exists(name) or name.endswith((*READABLE, ".py")) or re.match(r"[/.~]", name))
 
 
 def is_model_on_hub(cfg: Config) -> bool:
@@ -201,7 +190,7 @@ class Freezing:
                 settings,
                 self.cfg.seed,
                 code,
-                [shards.file_state(path) for path in sources],
+                [state_of(path) for path in sources],
             ]
         )
         paths = [self.run.prompts(split) for split in self.frozen]
@@ -216,7 +205,8 @@ class Freezing:
                 )
 
         task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))
-        freeze_prompts.freeze(task, self.cfg.prompts, self.cfg.seed, folder)
+        grading = tasks.load(self.cfg.task, "Grading")
+        freeze_prompts.freeze(task, self.cfg.prompts, self.cfg.seed, folder, grading)
         stamp.write_text(state)
 
     def _sync(self, split: str) -> None:

@@ -25,10 +25,11 @@ from workflow_scripts.config.sections import Train, endpoints_of
 from workflow_scripts.core.running import hub, plugins
 from workflow_scripts.core.running.launch import candidate_gpus
 from workflow_scripts.core.sandbox import missing_isolation
+from workflow_scripts.core.sources import is_on_hub
 from workflow_scripts.rewards import parts_of
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.environments import GENERAL, Environments
-from workflow_scripts.workflow.freezing import Freezing, is_on_hub
+from workflow_scripts.workflow.freezing import Freezing
 from workflow_scripts.workflow.targets import executor_on_command_line
 
 PACKAGES = ("numpy", "pyarrow", "pydantic", "torch", "tqdm", "transformers")  # of stages in the general environment

@@ -10,6 +10,7 @@ import pytest
 from tests.harness import Copy, tiny_config
 from workflow_scripts import freeze_prompts
 from workflow_scripts.config.load import ConfigError, load
+from workflow_scripts.config.sections import ColdStart as ColdStartSection
 from workflow_scripts.config.sections import Prompts as PromptsSection
 from workflow_scripts.config.sections import Split
 from workflow_scripts.core.errors import BadInput
@@ -74,7 +75,7 @@ def test_records_of_a_pool_that_cannot_be_asked_have_a_fault(tmp_path):
     odd = [
         {"messages": "hi"},
         {"messages": [{"role": "user"}]},
-        {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
+        {"messages": [{"role": "assistant", "content": "a"}]},
         {"prompt": 5},
         {"prompt": "fine", "ref_output_gold": None},
     ]
@@ -82,9 +83,22 @@ def test_records_of_a_pool_that_cannot_be_asked_have_a_fault(tmp_path):
     prompts = read_file(write_lines(tmp_path / "pool.jsonl", records))
 
     assert prompts[0]["question"] == "good" and not prompts[0]["fault"]
-    reasons = ["list of messages", "role and content", "one message by the user", "or `prompt`", "no ref_output_gold"]
+    reasons = ["list of messages", "role and content", "no message by the user", "no `prompt`", "no ref_output_gold"]
     for reason, prompt in zip(reasons, prompts[1:], strict=True):
         assert reason in prompt["fault"]
+
+
+def test_the_first_turn_of_a_conversation_is_the_instruction(tmp_path):
+    turns = [("user", "Say a."), ("assistant", "a"), ("user", "Say b."), ("assistant", "b")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    [pooled] = read_file(write_lines(tmp_path / "pool.jsonl", [pool_record(0, messages=messages)]))
+    assert (pooled["question"], pooled["reference"], pooled["fault"]) == ("Say a.", ["It is 0."], None)
+
+    tulu = {"id": "t0", "source": "ai2-adapt-dev/oasst1", "messages": messages}
+    unanswered = tulu | {"id": "t1", "messages": messages[:1]}
+    first, second = read_file(write_lines(tmp_path / "tulu.jsonl", [tulu, unanswered]))
+    assert (first["question"], first["reference"], first["level"]) == ("Say a.", ["a"], "ai2-adapt-dev/oasst1")
+    assert second["fault"] == "no ref_output_gold"
 
 
 def test_frozen_prompts_hold_a_list_of_references(tmp_path):
@@ -147,12 +161,13 @@ def test_few_answers_of_the_cold_start_are_good():
 
 def test_worked_answers_come_from_a_file(tmp_path):
     file = write_lines(tmp_path / "solved.jsonl", [{"question": "Say hi.", "solution": "Hi."}])
-    [example] = ColdStart({}, {}).examples({"count": None, "file": file}, 0)
-    assert example == {"question": "Say hi.", "pieces": [("Hi.", True)], "trigger": "auto"}
+    section = ColdStartSection(file=file).model_dump()
+    [example] = ColdStart({}, {}).examples(section, 0)
+    assert (example["question"], example["pieces"]) == ("Say hi.", [("Hi.", True)])
 
-    file = write_lines(tmp_path / "solved.jsonl", [{"question": "Say hi.", "solution": ""}])
-    with pytest.raises(BadInput, match="record 1: question"):
-        list(ColdStart({}, {}).examples({"count": None, "file": file}, 0))
+    write_lines(tmp_path / "solved.jsonl", [{"question": "Say hi.", "solution": " "}])
+    [example] = ColdStart({}, {}).examples(section, 0)
+    assert example["fault"] == "solution should be text that is not empty"
 
 
 # ---------------------------------------------------------------- grading

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from workflow_scripts.core.records import Answer
+from workflow_scripts.core.records import Answer, Prompt
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.defaults import mean
 
@@ -49,6 +49,10 @@ class Grading(defaults.Grading):
             "prediction": "".join(programs[-1:]),
             "any_right": len(tests) in counts,
         }
+
+    def right_answer(self, prompt: Prompt) -> str | None:
+        solution = prompt.get("solution")
+        return f"```python\n{solution}\n```" if solution else None
 
     def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         return {

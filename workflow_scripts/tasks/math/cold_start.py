@@ -17,5 +17,4 @@ class ColdStart(defaults.ColdStart):
             yield from made_up_examples(cold_start["count"], seed)
             return
 
-        for question, solution in defaults.worked_solutions(cold_start["file"]):
-            yield {"question": question, "pieces": segments(solution), "trigger": "auto"}
+        yield from defaults.worked_examples(cold_start, segments)

@@ -5,10 +5,11 @@ from fractions import Fraction
 
 NUMBER = r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: ?/ ?\d+)?"
 STATED = re.compile(
-    rf"(?:answer|result)[ \t]{{1,3}}is:?[ \t]{{0,3}}(?:equal to )?[*(]{{0,3}}"
-    rf"(\$[^$\n]{{1,100}}\$|{NUMBER}(?![\w\\^+*{{])|[^\s,*]{{1,100}})",
+    rf"(?:answer|result)[ \t]{{1,3}}is:?\s{{0,3}}(?:equal to |approximately |about |exactly )?[*(]{{0,3}}"
+    rf"(\$[^$\n]{{1,100}}\$|\\?\$?{NUMBER}(?![\w\\^+*{{])|[^\s,*]{{1,100}})",
     re.IGNORECASE,
 )
+MARKED = re.compile(rf"####[ \t]{{0,3}}(\\?\$?{NUMBER}%?)\s*\Z")  # the last line of GSM8K's solutions
 TOLERANCE = 1e-3  # relative, for golds that are not integers
 FUNCTIONS = {"sqrt", "pi", "sin", "cos", "tan", "log", "exp"}
 
@@ -27,8 +28,11 @@ def boxed(text: str) -> list[str]:
 
 
 def stated(text: str) -> list[str]:
-    """Every answer that the text claims, in order: boxed ones, else "the answer is …", else the last number."""
-    return boxed(text) or STATED.findall(text) or re.findall(NUMBER, text)[-1:]
+    """Every answer that the text claims, in order: boxed ones, else "#### …" at the end, else "the answer is …".
+
+    If it claims none in one of these ways, the last number counts.
+    """
+    return boxed(text) or MARKED.findall(text) or STATED.findall(text) or re.findall(NUMBER, text)[-1:]
 
 
 def clean(answer: str) -> str:
@@ -41,7 +45,7 @@ def clean(answer: str) -> str:
     text = re.sub(r"(?<=[\d)])\s*\\(?:text|mathrm|mbox)\{[^}]*\}(?:\^\d)?", "", text)  # a unit
     text = re.sub(r"\\(?:text|mathrm|mbox)\{([^}]*)\}", r"\1", text)
     text = re.sub(r"\^\{?\\circ\}?|\\(?:left|right|!|,|;|\$|%)|[$%°]", "", text)
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3})", "", text)
     text = re.sub(r"^[A-Za-z]\w*\s*=\s*", "", text.strip())
     text = re.sub(rf"^({NUMBER})\s+[A-Za-z][A-Za-z ]*$", r"\1", text)  # 18 dollars
     return text.strip().rstrip(".").strip()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workflow_scripts.core.records import Answer
+from workflow_scripts.core.records import Answer, Prompt
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.defaults import mean
 from workflow_scripts.tasks.math import equality
@@ -39,6 +39,9 @@ class Grading(defaults.Grading):
             "prediction": "".join(final),
             "any_right": is_right or any(equality.equal(attempt, reference, run) for attempt in attempts),
         }
+
+    def right_answer(self, prompt: Prompt) -> str | None:
+        return f"\\boxed{{{prompt['reference']}}}"
 
     def summary(self, graded: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> dict[str, float]:
         """Return shares of all answers: right at the end, right in any attempt, with code.

@@ -17,9 +17,9 @@ from itertools import chain, groupby
 from typing import Any, TypedDict
 
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.identity import normalise, record_id
 from workflow_scripts.core.records import Message
+from workflow_scripts.core.sources import read_source
 
 Record = dict[str, Any]
 Utterance = tuple[str, str]  # role and text

@@ -13,9 +13,9 @@ from itertools import chain
 from typing import Any, NotRequired
 
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.identity import digest, normalise
 from workflow_scripts.core.records import Message
+from workflow_scripts.core.sources import read_source
 from workflow_scripts.tasks.recommend.dialogues import is_dialog
 from workflow_scripts.tasks.recommend.readers import Dialogue, faulty, make_dialogue
 
