@@ -49,7 +49,8 @@ def test_a_recipe_is_complete_in_itself(tmp_path):
     (copy.folder / "data").mkdir()
     seed = {"q": "1 + 1?", "a": "It is 2.", "s": "MetaMath", "gold": "2"}
     (copy.folder / "data/autocode_seed.json").write_text(json.dumps([seed]))
-    (copy.folder / "data/math_test.json").write_text(json.dumps([{"question": "1 + 2?", "answer": "3"}]))
+    (copy.folder / "data/MATH.json").write_text(json.dumps([{"question": "1 + 2?", "answer": "3"}]))
+    (copy.folder / "data/gsm8k.jsonl").write_text(json.dumps({"question": "1 + 3?", "answer": "#### 4"}))
 
     output = copy.snakemake("-n", "round2_checkpoint", "--configfile", "recipes/math.yaml", "--config", "shards=3")
     assert "runs/math/results/r2/auto/3_2.pkl" in output

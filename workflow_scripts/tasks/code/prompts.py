@@ -66,8 +66,8 @@ def humaneval_prompt(record: Record) -> CodePrompt:
 def mbpp_prompt(record: Record) -> CodePrompt:
     """Return a question of MBPP, without id and level. Each test runs after the set-up of all tests."""
     tests = record["test_list"] if are_texts(record["test_list"]) else []  # without tests, it becomes a reject
-    imports = record.get("test_imports")
-    setup = "\n".join(imports) if are_texts(imports) else record.get("test_setup_code") or ""
+    imports = record.get("test_imports") or []
+    setup = "\n".join(imports) or record.get("test_setup_code") or ""
     return {  # type: ignore[typeddict-item]
         "question": SOLVE.format(text=record.get("text") or record.get("prompt"), tests="\n".join(tests)),
         "reference": [f"{setup}\n{test}".strip() for test in tests],

@@ -15,9 +15,9 @@ from typing import Any
 
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
-from workflow_scripts.core.sources import read_source
 from workflow_scripts.core.records import read_records
 from workflow_scripts.core.running.cli import add_code_argument, arguments, run
+from workflow_scripts.core.sources import read_source
 from workflow_scripts.tasks.defaults import mean
 from workflow_scripts.tasks.reference.score_pool import plot_histogram
 
