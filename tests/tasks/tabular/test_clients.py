@@ -67,8 +67,17 @@ def test_clients_share_the_rows_out_and_see_their_own_only(write):
         shown = {line.rsplit(" ", 1)[0] for question in questions for line in question["prompt"].splitlines()[1:-1]}
         assert shown <= rows
 
-    synthetic = write("--clients", 3, "--alpha", 0.1, synthetic=True, name="round")
+    synthetic = write("--clients", 3, "--alpha", 0.1, "--seed", 1, synthetic=True, name="round")
     assert set(synthetic) == {f"client_{client}.train_{fold}" for client in range(3) for fold in (0, 1)}
+    for client, rows in enumerate(own):  # the examples are the client's own real rows in all rounds
+        for question in synthetic[f"client_{client}.train_0"]:
+            assert {line.rsplit(" ", 1)[0] for line in question["prompt"].splitlines()[1:-1]} <= rows
+
+
+def test_fewer_synthetic_rows_than_clients_are_shared_by_several(write):
+    files = write("--clients", 15, "--alpha", 10, synthetic=True)
+    assert all(len(questions) >= 1 for questions in files.values())
+    assert len(files) == 30
 
 
 def test_alpha_and_method_decide_who_has_which_labels(write):

@@ -67,13 +67,24 @@ def folds_of(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def client_rows(rows: Sequence[Row], schema: Schema, args: argparse.Namespace, split: str) -> list[list[Row]]:
-    """Return each client's rows of a split. A client has the same share of a label in all splits and rounds."""
+    """Return each client's rows of a split. A client has the same share of a label in all splits and rounds.
+
+    Synthetic rows are no client's secret: if there are fewer than clients, several clients have the same one.
+    """
     if args.split_method == "none":
         return [list(rows) for _ in range(args.clients)]
+    if args.synthetic and len(rows) < args.clients:
+        return [[rows[client % len(rows)]] for client in range(args.clients)]
 
     alpha = None if args.split_method == "iid" else args.alpha
     shares = shared_out(rows, schema, args.clients, alpha, args.shares_seed, f"{args.seed}.{split}")
     return [[rows[position] for position in positions] for positions in shares]
+
+
+def real_rows_of_clients(rows: Sequence[Row], schema: Schema, args: argparse.Namespace) -> list[list[Row]]:
+    """Return each client's real training rows, which are the same in all rounds."""
+    before_rounds = argparse.Namespace(**vars(args) | {"synthetic": None, "seed": args.shares_seed})
+    return client_rows(rows, schema, before_rounds, "train")
 
 
 # ---------------------------------------------------------------- the stage
@@ -135,7 +146,7 @@ def main() -> None:
         )
 
     writer = Writer(args, schema)
-    own_rows = client_rows(real, schema, args, "train")
+    own_rows = real_rows_of_clients(real, schema, args)
     questioners = [Questioner(schema, candidates_of(schema, train), own, args.shots) for own in own_rows]
     for fold, rows in folds.items():
         write_training(writer, questioners, fold, rows, args, schema)
