@@ -5,6 +5,7 @@
 #   make demo              run the default experiment: three rounds on this machine's CPU
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
+#   make rehearse          rehearse all full-size recipes on made-up data in the published formats
 #   make test-vllm         run a round of the default experiment with vLLM on the CPU
 #   make test-deepspeed    train with DeepSpeed (ZeRO 0, 2 and 3) in two processes; needs a C++ compiler
 #   make test-qlora        train LoRA adapters on weights in 4 bits
@@ -18,7 +19,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-gpu full
+.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +72,17 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# The recipes as they are, each with the data that it names. What a real run would lack on this machine (packages, the
+# hub) is listed in the reports.
+RECIPES ?= math code tabular recommend reference reference-sft
+REHEARSALS := runs/published
+
+rehearse: setup
+	$(BIN)/python -m tests.published_data $(REHEARSALS)
+	cd $(REHEARSALS) && for recipe in $(RECIPES); do \
+	    REHEARSE_ELSEWHERE=1 HF_HUB_OFFLINE=1 $(CURDIR)/$(BIN)/snakemake --snakefile $(CURDIR)/Snakefile \
+	        --profile $(CURDIR)/profiles/local rehearse --configfile $(CURDIR)/recipes/$$recipe.yaml || exit 1; done
 
 test-vllm: setup .venv-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint

@@ -3,6 +3,7 @@
 #   snakemake --profile local round3_checkpoint      # three rounds on this machine
 #   snakemake --profile local -n round5_checkpoint   # what five rounds would need, and why
 #   snakemake --profile local verify                 # is everything that was made still sound?
+#   snakemake --profile local rehearse               # what would the run meet? minutes on a CPU
 
 from snakemake.utils import min_version
 
@@ -35,6 +36,7 @@ include: "rules/round/answers.smk"
 include: "rules/round/data.smk"
 include: "rules/round/training.smk"
 include: "rules/round/evaluation.smk"
+include: "rules/round/rehearsal.smk"
 
 
 ##### what the task adds #####

@@ -10,7 +10,6 @@ from snakemake.persistence.file import FilePersistence
 sys.path.insert(0, workflow.basedir)
 from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests, none_of, one_of
-from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.sources import is_file, is_on_hub
 from workflow_scripts.workflow import dry_run
@@ -28,14 +27,12 @@ from workflow_scripts.workflow.freezing import (
 )
 from workflow_scripts.workflow.params import ParamsOfRules
 from workflow_scripts.workflow.preflight import Preflight
+from workflow_scripts.workflow.rehearsal import Rehearsal
 from workflow_scripts.workflow.resources import ResourcesOfRules
 from workflow_scripts.workflow.targets import executor_on_command_line
 
-try:
-    cfg = load(config)
-except ConfigError as error:
-    raise WorkflowError(str(error))
-
+rehearsal = Rehearsal(config)
+cfg = rehearsal.cfg
 run = Run(cfg)
 wing = tasks.part_class(cfg.task, "Wing")(cfg, run)
 params_of = ParamsOfRules(cfg, run, wing)

@@ -39,11 +39,13 @@ onstart:
     write_json(f"{run.folder}/run.json", {"name": cfg.name, "task": cfg.task})
     if not workflow.touch:
         attempts.watch(workflow)
+    rehearsal.begin()
 
 
 # After Ctrl-C, the jobs on this machine have ended, but nobody reported that they failed.
 onerror:
     attempts.restore_left()
+    rehearsal.after_error()
 
 
 onsuccess:

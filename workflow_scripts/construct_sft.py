@@ -5,6 +5,7 @@ response, are read in the formats of core/formats.py.
 """
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def worked_rows(
     """Return the task's worked examples as training rows, and the rejects with their number and reason."""
     rows = []
     rejects = []
-    examples = cold_start.examples(settings, seed)
+    examples = islice(cold_start.examples(settings, seed), settings["limit"])
 
     for number, example in enumerate(progress(examples, total=None, desc="construct_sft", unit="row")):
         if example.get("fault"):

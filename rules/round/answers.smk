@@ -7,6 +7,7 @@ rule generate:
         shard=run.answered_digest("{n}"),
         model=policy,
         task=wing.files("generate").values(),
+        script=lambda wildcards: rehearsal.scripts(wildcards.version),
     output:
         data=run.answers("{n}", "{version}"),
         manifest=manifests([run.answers("{n}", "{version}")]),

@@ -1,40 +1,41 @@
 # Round 0: the model as it came, or made from scratch, and its supervised cold start.
 
+if cfg.model.scratch or not rehearsal.recipe:  # else a stand-in takes the model's place (rehearsal.smk)
 
-rule init_model:
-    input:
-        model_files(cfg.model.path),
-        local_input(cfg.cold_start.file) if cfg.model.scratch else [],  # the tokenizer learns its texts
-    output:
-        run.initial_model,
-    log:
-        run.log("init_model"),
-    benchmark:
-        run.benchmark("init_model")
-    localrule: is_model_on_hub(cfg)  # nodes of a cluster often have no way to the internet
-    conda:
-        ENV
-    resources:
-        **resources_of.model(),
-    params:
-        **params_of.stage(
-            "init_model",
-            parts=None if cfg.model.scratch else (),
-            task=cfg.task,
-            settings=settings_of(cfg.model),
-            cold_start=settings_of(cfg.cold_start, "train") if cfg.model.scratch else None,
-            template=cfg.full_template,
-            seed=cfg.seed,
-        ),
-    shell:
-        commands.stage("init_model", "--output {output}")
+    rule init_model:
+        input:
+            model_files(cfg.model.path),
+            local_input(cfg.cold_start.file) if cfg.model.scratch else [],  # the tokenizer learns its texts
+        output:
+            run.initial_model,
+        log:
+            run.log("init_model"),
+        benchmark:
+            run.benchmark("init_model")
+        localrule: is_model_on_hub(cfg)  # nodes of a cluster often have no way to the internet
+        conda:
+            ENV
+        resources:
+            **resources_of.model(),
+        params:
+            **params_of.stage(
+                "init_model",
+                parts=None if cfg.model.scratch else (),
+                task=cfg.task,
+                settings=settings_of(cfg.model),
+                cold_start=settings_of(cfg.cold_start, "train") if cfg.model.scratch else None,
+                template=cfg.full_template,
+                seed=cfg.seed,
+            ),
+        shell:
+            commands.stage("init_model", "--output {output}")
 
 
 if cfg.cold_start:
 
     rule construct_sft:
         input:
-            model=rules.init_model.output,
+            model=run.initial_model,
             file=local_input(cfg.cold_start.file),
         output:
             data=run.cold_start_data,
@@ -59,7 +60,7 @@ if cfg.cold_start:
 
     rule cold_start:
         input:
-            model=rules.init_model.output,
+            model=run.initial_model,
             data=ancient(rules.construct_sft.output.data),
             manifest=rules.construct_sft.output.manifest,
         output:

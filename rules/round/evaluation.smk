@@ -7,6 +7,7 @@ use rule generate as generate_eval with:
         shard=run.shard_digest("eval"),
         model=lambda wildcards: run.checkpoint(wildcards.n),
         task=wing.files("generate_eval").values(),
+        script=rehearsal.scripts("eval"),
     output:
         data=run.eval_answers("{n}"),
         manifest=manifests([run.eval_answers("{n}")]),

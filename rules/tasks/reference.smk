@@ -44,6 +44,7 @@ elif cfg.reference.selection:
             model=run.checkpoint(0),
             answered=wing.existing_answers,
             task=wing.files("generate_pool").values(),
+            script=rehearsal.scripts("pool"),
         output:
             data=wing.pool_answers(),
             manifest=manifests([wing.pool_answers()]),

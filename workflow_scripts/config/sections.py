@@ -380,6 +380,7 @@ class ColdStart(Section):
     subset: str | None = None  # the configuration of a data set that has several
     split: str = "train"  # the split of a data set that has several
     revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
+    limit: PositiveInt | None = None  # use only the first so many records of the file
     train: ColdStartTrain = ColdStartTrain()
 
     @model_validator(mode="after")
@@ -432,6 +433,7 @@ class Sampling(Section):
     top_k: NonNegativeInt = 0  # 0 is off
     max_tokens: PositiveInt = 1024  # sampled tokens per answer, over all turns
     turns: PositiveInt = 5  # model turns per answer; the environment answers between them
+    reply_tokens: PositiveInt | None = None  # cut what the environment says in the middle to so many tokens
 
 
 class Prices(Section):
@@ -488,6 +490,7 @@ class Generate(Section):
     gpus: NonNegativeInt = 1  # per job, on machines that have any
     tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
     openai: Endpoint | None = None  # the endpoint, if the engine calls one
+    script: str | None = None  # playback: the folder of the scripts; rehearsals set it
 
     def engine_of(self, version: str) -> str:
         """Return the engine that answers in a version: auto, trigger, eval or pool."""
@@ -510,6 +513,7 @@ class Source(Section):
     subset: str | None = None  # the configuration of a data set that has several
     split: str = "train"  # the split of a data set that has several
     revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
+    limit: PositiveInt | None = None  # use only the first so many records
     prompt_key: str | None = None  # default: prompt_pretokenized if rewarded, prompt if preference
     response_key: str = "unprocessed_response"  # rewarded
     reward_key: str = "accuracy"  # rewarded
@@ -525,7 +529,8 @@ class Source(Section):
             "task": (),
         }[self.format]
 
-        for name in sorted(set(Source.model_fields) - {"file", "format", "subset", "split", "revision", *used}):
+        unused = set(Source.model_fields) - {"file", "format", "subset", "split", "revision", "limit", *used}
+        for name in sorted(unused):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}"

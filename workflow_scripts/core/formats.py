@@ -20,6 +20,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from workflow_scripts.core.chat import check_messages, encode_answer, encode_turns
@@ -289,7 +290,7 @@ def read_rows(source: Record, tokenizer, template: str, segments: Segments) -> t
     present: set[str] = set()
     columns: dict[str, str] = {}
     number = 0
-    records = records_of(source)
+    records = islice(records_of(source), source.get("limit"))
 
     for number, record in enumerate(progress(records, total=None, desc=source["format"], unit="record"), 1):
         if number == 1:  # a fault of the first record is one of the columns, a fault of a later one its own

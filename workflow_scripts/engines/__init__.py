@@ -9,8 +9,9 @@ An engine's file holds a class `Engine` and, as literal constants at its top lev
     SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
 
 Engines of the policy are constructed as `Engine(model, settings, sampling, stop)`. They have `version` (a JSON value
-that results depend on), `tokenizer`, and `generate(requests)`, which returns one Completion per Request, in order. A
-remote engine returns one Reply per Chat instead, without token ids or log-probs of the policy.
+that results depend on), `tokenizer`, `window` (tokens of the model's context), and `generate(requests)`, which returns
+one Completion per Request, in order. A remote engine returns one Reply per Chat instead, without token ids or log-probs
+of the policy.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from typing import Any, Protocol
 
 from workflow_scripts.core.records import Message
 from workflow_scripts.core.running import plugins
+
+UNLIMITED = 2**31  # the window of a model whose config has none
 
 
 @dataclass
@@ -63,6 +66,7 @@ class TokenEngine(Protocol):
 
     version: dict[str, Any]
     tokenizer: Any
+    window: int  # tokens of the longest context that the model reads
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
 

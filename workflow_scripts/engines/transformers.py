@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.core.pretrained import AutoModelForCausalLM, AutoTokenizer
-from workflow_scripts.engines import Completion, Request
+from workflow_scripts.engines import UNLIMITED, Completion, Request
 
 PACKAGES = ("torch", "transformers")
 
@@ -38,6 +38,7 @@ class Engine:
             "torch": torch.__version__,
             "dtype": settings["dtype"],
         }
+        self.window = getattr(self.model.config, "max_position_embeddings", None) or UNLIMITED
         self.ends = _end_tokens(self.model)
         self.may_stop = self._tokens_that_may_end_a_stop()
 

@@ -51,6 +51,7 @@ class Engine:
             logprobs_mode="processed_logprobs",  # of logits / temperature
             seed=0,  # for requests without a seed; there are none
         )
+        self.window = self.llm.llm_engine.model_config.max_model_len
         self.sampling = sampling
         self.stop = list(stop)
         self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"]

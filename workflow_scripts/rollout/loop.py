@@ -19,8 +19,8 @@ class Speaker(Protocol):
         """Add the policy's next turn to each conversation."""
         ...
 
-    def hear(self, conversation: Conversation, text: str) -> None:
-        """Add what the environment said to a conversation."""
+    def hear(self, conversation: Conversation, text: str) -> bool:
+        """Add what the environment said to a conversation; return whether it fits into the context."""
         ...
 
     def room(self, conversation: Conversation) -> int:
@@ -29,8 +29,13 @@ class Speaker(Protocol):
 
 
 def converse(conversations: Sequence[Conversation], speaker: Speaker, environment: Environment, turns: int) -> None:
-    """Play conversations to their ends, in place."""
-    active = list(conversations)
+    """Play conversations to their ends, in place. One that fills the policy's context ends with `length`."""
+    active = []
+    for conversation in conversations:
+        if speaker.room(conversation) > 0:
+            active.append(conversation)
+        else:
+            conversation.rejected = "the prompt is longer than the model's context"
 
     for turn in range(turns):
         if not active:
@@ -50,10 +55,13 @@ def converse(conversations: Sequence[Conversation], speaker: Speaker, environmen
 
         for conversation, reply in zip(waiting, environment.reply(waiting)):
             conversation.rejected = reply.rejected
-            if reply.text is not None and not reply.rejected:
-                speaker.hear(conversation, reply.text)
+            if reply.text is None or reply.rejected:
+                continue
+            if speaker.hear(conversation, reply.text) and speaker.room(conversation) > 0:
                 conversation.finish = "turns"
                 active.append(conversation)
+            else:
+                conversation.finish = "length"
 
 
 class TokenSpeaker:
@@ -67,9 +75,14 @@ class TokenSpeaker:
         template: str,
         max_tokens: int,
         seed: str,
+        reply_tokens: int | None = None,
     ):
-        """`prompt_tokens` holds the tokens of each conversation's prompt, by uid."""
+        """`prompt_tokens` holds the tokens of each conversation's prompt, by uid.
+
+        What the environment says is cut to `reply_tokens`; None: it is never cut.
+        """
         self.engine = engine
+        self.reply_tokens = reply_tokens
         self.prompt_tokens = prompt_tokens
         self.template = template
         self.max_tokens = max_tokens
@@ -95,18 +108,41 @@ class TokenSpeaker:
             else:
                 conversation.text = self.engine.tokenizer.decode(conversation.tokens)
 
-    def hear(self, conversation: Conversation, text: str) -> None:
+    def hear(self, conversation: Conversation, text: str) -> bool:
+        text = cut_in_the_middle(self.engine.tokenizer, text, self.reply_tokens)
         written = text
         if self.speaks_in_turns:
-            conversation.turns.append({"role": "user", "content": text})
             written = continuation(self.engine.tokenizer, self.template, text)
 
         ids = self.engine.tokenizer.encode(written, add_special_tokens=False)
+        if len(ids) > self._context_left(conversation):
+            return False
+
+        if self.speaks_in_turns:
+            conversation.turns.append({"role": "user", "content": text})
         conversation.tokens += ids
         conversation.mask += [0] * len(ids)
+        return True
 
     def room(self, conversation: Conversation) -> int:
-        return self.max_tokens - sum(conversation.mask)
+        return min(self.max_tokens - sum(conversation.mask), self._context_left(conversation))
+
+    def _context_left(self, conversation: Conversation) -> int:
+        """Return how many tokens of the model's context are left."""
+        return self.engine.window - len(self.prompt_tokens[conversation.uid]) - len(conversation.tokens)
+
+
+CUT = "\n[…]\n"  # stands for what is cut out of a text
+
+
+def cut_in_the_middle(tokenizer, text: str, limit: int | None) -> str:
+    """Return a text of at most about `limit` tokens: its beginning and its end, if it has more."""
+    ids = tokenizer.encode(text, add_special_tokens=False) if limit else []
+    if not limit or len(ids) <= limit:
+        return text
+
+    head, tail = ids[: limit - limit // 2], ids[len(ids) - limit // 2 :]
+    return tokenizer.decode(head) + CUT + tokenizer.decode(tail)
 
 
 class TextSpeaker:
@@ -144,13 +180,14 @@ class TextSpeaker:
             if self.speaks_in_turns:
                 conversation.turns.append(message)
 
-    def hear(self, conversation: Conversation, text: str) -> None:
+    def hear(self, conversation: Conversation, text: str) -> bool:
         message: Message = {"role": "user", "content": text}
         conversation.text += text
         self.chats[conversation.uid].append(message)
 
         if self.speaks_in_turns:
             conversation.turns.append(message)
+        return True
 
     def room(self, conversation: Conversation) -> int:
         return self.left[conversation.uid]
@@ -171,7 +208,15 @@ def play(
     """
 
     def draw(chosen: Sequence[Conversation], own_seed: str) -> None:
-        speaker = TokenSpeaker(engine, prompt_tokens, environment, template, sampling["max_tokens"], own_seed)
+        speaker = TokenSpeaker(
+            engine,
+            prompt_tokens,
+            environment,
+            template,
+            sampling["max_tokens"],
+            own_seed,
+            sampling.get("reply_tokens"),
+        )
         converse(chosen, speaker, environment, sampling["turns"])
 
     finished = list(conversations)

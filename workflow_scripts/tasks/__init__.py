@@ -9,6 +9,7 @@ A task consists of parts, each of which one kind of stage uses, so that a change
     Selection      what a round trains on                                    construct_meta, construct_data
     Evaluation     the metrics of a round                                    evaluate, report
     Importer       existing files in the original system's formats           import_results, _meta, _data, grade
+    Rehearsal      scripted answers and a smaller config section             rehearse
     Settings       the task's section of the config                          (config)
     Wing           what the workflow's rules ask of the task                 (rules)
 

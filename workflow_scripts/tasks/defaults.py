@@ -24,6 +24,7 @@ from workflow_scripts.core.records import (
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.sources import records_of
 from workflow_scripts.rollout.environment import Environment
+from workflow_scripts.tasks._rehearsal import Rehearsal, ScriptedAnswer  # noqa: F401  the default part for rehearsals
 
 if TYPE_CHECKING:
     from workflow_scripts.config.layout import Run

@@ -21,7 +21,7 @@ STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation
 TRAINED = ("checkpoint", "evaluation")  # the stages that need the training of their round
 ROUND = re.compile(r"round(0|[1-9]\d*)_(\w+)")
 FIRST_ROUNDS = 20  # that have rules of their own in any case; a rule for each of many rounds would take long to read
-GENERAL = ("all", "report", "verify")
+GENERAL = ("all", "report", "verify", "rehearse")
 
 
 def targets_on_command_line() -> list[str]:
@@ -130,7 +130,7 @@ class Targets:
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise WorkflowError(
                     f"there is no target {target!r}; {hint}Targets are round<n>_<stage> for any n, with the stages "
-                    f"{', '.join(self._stages())}; report, verify, all; and the files below {self.run.folder}"
+                    f"{', '.join(self._stages())}; report, verify, rehearse, all; and the files below {self.run.folder}"
                 )
 
     def _names_near(self, target: str) -> list[str]:

@@ -280,6 +280,7 @@ class Engine:
     """An engine that says its lines, one per request."""
 
     version: dict = {}  # noqa: RUF012
+    window = 4096
 
     def __init__(self, tokenizer, lines):
         self.tokenizer = tokenizer

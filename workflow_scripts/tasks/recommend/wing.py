@@ -23,6 +23,7 @@ KEYS = {
     },
     "generate_eval": {"seeker", "grounding"},
     "grade": {"grounding", "list_length", "rerank", "reward", "bonus"},
+    "script": {"seeker", "grounding", "list_length"},
 }
 KEYS_OF_EXPLORE = {
     "freeze_prompts": {"explored", "reranked", "sft"},
@@ -72,6 +73,9 @@ class Wing(defaults.Wing):
     def files(self, stage: str) -> dict[str, str]:
         if stage in ("generate", "generate_eval", "grade"):
             return {"catalogue": self.catalogue}
+        if stage == "script":
+            pool = {"pool": self.run.prompts("pool")} if self.section.explore else {}
+            return {"catalogue": self.catalogue} | pool
         if stage == "freeze_prompts" and self.section.catalogue:
             return {"catalogue": self.section.catalogue}
         return {}

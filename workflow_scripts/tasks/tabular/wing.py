@@ -38,6 +38,9 @@ class Wing(defaults.Wing):
         if stage == "grade":
             return {"schema": self.schema(table)}
 
+        if stage == "script":
+            return {"schema": self.schema(table), "train": self.real_rows(table)[0]}
+
         if stage == "construct_data":
             files = {"scores": self.scores("{n}", table), "prompts": self.anchor_prompts(table)}
             if self.section.min_signal:

@@ -1,0 +1,1 @@
+"""The checks of a rehearsal, one file per subject. Each has `check(rehearsed)`, which yields findings."""
