@@ -205,4 +205,7 @@ def test_a_name_that_no_file_has_is_answered_with_those_that_exist(tmp_path):
     output = Copy(tmp_path / "unknown", config).snakemake("-n", fails=True)
 
     assert "config: train.objective: there is no objective 'reinforce'; choose from clip, dpo, ips, sft, topr" in output
-    assert "config: generate.engine: there is no engine 'copycat'; choose from openai, transformers, vllm" in output
+    assert (
+        "config: generate.engine: there is no engine 'copycat'; choose from openai, playback, transformers, vllm"
+        in output
+    )

@@ -84,7 +84,7 @@ def serve(port: int, rehearsal: Any) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *arguments: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Log nothing: the stages tell what they ask."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)

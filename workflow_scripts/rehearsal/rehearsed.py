@@ -58,11 +58,11 @@ class Rehearsed:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.model_folder)
+        return AutoTokenizer.from_pretrained(self.model_folder or "")
 
     @cached_property
     def model_config(self) -> Any:
-        return AutoConfig.from_pretrained(self.model_folder)
+        return AutoConfig.from_pretrained(self.model_folder or "")
 
     @property
     def window(self) -> int:

@@ -75,7 +75,7 @@ def answers(rehearsed: Rehearsed, n: int) -> Iterator[Finding]:
     """Yield what is odd about the answers of a round, and of the evaluation of its checkpoint."""
     run = rehearsed.run
     groups = {"generate.eval": ("eval", run.eval_graded(n))}
-    if n and not rehearsed.cfg.data.source and not run.is_imported(n):
+    if n and not rehearsed.cfg.data.source:
         for version in run.versions(n):
             groups[f"generate.{version}"] = ("train", run.graded(n, version))
 

@@ -28,7 +28,8 @@ class Rehearsal(defaults.Rehearsal):
     @classmethod
     def models(cls, section: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         embedder = (section.get("grounding") or {}).get("embedder", "tfidf")
-        return {"encoder": ("grounding", "embedder")} if embedder not in (None, "tfidf") else {}
+        is_encoder = embedder not in (None, "tfidf", "openai")
+        return {"encoder": ("grounding", "embedder")} if is_encoder else {}
 
     @cached_property
     def titles(self) -> list[str]:
