@@ -23,7 +23,12 @@ def test_every_recipe_has_a_smaller_config(name):
 
     assert yaml.safe_dump(values) == before, "the recipe's own values must stay"
     assert cfg.name == f"{recipe.name}-rehearsal"
-    assert (cfg.rounds, cfg.shards, cfg.train.processes, cfg.train.deepspeed) == (min(1, recipe.rounds), 1, 1, None)
+    assert (cfg.rounds, cfg.shards.auto, cfg.train.processes, cfg.train.deepspeed) == (
+        min(1, recipe.rounds),
+        1,
+        1,
+        None,
+    )
     assert cfg.generate.auto.samples <= SAMPLES
     assert cfg.generate.auto.max_tokens == recipe.generate.auto.max_tokens
     assert cfg.template == recipe.template

@@ -12,7 +12,6 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, load
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.files import read_json
-from workflow_scripts.core.formats import read_source
 from workflow_scripts.core.pretrained import AutoConfig, AutoTokenizer
 from workflow_scripts.core.records import read_records
 from workflow_scripts.tasks.defaults import Wing
@@ -117,21 +116,6 @@ class Rehearsed:
     def prompts(self, split: str) -> list[Any]:
         """Return the prompts of a split: of the recipe's files, or those of the rehearsal if rules make them."""
         return self.checked(split)[0] if self.sources(split) else self.frozen(split)
-
-    def number_of_prompts(self, split: str) -> int:
-        """Return how many prompts a split of the recipe has, as far as that is known: at most ROWS."""
-        if not self.sources(split) and self.sources("pool"):
-            split = "pool"
-        counts = [sum(source.count.values()) for source in self.recipe.prompts.sources(split).values() if source.count]
-        return sum(counts) or len(self.prompts(split))
-
-    @cached_property
-    def source_rows(self) -> list[Any]:
-        """The records of the file that rounds train on, at most ROWS."""
-        settings = self.recipe.data.source
-        assert settings
-        records = read_source(settings.file, settings.split, settings.revision)
-        return list(islice(records, settings.limit or ROWS))
 
     @cached_property
     def reader(self) -> Any:

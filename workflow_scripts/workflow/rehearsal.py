@@ -44,6 +44,7 @@ def smaller(recipe: Config, values: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "rounds": min(1, recipe.rounds),
         "shards": 1,
+        "prompts_per_round": min(PROMPTS // 2, recipe.prompts_per_round) if recipe.prompts_per_round else None,
         "code_changes": "remake",
         "prompts": _smaller_splits(recipe),
         "generate": _smaller_generation(recipe, f"runs/{name}/rehearsal"),

@@ -114,7 +114,6 @@ def size_of_training(cfg: Config, train: Train) -> Size:
 
 def sizes_of_stages(cfg: Config) -> dict[str, tuple[int, int, Size]]:
     """Return {stage: (jobs, GPUs of each, size of each)} of the stages of a round that hold the model."""
-    generation = (cfg.shards, cfg.generate.gpus, size_of_generation(cfg))
     sizes = {}
 
     if cfg.cold_start:
@@ -122,9 +121,9 @@ def sizes_of_stages(cfg: Config) -> dict[str, tuple[int, int, Size]]:
         sizes["cold_start (once)"] = (train.nodes, train.processes, size_of_training(cfg, train))
     for version in cfg.versions:
         if getattr(cfg.generate, version) and not (cfg.data.source and version == "auto"):
-            sizes[f"generate {version}"] = generation
+            sizes[f"generate {version}"] = (cfg.shards.of(version), cfg.generate.gpus, size_of_generation(cfg))
     if cfg.train.needs_behaviour or cfg.train.needs_reference:
-        sizes["logp"] = (cfg.shards, cfg.logp.gpus, size_of_scoring(cfg))
+        sizes["logp"] = (cfg.shards.of("logp"), cfg.logp.gpus, size_of_scoring(cfg))
     sizes["train"] = (cfg.train.nodes, cfg.train.processes, size_of_training(cfg, cfg.train))
 
     return sizes

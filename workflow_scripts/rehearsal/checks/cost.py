@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from workflow_scripts.config.load import Config
 from workflow_scripts.rehearsal.findings import Finding
 from workflow_scripts.rehearsal.rehearsed import Rehearsed
+from workflow_scripts.updates import most_units, train_prompts
 from workflow_scripts.workflow import resources
 
 STALE = 64  # updates on one policy's answers beyond which a stop (train.min_ess) is advisable
@@ -15,7 +16,7 @@ MOMENTS = 3  # copies of the weights in a saved state: the weights and two momen
 
 def check(rehearsed: Rehearsed) -> Iterator[Finding]:
     """Yield the size of the real run."""
-    yield from updates(rehearsed)
+    yield from updates(rehearsed.recipe)
 
     try:
         weights = resources.weights_mb(rehearsed.recipe)
@@ -24,38 +25,27 @@ def check(rehearsed: Rehearsed) -> Iterator[Finding]:
         return
 
     yield from jobs(rehearsed.recipe)
-    yield from disk(rehearsed, weights)
+    yield from disk(rehearsed.recipe, weights)
 
 
 # ---------------------------------------------------------------- updates
 
 
-def updates(rehearsed: Rehearsed) -> Iterator[Finding]:
+def updates(recipe: Config) -> Iterator[Finding]:
     """Yield how many updates a policy's answers serve at most."""
-    recipe = rehearsed.recipe
     train = recipe.train
-    rows = rows_per_round(rehearsed)
-    if not rows:
+    units = most_units(recipe, train_prompts(recipe))
+    if units is None:
+        yield Finding("know", "train", "how many rows a round trains on is unknown before its data is here.")
         return
 
-    count = train.updates_per_round or -(-rows // train.batch_size) * train.epochs
-    text = f"a round trains on up to {rows:,} rows in {count:,} updates."
+    count = train.updates(units)
+    text = f"a round trains on up to {units:,} rows or pairs in {count:,} updates."
     if train.needs_behaviour and count > STALE and not train.min_ess and not recipe.data.source:
-        text = f"a round's answers, by one policy, serve up to {count:,} updates ({rows:,} rows), and nothing stops it."
-        advice = "Set train.min_ess, or let a round take fewer prompts."
-        yield Finding("waste", "train", text, advice)
+        text = f"a round's answers, by one policy, serve up to {count:,} updates, and nothing stops it."
+        yield Finding("waste", "train", text, "Set train.min_ess, or let a round take fewer prompts.")
     else:
         yield Finding("know", "train", text)
-
-
-def rows_per_round(rehearsed: Rehearsed) -> int:
-    """Return how many rows a round has at most: all answers, or all rows of the source."""
-    recipe = rehearsed.recipe
-    if recipe.data.source:
-        return len(rehearsed.source_rows)
-
-    prompts = rehearsed.number_of_prompts("train")
-    return prompts * answers_per_prompt(recipe)
 
 
 def answers_per_prompt(recipe: Config) -> int:
@@ -84,13 +74,14 @@ def jobs(recipe: Config) -> Iterator[Finding]:
 # ---------------------------------------------------------------- disk
 
 
-def disk(rehearsed: Rehearsed, weights: float) -> Iterator[Finding]:
+def disk(recipe: Config, weights: float) -> Iterator[Finding]:
     """Yield how much space the run needs. `weights` is the size of the fp32 weights, in MB."""
-    recipe = rehearsed.recipe
     checkpoints = recipe.rounds + (1 if recipe.cold_start else 0)
     training = MOMENTS * 2 * weights  # two saved states at a time
-    answers = rehearsed.number_of_prompts("train") * answers_per_prompt(recipe) * recipe.generate.auto.max_tokens
-    answers_mb = 0.0 if recipe.data.source else recipe.rounds * answers * BYTES_PER_TOKEN / 1e6
+    prompts = train_prompts(recipe) or 0
+    prompts = min(prompts, recipe.prompts_per_round or prompts)
+    tokens = recipe.rounds * prompts * answers_per_prompt(recipe) * recipe.generate.auto.max_tokens
+    answers_mb = 0.0 if recipe.data.source else tokens * BYTES_PER_TOKEN / 1e6
 
     total = (checkpoints * weights + training + answers_mb) / 1000
     text = (

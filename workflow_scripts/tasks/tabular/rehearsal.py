@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 from workflow_scripts.core.records import Prompt
@@ -13,6 +13,7 @@ from workflow_scripts.tasks.tabular.schemas import Row, Schema, as_text, read_sc
 EXAMPLES = 48  # of the cold start, and of the task model
 PAIRS = 24  # of a round
 CLUSTERS = 4
+TABLES = 2  # that rows are written for
 
 
 class Rehearsal(defaults.Rehearsal):
@@ -20,27 +21,27 @@ class Rehearsal(defaults.Rehearsal):
 
     @classmethod
     def smaller(cls, section: dict[str, Any]) -> dict[str, Any]:
-        return {
+        changes: dict[str, Any] = {"targets": section["targets"][:TABLES]} if section.get("targets") else {}
+        return changes | {
             "examples": min(EXAMPLES, section.get("examples") or EXAMPLES),
             "task_rows": min(EXAMPLES, section.get("task_rows") or EXAMPLES),
             "num_clusters": min(CLUSTERS, section.get("num_clusters") or CLUSTERS),
             "pairs": min(PAIRS, section.get("pairs") or PAIRS),
         }
 
-    @cached_property
-    def schema(self) -> Schema:
-        return read_schema(self.files["schema"])
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The real training rows."""
-        return read_table(self.schema, self.files["train"])
+    @cache
+    def table(self, level: str) -> tuple[Schema, list[Row]]:
+        """Return the schema and the real training rows of the table that a prompt asks for, by its level."""
+        suffix = "" if "schema" in self.files else f".{level}"
+        schema = read_schema(self.files[f"schema{suffix}"])
+        return schema, read_table(schema, self.files[f"train{suffix}"])
 
     def answers(self, prompt: Prompt) -> list[ScriptedAnswer]:
-        number = prompt.get("row_number") or 0
-        row = self.rows[number % len(self.rows)]  # type: ignore[operator]
-        further = self.rows[(number + 7) % len(self.rows)]  # type: ignore[operator]
-        name = self.schema.columns[0].name
+        schema, rows = self.table(prompt["level"])
+        number: Any = prompt.get("row_number") or 0
+        row = rows[number % len(rows)]
+        further = rows[(number + 7) % len(rows)]
+        name = schema.columns[0].name
 
         return [
             ScriptedAnswer([as_text(mixed(row, further))], True),
