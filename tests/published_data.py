@@ -94,7 +94,7 @@ def math_test() -> list[Record]:
             question, answer = f"Simplify $\\sqrt{{{a * a * b}}}$.", f"{a}\\sqrt{{{b}}}"
         else:
             question, answer = f"Compute ${a}^3 + {b}$.", str(a**3 + b)
-        records.append({"question": question, "answer": answer, "q": question, "gold": answer})
+        records.append({"question": question, "answer": answer})
 
     unique = {record["question"]: record for record in records}
     return list(unique.values())
@@ -139,11 +139,26 @@ def rewarded_answers() -> list[Record]:
     return records
 
 
-def coding_tests() -> list[Record]:
-    """Return questions with lists of assert statements."""
+def humaneval() -> list[Record]:
+    """Return records of HumanEval: the beginning of a function, and a function `check` with assert statements."""
     rng = random.Random(4)
-    questions = [coding_question(rng, 1000 + number) for number in range(24)]
-    return [{"question": question, "test_cases": tests} for question, _, tests in questions]
+    records = []
+
+    for number in range(24):
+        question, solution, tests = coding_question(rng, 1000 + number)
+        name = f"combine_{1000 + number}"
+        checks = "".join(f"    {test.replace(name, 'candidate')}\n" for test in tests)
+        records.append(
+            {
+                "task_id": f"HumanEval/{number}",
+                "prompt": question,
+                "canonical_solution": solution.partition(":\n")[2],
+                "test": f"def check(candidate):\n{checks}",
+                "entry_point": name,
+            }
+        )
+
+    return records
 
 
 # ---------------------------------------------------------------- tables
@@ -309,13 +324,12 @@ def write_all(folder: Path) -> None:
     data.mkdir(exist_ok=True)
 
     (data / "autocode_seed.json").write_text(json.dumps(autocode_seed()))
-    (data / "math_test.json").write_text(json.dumps(math_test()))
+    (data / "MATH.json").write_text(json.dumps(math_test()))
+    write_lines(data / "gsm8k.jsonl", gsm8k(2))
     write_dataset(folder / "openai/gsm8k", train=gsm8k(1), test=gsm8k(2))
-    write_lines(data / "gsm8k/train.jsonl", gsm8k(1))
-    write_lines(data / "gsm8k/test.jsonl", gsm8k(2))
 
     write_parquet(data / "acecode_rewarded.parquet", rewarded_answers())
-    write_lines(data / "acecode_eval.jsonl", coding_tests())
+    write_dataset(folder / "openai/openai_humaneval", test=humaneval())
 
     tabular = yaml.safe_load((RECIPES / "tabular.yaml").read_text())["tabular"]
     write_tables(folder, tabular["datasets"])

@@ -36,8 +36,8 @@ def test_every_recipe_has_a_smaller_config(name):
     assert cfg.train.max_length == recipe.train.max_length
     assert not cfg.python
     assert f"runs/{recipe.name}/" not in str(smaller(recipe, values).get("cold_start"))
-    if recipe.prompts.eval.file:
-        assert cfg.prompts.eval.limit == PROMPTS
+    for source in cfg.prompts.sources("eval").values():
+        assert source.count or source.limit == PROMPTS
 
 
 def test_endpoints_are_the_rehearsals_own():

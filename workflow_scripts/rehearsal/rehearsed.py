@@ -103,7 +103,7 @@ class Rehearsed:
         prompts = []
         reasons: Counter[str] = Counter()
         for source in self.sources(split).values():
-            validator = freeze_prompts.Validator(self.reader, eval_keys)
+            validator = freeze_prompts.Validator(self.reader, eval_keys, tasks.load(self.task, "Grading"))
             records = self.reader.read(source.model_dump(mode="json"), split, self.recipe.seed)
             for prompt in islice(records, ROWS):
                 if fault := validator.fault(prompt):

@@ -7,8 +7,10 @@ from typing import Any
 
 from workflow_scripts import freeze_prompts
 from workflow_scripts.core import formats
+from workflow_scripts.core.columns import find_columns
 from workflow_scripts.core.errors import BadInput, Reject
 from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.sources import records_of
 from workflow_scripts.rehearsal.findings import Finding, by_share, percent
 from workflow_scripts.rehearsal.rehearsed import ROWS, Rehearsed, sample
 from workflow_scripts.tasks.defaults import RewardedGrading
@@ -125,15 +127,16 @@ def judge_taught(pairs: list[tuple[str, str]]) -> Iterator[Finding]:
 
 def taught(rehearsed: Rehearsed, settings: Any) -> Iterator[tuple[str, str]]:
     """Yield (question, answer) of each usable record of the cold start's file."""
-    if formats.has_worked_answers(settings.file):
+    values = settings.model_dump(mode="json")
+    if formats.has_worked_answers(values):
         reader = rehearsed.part("ColdStart", "construct_sft")
-        for example in reader.examples(settings.model_dump(mode="json"), rehearsed.recipe.seed):
+        for example in reader.examples(values, rehearsed.recipe.seed):
             yield example["question"], "".join(text for text, is_sampled in example["pieces"] if is_sampled)
         return
 
     columns = None
-    for record in formats.read_source(settings.file, "train"):
-        columns = columns or formats.find_columns({"file": settings.file, "format": "sft"}, set(record))
+    for record in records_of(values):
+        columns = columns or find_columns({"file": settings.file, "format": "sft"}, set(record))
         try:
             messages, start = formats.sft_conversation(record, columns, rehearsed.recipe.template)
         except Reject:
