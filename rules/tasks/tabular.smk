@@ -466,6 +466,7 @@ rule plot_tables:
     input:
         metrics=run.evaluation("{n}"),
         schema=lambda wildcards: wing.schema(wing.table_of(wildcards.own)),
+        task=lambda wildcards: wing.task_metrics_of_round(wildcards.n, wing.table_of(wildcards.own)),
     output:
         report(
             wing.plot("{n}", "{own}"),
@@ -482,8 +483,9 @@ rule plot_tables:
     resources:
         **resources_of.data(),
     params:
-        **params_of.stage("plot_tables", module="tasks.tabular.plot_tables"),
+        **params_of.stage("plot_tables", module="tasks.tabular.plot_tables", min_signal=cfg.tabular.min_signal or None),
     shell:
         commands.stage(
-            "tasks.tabular.plot_tables", "--metrics {input.metrics} --schema {input.schema} --output {output}"
+            "tasks.tabular.plot_tables",
+            "--metrics {input.metrics} --task-metrics {input.task} --schema {input.schema} --output {output}",
         )

@@ -19,6 +19,7 @@ from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.tasks.tabular import gen_synsft
 from workflow_scripts.tasks.tabular.extraction import STATUSES
+from workflow_scripts.tasks.tabular.plot_tables import signal_panel
 from workflow_scripts.tasks.tabular.schemas import Schema, as_text, write_csv
 
 SETTINGS = Data().model_dump(mode="json")
@@ -411,3 +412,12 @@ def test_several_tables_are_measured_each_and_on_average(files, grading):
     assert metrics["by_level"]["two"]["valid"] == 0.5
     assert metrics["valid"] == 0.75
     assert metrics["n"] == 40
+
+
+def test_the_plot_tells_whether_scores_count():
+    weak = [{"signal": 0.1}, {"signal": 0.2}]
+    assert signal_panel(weak, 0.3) == {
+        "signal of task models, below 0.3: scores do not count": {"model 0": 0.1, "model 1": 0.2}
+    }
+    assert list(signal_panel(weak, 0.15)) == ["signal of task models, scores count"]
+    assert signal_panel([{"signal": None}], 0.3) == {}

@@ -29,6 +29,17 @@ def panels(metrics: dict[str, Any], schema: Schema) -> dict[str, Bars]:
     }
 
 
+def signal_panel(task_metrics: list[dict[str, Any]], least: float) -> dict[str, Bars]:
+    """Return the panel of the task models' signal, if there are held-out rows; its title says whether scores count."""
+    signals = [metrics["signal"] for metrics in task_metrics if metrics["signal"] is not None]
+    if not signals:
+        return {}
+
+    is_enough = sum(signals) / len(signals) >= least
+    counts = "scores count" if is_enough else f"below {least}: scores do not count"
+    return {f"signal of task models, {counts}": {f"model {number}": value for number, value in enumerate(signals)}}
+
+
 def plot(bars_of: dict[str, Bars], path: str) -> None:
     """Draw panels of horizontal bars side by side, the first bar on top."""
     with figure(path, len(bars_of), width=4.5) as axes:
@@ -43,13 +54,17 @@ def main() -> None:
     parser = arguments(__doc__)
     add_code_argument(parser)
     parser.add_argument("--metrics", required=True, help="the metrics of a round (.json)")
+    parser.add_argument("--task-metrics", nargs="*", default=[], help="the metrics of the round's task models (.json)")
+    parser.add_argument("--min-signal", type=float, default=0.0, help="the signal from which on scores count")
     parser.add_argument("--schema", required=True, help="schema.json of the data set")
     parser.add_argument("--output", required=True, help="the .svg to write")
     args = parser.parse_args()
 
     schema = read_schema(args.schema)
     metrics = read_json(args.metrics)
-    plot(panels(metrics["by_level"].get(schema.name, metrics), schema), args.output)
+    bars = panels(metrics["by_level"].get(schema.name, metrics), schema)
+    bars |= signal_panel([read_json(path) for path in args.task_metrics], args.min_signal)
+    plot(bars, args.output)
 
 
 if __name__ == "__main__":

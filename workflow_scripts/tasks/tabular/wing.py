@@ -312,13 +312,18 @@ class Wing(defaults.Wing):
         client = wildcards.part[wildcards.part.find("_client") :] if wildcards.part else ""
         return self.task_rows(f"{wildcards.own}r{wildcards.n}_{wildcards.fold}{client}")
 
-    def all_task_metrics(self, n: int, table: str) -> list[str]:
-        """The same for all rounds up to n, if there are clients to compare or held-out rows."""
+    def task_metrics_of_round(self, n: int | str, table: str) -> list[str]:
+        """The same for all folds of a round, if there are clients to compare or held-out rows."""
         if not (self.is_federated or self.section.has_held_out):
             return []
-        if self.section.task_model:
-            return [self.task_metrics(k, fold, table) for k in range(1, n + 1) for fold in self.scoring_folds]
-        return [self.task_metrics(k, fold, table) for k in range(n + 1) for fold in self.folds_of(k)]
+        folds = self.folds_of(n)
+        if self.section.task_model:  # it is the same in all rounds, and scores from round 1 on
+            folds = list(self.scoring_folds) if int(n) else []
+        return [self.task_metrics(n, fold, table) for fold in folds]
+
+    def all_task_metrics(self, n: int, table: str) -> list[str]:
+        """The same for all rounds up to n."""
+        return [path for k in range(n + 1) for path in self.task_metrics_of_round(k, table)]
 
     # ------------------------------------------------------------ a round
 
