@@ -75,7 +75,7 @@ test: lint
 
 # The recipes as they are, each with the data that it names. What a real run would lack on this machine (packages, the
 # hub) is listed in the reports.
-RECIPES ?= math code tabular recommend reference reference-sft
+RECIPES ?= math code tabular recommend reference reference-sft grpo
 REHEARSALS := runs/published
 
 rehearse: setup

@@ -166,6 +166,7 @@ def test_a_missing_package(cluster, monkeypatch):
 
 def test_the_last_words_of_a_failed_stage():
     assert artefacts.last_words("reading\nerror: data.json: there is no key 'a'\n") == "data.json: there is no key 'a'"
+    assert artefacts.last_words("error: no rows\nexit status 65\n") == "no rows"
     traceback = "Traceback (most recent call last):\n  File x\nValueError: too large\n"
     assert artefacts.last_words(traceback) == "ValueError: too large"
     assert artefacts.last_words("16 answers\n") is None

@@ -48,7 +48,7 @@ def failed_stages(logs: Path, since: float) -> Iterator[Finding]:
 
 def last_words(log: str) -> str | None:
     """Return the error with which a stage ended, or None if it did not end with one."""
-    errors = re.findall(r"^error: (.*)", log, re.MULTILINE | re.DOTALL)
+    errors = re.findall(r"^error: (.*?)(?=\nexit status|\Z)", log, re.MULTILINE | re.DOTALL)
     if errors:
         return errors[-1].strip()[:600]
     if "Traceback (most recent call last)" in log:
