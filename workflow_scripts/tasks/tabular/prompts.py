@@ -1,7 +1,7 @@
 """The prompts of the task `tabular`."""
 
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from workflow_scripts.core.records import Prompt, read_records
@@ -12,12 +12,15 @@ class Prompts(defaults.Prompts):
     """The prompts that the stage gen_synsft wrote.
 
     Each has `row_number`, the number of the training row that it was made around, and `examples`, the numbers of the
-    training rows that it shows. There is no reference: any valid row is a right answer.
+    training rows that it shows. There is no reference: any valid row is a right answer. A limit holds for each table.
     """
 
     def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
-        for record in islice(read_records(source["file"]), source["limit"]):
-            yield record | {"reference": None}  # type: ignore[misc]
+        counts: Counter[str] = Counter()  # prompts of each table
+        for record in read_records(source["file"]):
+            counts[record["level"]] += 1
+            if source["limit"] is None or counts[record["level"]] <= source["limit"]:
+                yield record | {"reference": None}  # type: ignore[misc]
 
     def fault(self, prompt: Prompt) -> str | None:
         examples = prompt.get("examples")

@@ -13,7 +13,7 @@ from workflow_scripts.tasks.tabular.schemas import Row, Schema, as_text, read_sc
 EXAMPLES = 48  # of the cold start, and of the task model
 PAIRS = 24  # of a round
 CLUSTERS = 4
-TABLES = 1  # that rows are written for: the slice of the prompts would hold those of the first table only
+TABLES = 2  # that rows are written for
 
 
 class Rehearsal(defaults.Rehearsal):
