@@ -18,8 +18,8 @@ class Prompts(defaults.Prompts):
     def read(self, source: dict[str, Any], split: str, seed: int) -> Iterator[Prompt]:
         counts: Counter[str] = Counter()  # prompts of each table
         for record in read_records(source["file"]):
-            counts[record["level"]] += 1
-            if source["limit"] is None or counts[record["level"]] <= source["limit"]:
+            counts[str(record.get("level"))] += 1
+            if source["limit"] is None or counts[str(record.get("level"))] <= source["limit"]:
                 yield record | {"reference": None}  # type: ignore[misc]
 
     def fault(self, prompt: Prompt) -> str | None:
