@@ -39,7 +39,7 @@ onstart:
     write_json(f"{run.folder}/run.json", {"name": cfg.name, "task": cfg.task})
     if not workflow.touch:
         attempts.watch(workflow)
-    rehearsal.begin()
+    rehearsal.begin(is_local=workflow.local_exec)
 
 
 # After Ctrl-C, the jobs on this machine have ended, but nobody reported that they failed.

@@ -246,10 +246,15 @@ class Rehearsal:
 
     # ------------------------------------------------------------ before and after the jobs
 
-    def begin(self) -> None:
-        """Write down the recipe, forget the answers of an earlier rehearsal, and start the server for endpoints."""
+    def begin(self, is_local: bool) -> None:
+        """Write down the recipe, forget the answers of an earlier rehearsal, and start the server for endpoints.
+
+        Raise WorkflowError if jobs would run elsewhere: they would not know that they are part of a rehearsal.
+        """
         if self.recipe is None:
             return
+        if not is_local:
+            raise WorkflowError("rehearse: a rehearsal runs on this machine; use `--profile local`")
 
         write_json(self.recipe_file, {"recipe": self.values, "rehearsal": smaller(self.recipe, self.values)})
         shutil.rmtree(self.run.ledger(), ignore_errors=True)
