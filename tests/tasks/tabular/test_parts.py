@@ -278,6 +278,15 @@ def test_chosen_rows_have_the_labels_shares_of_real_rows(select):
     assert chosen(shares={"ill": 0.4, "well": 0.4, "other": 0.2}) == (Counter(ill=6, well=6), 15)
 
 
+def test_pairs_without_a_label_stay(select):
+    unlabelled = {"label": None}
+    answers = [("SUCCESS", 0.1), ("MISSING_KEY", None, unlabelled), ("INVALID_ANSWER", None, unlabelled)]
+
+    pairs, dropped = select(*answers, shares={"ill": 1.0})
+    assert sorted((winner, loser) for winner, loser, _ in pairs) == [("u0", "u1"), ("u0", "u2"), ("u1", "u2")]
+    assert dropped["pair beyond the share of its label"] == 0
+
+
 def test_without_a_signal_only_the_status_decides(select, capsys):
     answers = [("SUCCESS", 0.1), ("SUCCESS", 0.3), ("MISSING_KEY", None)]
     by_status = {("u0", "u2", "status"), ("u1", "u2", "status")}

@@ -126,24 +126,27 @@ def with_label_shares(pairs: list[OfPrompt], shares: Mapping[str, float], rng: r
     """Return as many pairs as possible such that the labels of the chosen rows have these shares.
 
     Each label is preferred over other rows of its own label as often as it occurs. Otherwise a label with more pairs
-    would become more frequent from round to round. A label without pairs is left out of account.
+    would become more frequent from round to round. A label without pairs is left out of account. Pairs whose chosen
+    answer has no label all stay: neither answer is a valid row, so they teach the form of rows only.
     """
     by_label: dict[str, list[OfPrompt]] = {label: [] for label in shares}
+    unlabelled: list[OfPrompt] = []
     for pair in pairs:
-        by_label[pair[1][0]["label"]].append(pair)
+        label = pair[1][0]["label"]
+        (unlabelled if label is None else by_label[label]).append(pair)
 
     present = [label for label in shares if by_label[label] and shares[label]]
     if absent := [label for label in shares if shares[label] and not by_label[label]]:
         say(f"no pair prefers a row with the label {', '.join(absent)}; its share may fall")
     if not present:
-        return []
+        return unlabelled
 
     total = min(len(by_label[label]) / shares[label] for label in present)
     kept: list[OfPrompt] = []
     for label in present:
         quota = min(len(by_label[label]), round(total * shares[label]))
         kept += rng.sample(by_label[label], quota)
-    return kept
+    return kept + unlabelled
 
 
 def with_scores(meta: dict[str, MetaEntry], paths: Sequence[str]) -> dict[str, MetaEntry]:
