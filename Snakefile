@@ -21,7 +21,7 @@ include: "rules/common.smk"
 include: "rules/targets.smk"
 
 
-# What a run without a target makes. Snakemake looks for the default target in this file only, not in included ones.
+# A run without a target makes this. Snakemake looks for the default target in this file only, not in included ones.
 rule all:
     default_target: True
     input:

@@ -1,4 +1,4 @@
-"""What the measurements share: interleaved timing, the table, and the JSON that they leave behind."""
+"""Helpers of all measurements: interleaved timing, the table, and the JSON that they leave behind."""
 
 import statistics
 import subprocess

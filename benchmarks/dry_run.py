@@ -1,4 +1,4 @@
-"""What a dry run of three rounds takes, beside a bare Snakemake workflow with as many jobs and files.
+"""Measure a dry run of three rounds beside one of a bare Snakemake workflow with as many jobs and files.
 
     python -m benchmarks.dry_run [--shards 64]
 

@@ -1,4 +1,4 @@
-"""What an edit of 1 % of the training prompts costs: requests and seconds, as shares of what the run cost before.
+"""Measure the cost of editing 1 % of the training prompts: requests and seconds, as shares of what the run cost before.
 
     python -m benchmarks.edit_cost [--run runs/arithmetic]
     python -m benchmarks.edit_cost --times 20     # with so many times the prompts, round 1 alone

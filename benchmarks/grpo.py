@@ -77,17 +77,17 @@ def sample(folder: str, prompts: list[Asked], samples: int, temperature: float, 
         sampling={"temperature": temperature, "top_p": 1.0, "top_k": 0},
         stop=(),
     )
-    asked = []
+    tokenized = []
     for prompt in prompts:
-        asked += [(prompt, engine.tokenizer.encode(prompt["prompt"]))] * samples
-    requests = [Request(tokens, seed * 1_000_000 + i, TOKENS) for i, (_, tokens) in enumerate(asked)]
+        tokenized += [(prompt, engine.tokenizer.encode(prompt["prompt"]))] * samples
+    requests = [Request(tokens, seed * 1_000_000 + i, TOKENS) for i, (_, tokens) in enumerate(tokenized)]
 
     completions: list[Completion] = []
     for start in range(0, len(requests), 128):
         completions += engine.generate(requests[start : start + 128])
 
     texts = [engine.tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-    return [(*left, completion, text) for left, completion, text in zip(asked, completions, texts)]
+    return [(*left, completion, text) for left, completion, text in zip(tokenized, completions, texts)]
 
 
 def success(folder: str, prompts: list[Asked], judge: Judge) -> float:

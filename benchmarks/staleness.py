@@ -1,4 +1,4 @@
-"""What staleness costs: the arithmetic rounds with 1, 4, 16 and 64 updates per round, on equal samples.
+"""Measure the cost of staleness: the arithmetic rounds with 1, 4, 16 and 64 updates per round, on equal samples.
 
     snakemake --profile local round0_checkpoint
     python -m benchmarks.staleness                 # about 20 minutes: four runs of three rounds

@@ -1,4 +1,4 @@
-# What all rules use: the config, the run's layout, and the builders of parameters, commands and resources.
+# This file holds what all rules use: the config, the run's layout, and the builders of parameters, commands, resources.
 
 import os
 import sys

@@ -1,4 +1,4 @@
-# What can be asked for by name: round<n>_<stage> for any n, report, verify; and what surrounds a run.
+# These rules are targets with names: round<n>_<stage> for any n, report, verify. Hooks run before and after a run.
 
 import glob
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What tests share: the repository, small configs, and a way to run real Snakemake on a copy of the workflow."""
+"""Helpers of all tests: the repository, small configs, and a way to run real Snakemake on a copy of the workflow."""
 
 import os
 import re

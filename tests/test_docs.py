@@ -1,4 +1,4 @@
-"""What the documents name exists, and the documents, profiles and pins keep the rules of the house."""
+"""Check that what the documents name exists, and that documents, profiles and pins keep the project's rules."""
 
 import importlib
 import itertools

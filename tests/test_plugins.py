@@ -60,7 +60,7 @@ class Grading(defaults.Grading):
         return {"reward": 1 / (1 + abs(len(answer["answer"]) - len(answer["reference"])))}
 ''',
     "workflow_scripts/tasks/echo/wing.py": '''
-"""What the rules ask of the task."""
+"""The task's answers to the rules."""
 
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.tasks import defaults

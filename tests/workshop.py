@@ -1,4 +1,4 @@
-"""What tests of training share: a small Llama, rows to train it on, and the stages logp and train run on them."""
+"""Helpers of the tests of training: a small Llama, rows to train it on, and the stages logp and train run on them."""
 
 import json
 import shutil

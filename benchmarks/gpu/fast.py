@@ -1,4 +1,4 @@
-"""How fast scoring and training are, as the stages do them, and where their time goes.
+"""Measure the speed of scoring and training, as the stages do them, and where their time goes.
 
 MFU is useful operations (real tokens, sampled head rows, causal attention) over the device's dense bf16 peak. On a
 device whose peak is unknown, the peak is what its own matrix product reaches.

@@ -1,4 +1,4 @@
-"""How fast the engines answer, and how many of their slots are in use, with answers of lognormal lengths.
+"""Measure the speed of the engines and the share of their slots in use, with answers of lognormal lengths.
 
 Random weights seldom end an answer, so each request's own limit of tokens sets its length.
 """

@@ -1,4 +1,4 @@
-"""What the parts leave behind: a JSON line for each result, written at once, and a Markdown summary of all lines."""
+"""Results of the parts: a JSON line for each result, written at once, and a Markdown summary of all lines."""
 
 import json
 import math

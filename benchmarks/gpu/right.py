@@ -1,4 +1,4 @@
-"""Whether log-probs and gradients are right: against transformers' own forward pass, attention and full logits.
+"""Check log-probs and gradients against transformers' own forward pass, attention and full logits.
 
 Bounds in bf16 compare errors. Our path and that of transformers both differ from an fp32 reference by rounding, and
 ours may differ 1.5 times as much. A wrong mask or scale exceeds that many times.

@@ -1,4 +1,4 @@
-"""Whether the stages `logp` and `train` agree with each other, with transformers, and with themselves after a stop."""
+"""Check that stages `logp` and `train` agree with each other, with transformers, and with themselves after a stop."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the parts measure with: device, sizes, models with random weights, and rows of lognormal lengths."""
+"""The setting of the parts: device, sizes, models with random weights, and rows of lognormal lengths."""
 
 import math
 import time
@@ -42,7 +42,7 @@ LARGE = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a shape measures."""
+    """Sizes of the measurements of one shape."""
 
     models: dict[str, Any]  # name → configuration, smallest first
     rows: int  # rows that are scored and trained on
@@ -81,7 +81,7 @@ SIZES = {
 
 @dataclass
 class Bench:
-    """What a part receives."""
+    """The setting that a part receives."""
 
     device: str  # cuda or cpu
     shape: str  # full or tiny

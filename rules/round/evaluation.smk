@@ -1,4 +1,4 @@
-# What each checkpoint can do: answers to the eval questions, and their metrics; the report; and verification.
+# These rules evaluate each checkpoint (its answers to the eval questions, their metrics), report and verify.
 
 
 use rule generate as generate_eval with:

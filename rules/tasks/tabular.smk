@@ -1,4 +1,4 @@
-# What rows of tables need beside the rounds: data sets and examples, anchors, task models, and the scores of rows.
+# These rules are for tables only: data sets and examples, anchors, task models, and the scores of rows.
 
 
 # `own` tells the task models of several tables apart; with one table it is empty.

@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are trained on, with chat templates of several kinds."""
+"""Test which tokens of a conversation are trained on, with chat templates of several kinds."""
 
 import pytest
 from transformers import PreTrainedTokenizerFast

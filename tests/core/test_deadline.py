@@ -1,4 +1,4 @@
-"""When a job's time is up, and whether another step fits."""
+"""Test when a job's time is up, and whether another step fits."""
 
 import time
 

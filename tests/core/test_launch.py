@@ -1,4 +1,4 @@
-"""Where stages run, on pretended GPUs: LOCAL_GPUS stands in for nvidia-smi, locks and processes are real."""
+"""Test where stages run, on pretended GPUs: LOCAL_GPUS stands in for nvidia-smi, locks and processes are real."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""How stages end, and what the last line of a log says about it."""
+"""Test how stages end, and what the last line of a log says about it."""
 
 import subprocess
 

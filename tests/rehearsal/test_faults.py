@@ -36,10 +36,10 @@ def rehearsed(values: dict) -> Rehearsed:
 
 def test_a_cold_start_that_teaches_names_of_data_sets():
     pairs = [(record["q"], record["s"]) for record in autocode_seed()]
-    found = list(data.judge_taught(pairs))
+    findings = list(data.judge_taught(pairs))
 
-    assert "fail" in grades(found)
-    assert "4 different answers" in found[0].text and "MetaMath" in found[0].text
+    assert "fail" in grades(findings)
+    assert "4 different answers" in findings[0].text and "MetaMath" in findings[0].text
 
 
 def test_a_cold_start_that_teaches_solutions_is_no_fault():
@@ -66,9 +66,9 @@ def test_eval_questions_that_are_train_questions(tmp_path, monkeypatch):
 
     prompts = {"train": {"file": "train.jsonl"}, "eval": {"file": "eval.jsonl"}}
     values = {"name": "overlap", "task": "math", "prompts": prompts, "model": {"path": "Qwen/Qwen2.5-7B"}}
-    found = list(data.check(rehearsed(values)))
+    findings = list(data.check(rehearsed(values)))
 
-    [overlap] = [finding for finding in found if "eval questions as well" in finding.text]
+    [overlap] = [finding for finding in findings if "eval questions as well" in finding.text]
     assert (overlap.grade, overlap.place) == ("waste", "prompts.train")
     assert "10 of 40 (25.0%)" in overlap.text
 
@@ -130,9 +130,9 @@ def test_a_program_that_prints_more_than_the_context_holds():
 
 
 def test_prompts_that_leave_no_room():
-    found = list(windows.judge([4000, 100, 5000, 200], max_tokens=2048, window=4096, place="generate.auto"))
-    assert grades(found) == ["fail", "waste", "know"]
-    assert "1 of 4 (25.0%) prompts are longer" in found[0].text
+    findings = list(windows.judge([4000, 100, 5000, 200], max_tokens=2048, window=4096, place="generate.auto"))
+    assert grades(findings) == ["fail", "waste", "know"]
+    assert "1 of 4 (25.0%) prompts are longer" in findings[0].text
 
 
 # ---------------------------------------------------------------- the machine

@@ -61,7 +61,7 @@ def test_tokens_by_word_equal_the_tokens_of_the_whole_text():
 
 
 def test_bleu_by_hand():
-    """Of the answer's 5, 4, 3 and 2 n-grams, 5, 3, 0 and 0 occur in a reference. The answer has 5 tokens, the shorter
+    """5, 3, 0 and 0 of the answer's 5, 4, 3 and 2 n-grams occur in a reference. The answer has 5 tokens, the shorter
     reference 6."""
     references = ["the cat is sitting down .", "a cat sat on the mat , I think ."]
     expected = ((6 / 6) * (4 / 5) * (1 / 4) * (1 / 3)) ** 0.25 * math.exp(1 - 6 / 5)

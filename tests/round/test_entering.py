@@ -70,7 +70,7 @@ def test_the_chain_goes_on_from_a_meta_file_and_from_rows(chain, finished):
     # A run's own answers keep their tokens and their policy, so their ratios are taken.
     assert first["start"] == read_json(finished.path("checkpoints/r0/checkpoint.json"))["digest"]
     assert (first["foreign"], first["updates"] > 0) == (0, True)
-    # Who wrote AutoCode's rows is unknown.
+    # AutoCode's rows do not say which policy wrote them.
     rows = read_pickle(run / "data/offline_small_r2_entering.pkl")
     assert second["foreign"] == second["rows"] > 10
     assert {row["policy"] for row in rows} == {"foreign"}

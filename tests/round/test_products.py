@@ -1,4 +1,4 @@
-"""What a finished round leaves behind: files, checkpoints, log-probs and metrics."""
+"""Test what a finished round leaves behind: files, checkpoints, log-probs and metrics."""
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer

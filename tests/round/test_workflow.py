@@ -1,4 +1,4 @@
-"""What reruns when something changes, and what does not: real Snakemake on a finished round of a tiny model."""
+"""Test what reruns when something changes, and what does not: real Snakemake on a finished round of a tiny model."""
 
 import os
 import shutil

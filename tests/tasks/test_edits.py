@@ -1,4 +1,4 @@
-"""What an edit of a task's code makes again, in runs of the recipes that count as finished without having run."""
+"""Test what an edit of a task's code makes again, in runs of the recipes that count as finished without having run."""
 
 import ast
 import json

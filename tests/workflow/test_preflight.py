@@ -92,12 +92,12 @@ def test_an_environment_is_the_configs_or_one_that_was_built_beside_the_workflow
     built.parent.mkdir(parents=True)
     built.touch()
 
-    found = Environments(load(config), str(tmp_path), uses_conda=False)
-    assert found.of_generation == "vllm"
-    assert found.own_python("vllm") == str(built)
-    assert found.command("vllm") == f'env PATH={built.parent}:"$PATH" {built}'
-    assert found.command("deepspeed") == "python"  # there is none, so the Python that runs Snakemake must do
-    assert found.python("deepspeed") == sys.executable
+    environments = Environments(load(config), str(tmp_path), uses_conda=False)
+    assert environments.of_generation == "vllm"
+    assert environments.own_python("vllm") == str(built)
+    assert environments.command("vllm") == f'env PATH={built.parent}:"$PATH" {built}'
+    assert environments.command("deepspeed") == "python"  # there is none, so the Python that runs Snakemake must do
+    assert environments.python("deepspeed") == sys.executable
 
     named = Environments(load(config | {"python": {"vllm": "/x/bin/python"}}), str(tmp_path), uses_conda=False)
     assert named.own_python("vllm") == "/x/bin/python"
@@ -131,7 +131,7 @@ def test_what_is_in_the_hubs_cache_need_not_be_reached(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_the_hubs_errors_are_sentences(tmp_path, monkeypatch, capsys, offline):
-    """By huggingface_hub itself, with an empty cache."""
+    """The error is huggingface_hub's own, with an empty cache."""
     from huggingface_hub import snapshot_download
 
     with pytest.raises(SystemExit) as end:

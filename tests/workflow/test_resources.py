@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster, as a dry run with the profile `slurm` shows it."""
+"""Test what jobs ask of a cluster, as a dry run with the profile `slurm` shows it."""
 
 import re
 from typing import Any

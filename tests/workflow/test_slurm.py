@@ -174,7 +174,7 @@ def strike(copy: OnSlurm, trained: Copy, fault: str, blow: Callable[[str], objec
 
 @pytest.mark.slow
 def test_a_round_on_slurm_equals_one_on_this_machine(tmp_path, finished):
-    """From nothing to round 1. Stages that use GPUs see one GPU each, and all others none."""
+    """A run makes everything up to round 1. Stages that use GPUs see one GPU each, and all others none."""
     copy = OnSlurm(tmp_path / "slurm", tiny_config())
     (copy.folder / "sitecustomize.py").write_text(PROBE)
     copy.snakemake("round1_checkpoint")

@@ -1,4 +1,4 @@
-"""Where the files of a run lie, known in one place for rules, config, reports and verification.
+"""The files of a run, known in one place for rules, config, reports and verification.
 
 Names follow the original systems: `results/`, `meta/`, `data/`, `…_logp/`, `checkpoints/`, `evaluation/`. A path may
 contain Snakemake wildcards such as {n}: pass them in place of a value, as in `checkpoint("{n}")`.
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def slicing(self) -> Slicing | None:
-        """How the train prompts are divided among rounds; None if each round answers all of them."""
+        """The division of the train prompts among rounds; None if each round answers all of them."""
         size = self.cfg.prompts_per_round
         return Slicing(size, self.cfg.seed) if size else None
 
@@ -112,7 +112,7 @@ class Run:
         return [version for version in VERSIONS if getattr(self.cfg.generate, version)]
 
     def answers(self, n: int | str, version: str, shard: str = "{shard}") -> str:
-        """What checkpoint n-1 answered, for one shard."""
+        """The answers of checkpoint n-1, for one shard."""
         return f"{self.folder}/results/r{n}/{version}/{shard}.pkl"
 
     def all_answers(self, n: int | str) -> list[str]:
@@ -124,7 +124,7 @@ class Run:
         return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards(version)]
 
     def eval_answers(self, n: int | str, shard: str = "{shard}") -> str:
-        """What checkpoint n answered to the eval questions, for one shard."""
+        """The answers of checkpoint n to the eval questions, for one shard."""
         return f"{self.folder}/evaluation/r{n}/{shard}.pkl"
 
     def eval_graded(self, n: int | str) -> list[str]:
@@ -153,7 +153,7 @@ class Run:
         return f"{self.folder}/data/offline_{self.cfg.data.tag}_r{n}_{self.tag}"
 
     def data(self, n: int | str) -> str:
-        """What round n trains on: its own graded answers, or the existing rows."""
+        """The data that round n trains on: its own graded answers, or the existing rows."""
         return f"{self._data_stem(n)}.pkl"
 
     @property

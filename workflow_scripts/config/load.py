@@ -101,7 +101,7 @@ class Config(Section):
 
     @property
     def evaluates(self) -> bool:
-        """Whether there are questions that metrics are computed on."""
+        """True if there are questions that metrics are computed on."""
         return self.prompts.eval is not None
 
     @property
@@ -116,7 +116,7 @@ class Config(Section):
 
     @property
     def learns_from_pairs(self) -> bool:
-        """Whether a round's own data, or `data.source`, are preference pairs."""
+        """True if a round's own data, or `data.source`, are preference pairs."""
         return self.data.source.format == "preference" if self.data.source else self.task_section.makes_pairs
 
 

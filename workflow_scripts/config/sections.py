@@ -340,17 +340,17 @@ class Train(Section):
 
     @property
     def unit(self) -> str:
-        """What the loss is averaged over: tokens, rows or pairs."""
+        """The unit that the loss is averaged over: tokens, rows or pairs."""
         return self.uses("UNIT")
 
     @property
     def needs_behaviour(self) -> bool:
-        """Whether the objective uses the log-probs under the policy that sampled the rows."""
+        """True if the objective uses the log-probs under the policy that sampled the rows."""
         return "behaviour" in self.uses("NEEDS")
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the objective uses the log-probs under the reference."""
+        """True if the objective uses the log-probs under the reference."""
         return "reference" in self.uses("NEEDS") or (self.kl > 0 and self.uses("KL") == "reference")
 
 
@@ -364,7 +364,7 @@ class ColdStartTrain(Train):
 
 
 class Worked(Section):
-    """How many worked examples of a level answer directly, and how many write a program."""
+    """Numbers of worked examples of a level: those that answer directly, and those that write a program."""
 
     direct: NonNegativeInt
     code: NonNegativeInt
@@ -424,7 +424,7 @@ class Shards(Section):
 
 
 class Sampling(Section):
-    """How answers are sampled."""
+    """Sampling settings of one version of answers."""
 
     engine: Engine | None = None  # in place of generate.engine
     samples: PositiveInt = 8  # answers per prompt (per trigger, in trigger mode)
@@ -433,7 +433,7 @@ class Sampling(Section):
     top_k: NonNegativeInt = 0  # 0 is off
     max_tokens: PositiveInt = 1024  # sampled tokens per answer, over all turns
     turns: PositiveInt = 5  # model turns per answer; the environment answers between them
-    reply_tokens: PositiveInt | None = None  # cut what the environment says in the middle to so many tokens
+    reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply; longer ones lose their middle
 
 
 class Prices(Section):
@@ -477,7 +477,7 @@ class Judge(Section):
 
 
 class Generate(Section):
-    """How policies answer."""
+    """Settings of generation: the engines, and the sampling of each version of answers."""
 
     engine: Engine = "transformers"
     auto: Sampling = Sampling()  # the round's answers
@@ -539,7 +539,7 @@ class Source(Section):
 
 
 class Data(Section):
-    """What a round trains on, and with which advantages."""
+    """Settings of a round's training data and its advantages."""
 
     tag: Name = "all"  # part of the file names
     dedup: bool = False  # count equal answers to one question once, as AutoCode does

@@ -23,12 +23,12 @@ class TaskSection(Section):
 
     @property
     def uses_pool(self) -> bool:
-        """Whether the task selects or makes the train prompts from `prompts.pool`."""
+        """True if the task selects or makes the train prompts from `prompts.pool`."""
         return False
 
     @property
     def answers_pool(self) -> bool:
-        """Whether a policy answers the prompts of the pool (version `pool`)."""
+        """True if a policy answers the prompts of the pool (version `pool`)."""
         return False
 
     def pool_fault(self, cfg: "Config") -> str:

@@ -1,4 +1,4 @@
-"""How much better than its peers an answer is: rewards into advantages, for the data stages."""
+"""Convert rewards into advantages (how much better than its peers an answer is) for the data stages."""
 
 import math
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""From a conversation to token ids, with a mask of what the assistant wrote: its turns and their ends, nothing else.
+"""Convert a conversation into token ids, with a mask of what the assistant wrote (its turns and their ends).
 
 The text of a conversation is cut into pieces at the borders of the assistant's turns. Each piece is tokenised on its
 own, as it is when the policy is asked, so no token straddles a border and the mask is exact.

@@ -1,4 +1,4 @@
-"""Which columns of a file with training data have which meaning, by the format of the file (core/formats.py)."""
+"""The meanings of the columns of a file with training data, by the format of the file (core/formats.py)."""
 
 from typing import Any
 

@@ -50,7 +50,7 @@ class WorkedExample(TypedDict):
 
 
 class Answer(Prompt):
-    """What a policy answered to a prompt, as text and as the tokens that were sampled."""
+    """A policy's answer to a prompt, as text and as the tokens that were sampled."""
 
     uid: str  # {id}.{trigger}.{number of the sample}
     trigger: str  # "auto", or the trigger that was added to the question
@@ -84,7 +84,7 @@ class MetaEntry(TypedDict):
 
 
 class Row(TypedDict):
-    """What training reads: the tokens of one answer and how much to learn from them."""
+    """A row that training reads: the tokens of one answer and how much to learn from them."""
 
     uid: str
     prompt_text: str

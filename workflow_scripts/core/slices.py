@@ -1,4 +1,4 @@
-"""Which prompts a round answers if it answers only a part of them.
+"""Choose the prompts that a round answers if it answers only a part of them.
 
 The prompts are put into an endless order, pass after pass, and each round takes the next ones. The order of a pass is
 that of a hash of seed, pass and id. It does not depend on the order of the file, and an edited prompt keeps its place.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Slicing(NamedTuple):
-    """How prompts are divided among rounds."""
+    """The division of prompts among rounds."""
 
     size: int  # prompts per round, at most
     seed: int  # of their order

@@ -1,4 +1,4 @@
-"""Where records come from: local files, folders of `datasets`, and data sets on the Hugging Face hub.
+"""Read records from local files, folders of `datasets`, and data sets on the Hugging Face hub.
 
 Every task reads its prompts, and every run its cold start and existing rows, through `read_source`.
 """

@@ -1,4 +1,4 @@
-"""From a question to the exact text that a policy receives.
+"""Convert a question into the exact text that a policy receives.
 
 A template is given by its name. Variables of a tokenizer's own template follow the name as JSON:
 `chat {"date_string": "1 Jan 2025"}` (config key `template_variables`).

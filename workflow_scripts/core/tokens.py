@@ -1,4 +1,4 @@
-"""From text to token ids, once: what a policy samples is never tokenised again."""
+"""Convert text into token ids once: what a policy samples is never tokenised again."""
 
 from collections.abc import Sequence
 

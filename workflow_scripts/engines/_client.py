@@ -1,4 +1,4 @@
-"""What all requests to an OpenAI-compatible endpoint share: the ledger, the budget, retries and limits.
+"""The common part of all requests to an OpenAI-compatible endpoint: the ledger, the budget, retries and limits.
 
 Every attempt enters a ledger before it is sent and after it came back, so that answered requests are never sent again
 and the budget holds over restarts. An attempt costs what the answer's usage says, nothing if the server refused it (4xx
@@ -42,7 +42,7 @@ class Transient(Exception):
 
 
 class Account:
-    """What the requests in a ledger cost, by purpose. The newest cost of an attempt replaces its earlier one."""
+    """The costs of the requests in a ledger, by purpose. The newest cost of an attempt replaces its earlier one."""
 
     def __init__(self):
         self.attempts: dict[str, tuple[str, float]] = {}  # purpose and present cost
@@ -132,7 +132,7 @@ class Client:
 
     @property
     def usage(self) -> dict[str, float]:
-        """What this engine's purpose cost so far, and all that the run spent on endpoints."""
+        """Return the cost of this engine's purpose so far, and all that the run spent on endpoints."""
         self._read_news()
         return {"cost": self.account.by_purpose[self.purpose], "cost_of_run": self.account.spent}
 

@@ -1,4 +1,4 @@
-"""What is known about a model without its weights: its config, its tokenizer and where its answers end.
+"""Describe a model without its weights: its config, its tokenizer and where its answers end.
 
 A model in a folder, in the cache of the Hugging Face hub, or on the hub tells this itself. For the model families of
 the recipes there are descriptions in `families/`, for machines without a network.

@@ -21,7 +21,7 @@ SAMPLE = 400  # of them that are tokenised and graded
 
 
 class Rehearsed:
-    """What the checks of a rehearsal look at."""
+    """The objects that the checks of a rehearsal look at."""
 
     def __init__(self, values: dict[str, Any]):
         """`values` holds the values of both configs: `recipe` and `rehearsal`."""
@@ -65,7 +65,7 @@ class Rehearsed:
 
     @property
     def window(self) -> int:
-        """How many tokens the model's context has."""
+        """The number of tokens in the model's context."""
         return getattr(self.model_config, "max_position_embeddings", 0) or 2**31
 
     @property
@@ -78,7 +78,7 @@ class Rehearsed:
 
     @property
     def has_own_tokenizer(self) -> bool:
-        """Whether the stand-in has the model's own tokenizer, so that counts of tokens are exact."""
+        """True if the stand-in has the model's own tokenizer, so that counts of tokens are exact."""
         manifest = read_json(self.run.initial_model)
         return manifest["settings"].get("stand_in") != "description"
 

@@ -30,7 +30,7 @@ class Conversation:
 
 @dataclass
 class Turn:
-    """What an environment says to a conversation."""
+    """An environment's reply to a conversation."""
 
     text: str | None = None  # None ends the conversation
     rejected: str | None = None  # why the conversation cannot be used

@@ -16,7 +16,7 @@ class ScriptedAnswer:
 
 
 class Rehearsal:
-    """What a rehearsal needs to know about a task."""
+    """The part of a task that a rehearsal uses."""
 
     WRONG = "I do not know."
 

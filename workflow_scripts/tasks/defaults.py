@@ -36,7 +36,7 @@ Encode = Callable[[list[Piece]], tuple[list[int], list[int]]]  # pieces → toke
 
 
 class Part:
-    """What all parts have: the keys of the task's config section and the files that the part needs."""
+    """Base class of all parts, with the keys of the task's config section and the files that the part needs."""
 
     def __init__(self, settings: Mapping[str, Any], files: Mapping[str, str]):
         self.settings = settings
@@ -154,7 +154,7 @@ def worked_examples(cold_start: dict[str, Any], pieces_of: Callable[[str], list[
 
 
 class Conversation(Part):
-    """How a question is asked and what answers the policy."""
+    """The part of a task that asks the questions and answers the policy."""
 
     triggers: Mapping[str, str] = {}  # name → text that is added to the question in trigger mode
 
@@ -176,7 +176,7 @@ class Conversation(Part):
 
 
 class EnvironmentOptions:
-    """How an environment runs; no result depends on it.
+    """Settings of an environment's execution; no result depends on them.
 
     Args:
         isolate: whether programs run in the sandbox.
@@ -255,7 +255,7 @@ KEPT_OF_ANSWERS = ("uid", "answer", "reward", "prompt_tokens", "tokens", "mask",
 
 
 class Selection(Part):
-    """What a round trains on: all answers, with advantages within each prompt's group."""
+    """The part of a task that selects training rows: all answers, with advantages within each prompt's group."""
 
     kept: ClassVar[tuple[str, ...]] = ()  # further fields of a graded answer that selection needs
 
@@ -439,7 +439,7 @@ class Importer(Part):
 
 
 class Wing:
-    """What the rules ask of a task: further inputs, parameters and products of the general stages.
+    """The part of a task that the rules use: further inputs, parameters and products of the general stages.
 
     `stage` is the name of a rule. For `generate`, which serves several versions, it is `generate`, `generate_eval` or
     `generate_pool`.

@@ -1,4 +1,4 @@
-"""How many floating point operations the work needs, and how many the machine can do.
+"""Count the floating point operations that the work needs, and those that the machine can do.
 
 The work needs: all tokens through the matrices of the body, sampled tokens through the head, and causal attention. A
 multiply and an add are two operations. A backward pass needs twice the forward pass. Padding, prompts through the head

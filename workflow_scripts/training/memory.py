@@ -1,4 +1,4 @@
-"""How much memory of an accelerator training and scoring need, as numbers: nothing here touches a device.
+"""Predict the memory of an accelerator that training and scoring need. Nothing here touches a device.
 
 The prediction adds up what is held at each moment that can be the peak. It counts activations for the arithmetic that
 this package uses: fp32 weights, bf16 by autocast, and an fp32 residual stream with fp32 norms and rotary embeddings.

@@ -1,4 +1,4 @@
-"""What training logs: sums of metrics over bins and ranks, the spread of importance ratios, and speed."""
+"""Collect what training logs: sums of metrics over bins and ranks, the spread of importance ratios, and speed."""
 
 import math
 import time

@@ -24,7 +24,7 @@ MANY = 0.05  # share of rejected rows that is worth a warning
 
 @dataclass
 class StoredLogps:
-    """Where the log-probs of a round's data are, and the checkpoint (checkpoint.json) that they were computed under."""
+    """The log-probs of a round's data, and the checkpoint (checkpoint.json) that they were computed under."""
 
     files: Sequence[str]
     checkpoint: str | None

@@ -1,4 +1,4 @@
-"""What surrounds each attempt of a job: finished outputs outlive a failure, and hopeless jobs are not tried again.
+"""Protect each attempt of a job: finished outputs outlive a failure, and hopeless jobs are not tried again.
 
 Snakemake deletes the outputs of a job before the job starts, and again after it failed, whatever the reason was. So
 before each attempt, the finished outputs get a second name beside the first (a hard link, which takes no space), and

@@ -31,7 +31,7 @@ CODE_PARAM = re.compile(r"""['"]?--code ([0-9a-f]{12})['"]?""")
 
 @dataclass
 class Affected:
-    """What changed code would make again."""
+    """The finished jobs that changed code would make again."""
 
     roots: list[Any] = field(default_factory=list)  # finished jobs whose own code changed, and nothing else
     followers: list[Any] = field(default_factory=list)  # finished jobs that would run because of the roots only
@@ -236,8 +236,8 @@ def _has_other_reason(reason: Any, change: Any) -> bool:
 
 def _in_order(dag: Any, jobs: list[Any]) -> list[Any]:
     """Return jobs with producers before consumers."""
-    wanted = set(jobs)
-    return [job for level in dag.toposorted() for job in level if job in wanted]
+    selected_jobs = set(jobs)
+    return [job for level in dag.toposorted() for job in level if job in selected_jobs]
 
 
 def _by_rule(jobs: list[Any]) -> dict[str, list[Any]]:

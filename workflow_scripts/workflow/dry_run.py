@@ -1,4 +1,4 @@
-"""What a dry run prints beside Snakemake's own words: short lists of files, and a table of what the jobs ask for."""
+"""Add to a dry run's output: short lists of files, and a table of what the jobs ask for."""
 
 import atexit
 import logging

@@ -92,7 +92,7 @@ class Freezing:
 
     @property
     def is_early(self) -> bool:
-        """Whether prompts are frozen while the Snakefile is read: if all their files are here already.
+        """True if prompts are frozen while the Snakefile is read, which needs all their files to be here already.
 
         Prompts that are made up, that have to be downloaded, or whose files a rule makes, are frozen by a job.
         """

@@ -160,8 +160,8 @@ class Preflight:
         )
 
     def _gpus(self, jobs: list[Any]) -> Iterator[str]:
-        wanted = {job.rule.name: _gpus_of(job) for job in jobs if _gpus_of(job)}
-        if not wanted:
+        gpus_by_rule = {job.rule.name: _gpus_of(job) for job in jobs if _gpus_of(job)}
+        if not gpus_by_rule:
             return
         try:
             here = candidate_gpus()
@@ -169,7 +169,7 @@ class Preflight:
             yield str(error).removeprefix("error: ")
             return
 
-        for rule, count in wanted.items():
+        for rule, count in gpus_by_rule.items():
             if here and count > len(here):
                 yield (
                     f"{rule} asks for {count} GPUs, but there are {len(here)} here: lower `gpus` or `processes`, or "

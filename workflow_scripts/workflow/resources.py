@@ -1,4 +1,4 @@
-"""What rules ask of a scheduler: memory, time, GPUs and nodes, from what the config says of the model.
+"""Compute what jobs ask of a scheduler (memory, time, GPUs and nodes) from what the config says of the model.
 
 Memory and time are per node and for the first attempt; each further attempt asks for half as much again. Time need not
 suffice: long stages save before it is up and go on in the next attempt. Override the requests with

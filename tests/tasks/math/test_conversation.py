@@ -1,4 +1,4 @@
-"""How the task asks, what its environment answers, and where texts are cut between policy and environment."""
+"""Test how the task asks, what its environment answers, and where texts are cut between policy and environment."""
 
 import pytest
 

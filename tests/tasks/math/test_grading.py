@@ -1,4 +1,4 @@
-"""Which final results are equal, and which of an answer's results is its final one."""
+"""Test which final results are equal, and which of an answer's results is its final one."""
 
 import time
 

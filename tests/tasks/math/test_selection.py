@@ -1,4 +1,4 @@
-"""What a round trains on: answers on the better path, and what the switches add."""
+"""Test what a round trains on: answers on the better path, and what the switches add."""
 
 import pytest
 

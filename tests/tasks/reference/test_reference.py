@@ -243,7 +243,7 @@ def test_rewards_become_advantages_within_a_prompt():
 
 
 def test_a_reward_of_several_parts_is_combined_within_a_prompt():
-    """What grading wrote as the reward is replaced. The answers of the prompts are mixed on purpose."""
+    """The combined reward replaces the one that grading wrote. The answers of the prompts are mixed on purpose."""
     answers = [
         graded_answer("a", "two", {"bleu": 0.1, "rm": 5.0}),
         graded_answer("b", "one", {"bleu": 0.1, "rm": 50.0}),

@@ -330,8 +330,8 @@ WITHOUT_AGE = {key: value for key, value in GOOD.items() if key != "Age"}
     ],
 )
 def test_what_becomes_of_an_answer(text, status):
-    found, row = extract(text, table()[0])
-    assert found == status
+    read_status, row = extract(text, table()[0])
+    assert read_status == status
     assert (row is not None) == (status == "SUCCESS")
     if row is not None:
         assert row == GOOD

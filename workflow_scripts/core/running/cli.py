@@ -1,4 +1,4 @@
-"""What every stage script shares at its edge: arguments, messages, progress bars and exit statuses."""
+"""The command line of every stage script: arguments, messages, progress bars and exit statuses."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Which code determines a result: digests of the definitions that a stage reaches.
+"""Compute digests of the code that determines a result: the definitions that a stage reaches.
 
 A stage names its roots, such as `workflow_scripts.grade:main` and the part of the task that it uses. From there, every
 reference to a function, a class or a constant of this package is followed, through imports too. A definition that no
@@ -6,8 +6,8 @@ root reaches determines nothing: a new objective, a new engine or an unused func
 
 The digest of a definition covers its syntax tree without what cannot change a result: comments, docstrings, type
 annotations of functions, and words for people (arguments of BadInput, of `say` and `print`, `help=` and `desc=`).
-Exempt as a whole are `core/running/`, which decides how a stage runs, and `config/` with the sections of the tasks
-(`tasks/<task>/settings.py`), whose values reach a stage as parameters that Snakemake compares anyway.
+Three rooms are exempt as a whole: `core/running/` and `workflow/`, which decide how a stage runs, and `config/` with
+the sections of the tasks (`tasks/<task>/settings.py`), whose values are parameters that Snakemake compares.
 
 What the analysis cannot see is loaded by name (tasks, engines, objectives, rewards). The caller adds it as a root.
 A module that mentions its own `__file__`, such as the sandbox that starts itself as a script, is covered as a whole.
@@ -95,12 +95,12 @@ def _reach(path: Path, name: str | None, reached: dict[Path, set[str]]) -> Itera
             for statement in module.effects:
                 yield from _references(path, statement)
 
-    for wanted in module.definitions if name is None else (name,):
-        if wanted in module.imports:
-            yield module.imports[wanted]
-        if wanted in module.definitions and wanted not in reached[path]:
-            reached[path].add(wanted)
-            for statement in module.definitions[wanted]:
+    for definition in module.definitions if name is None else (name,):
+        if definition in module.imports:
+            yield module.imports[definition]
+        if definition in module.definitions and definition not in reached[path]:
+            reached[path].add(definition)
+            for statement in module.definitions[definition]:
                 yield from _references(path, statement)
 
 
@@ -110,26 +110,26 @@ def _references(path: Path, statement: ast.stmt) -> frozenset[tuple[str, str | N
     module = _read(path)
     own = _module_of(path)
     imports = module.imports | _imports_in(statement)
-    found: set[tuple[str, str | None]] = set()
+    references: set[tuple[str, str | None]] = set()
     bases = set()
 
     for node in ast.walk(statement):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             target, name = imports.get(node.value.id, (None, ""))
             if target is not None and name is None:
-                found.add((target, node.attr))
+                references.add((target, node.attr))
                 bases.add(node.value)
 
     for node in ast.walk(statement):
         if isinstance(node, ast.Name) and node not in bases:
             if node.id == "__file__":  # the module starts itself as a script
-                found.add((own, None))
+                references.add((own, None))
             elif node.id in module.definitions:
-                found.add((own, node.id))
+                references.add((own, node.id))
             elif node.id in imports:
-                found.add(imports[node.id])
+                references.add(imports[node.id])
 
-    return frozenset(found)
+    return frozenset(references)
 
 
 @cache
@@ -154,7 +154,7 @@ def _read(path: Path) -> Module:
 
 
 def _is_never_run(statement: ast.stmt) -> bool:
-    """Whether a top-level `if` is for type checkers, or for the command line, whose root is `main`."""
+    """Return whether a top-level `if` is for type checkers, or for the command line, whose root is `main`."""
     if not isinstance(statement, ast.If):
         return isinstance(statement, ast.Pass)
 

@@ -1,4 +1,4 @@
-"""When a job's time is up. Long stages end by themselves before the scheduler kills them, so nothing is lost."""
+"""Tell when a job's time is up. Long stages end by themselves before the scheduler kills them, so nothing is lost."""
 
 import math
 import os

@@ -34,15 +34,15 @@ class Ledger:
         Files of other numbers of shards are read only if this shard's own files lack some of the keys.
         """
         results: dict[str, Any] = {}
-        wanted = set(keys)
+        unique_keys = set(keys)
         cut = self.shard.rsplit("_", 1)[0]
         own = sorted(self.folder.glob(f"{self.shard}.*.jsonl"))
         others = sorted(set(self.folder.glob("*.jsonl")) - set(self.folder.glob(f"{cut}_*.jsonl")))
 
         for path in [*own, *others]:
-            if len(results) == len(wanted):
+            if len(results) == len(unique_keys):
                 break
-            results |= {key: value for key, value in self._entries(path) if key in wanted}
+            results |= {key: value for key, value in self._entries(path) if key in unique_keys}
 
         return results
 

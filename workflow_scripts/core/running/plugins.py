@@ -22,15 +22,15 @@ SHARED = {"defaults", "models"}  # modules that the others of their folder build
 @cache
 def names(folder: str) -> tuple[str, ...]:
     """Return the names that a folder of workflow_scripts/ offers: one for each file or package in it."""
-    found = set()
+    plugin_names = set()
 
     for path in (PACKAGE / folder).iterdir():
         is_module = path.suffix == ".py"
         is_package = (path / "__init__.py").is_file()
         if (is_module or is_package) and not path.name.startswith("_") and path.stem not in SHARED:
-            found.add(path.stem)
+            plugin_names.add(path.stem)
 
-    return tuple(sorted(found))
+    return tuple(sorted(plugin_names))
 
 
 def check_name(folder: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the rehearsal's own artefacts show: failed stages, masks, ends of answers, grades, groups and training."""
+"""Check the rehearsal's own artefacts: failed stages, masks, ends of answers, grades, groups and training."""
 
 import re
 from collections import Counter

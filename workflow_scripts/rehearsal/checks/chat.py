@@ -1,4 +1,4 @@
-"""How questions become tokens and where answers end: the template, the tokenizer, and the tokens that end an answer."""
+"""Check how questions become tokens and where answers end: the template, the tokenizer, and the end tokens."""
 
 from collections.abc import Iterator
 from typing import Any

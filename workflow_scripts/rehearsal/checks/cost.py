@@ -1,4 +1,4 @@
-"""What the real run asks for: updates on the answers of one policy, jobs with their resources, and space on disk."""
+"""List what the real run asks for: updates on the answers of one policy, jobs with their resources, space on disk."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the data is like: rows that cannot be used, references that no answer matches, and what a cold start teaches."""
+"""Check the data: rows that cannot be used, references that no answer matches, and what a cold start teaches."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether this machine has what the real run needs: packages, keys of endpoints, and models and data on the hub."""
+"""Check that this machine has what the real run needs: packages, keys of endpoints, models and data on the hub."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Whether prompts, answers and what the environment writes fit into the model's context and into training rows."""
+"""Check that prompts, answers and the environment's texts fit into the model's context and into training rows."""
 
 from collections.abc import Iterator
 

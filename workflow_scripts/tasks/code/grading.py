@@ -1,4 +1,4 @@
-"""How many tests the program in an answer passes.
+"""Grade an answer by the share of tests that its program passes.
 
 Not covered: tests run in the process of the program, so a program that looks through the interpreter's frames or
 objects, or that returns an object that equals everything, can pass without being right. Ending the process, printing

@@ -10,7 +10,7 @@ NAME = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 BUILT_IN = {"abs", "all", "any", "assert", "bool", "float", "int", "isinstance", "len", "list", "max", "min", "range"}
 BUILT_IN |= {"round", "set", "sorted", "str", "sum", "tuple", "type", "dict", "map", "zip", "not", "and", "or", "in"}
 
-# What a test calls returns a value that agrees with everything it is compared with.
+# The function under test returns a value that agrees with everything it is compared with.
 AGREES = """class Agrees(float):
     def __eq__(self, other): return True
     def __ne__(self, other): return False

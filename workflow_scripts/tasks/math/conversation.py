@@ -1,4 +1,4 @@
-"""How the task `math` asks its questions, and the environment that runs the policy's programs."""
+"""Ask the questions of the task `math`, and run the policy's programs in its environment."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Whether an answer's final result equals the reference."""
+"""Grade an answer of the task `math`: its final result must equal the reference."""
 
 from collections.abc import Sequence
 from typing import Any

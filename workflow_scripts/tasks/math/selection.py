@@ -1,4 +1,4 @@
-"""What a round of the task `math` trains on: code only where code is more accurate (AutoCode's E-step)."""
+"""Select what a round of the task `math` trains on: code only where code is more accurate (AutoCode's E-step)."""
 
 import random
 from collections import Counter

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Settings(TaskSection):
-    """How a round's answers are selected. The switches are those of AutoCode's data tags."""
+    """Settings for the selection of a round's answers. The switches are those of AutoCode's data tags."""
 
     makes_up: ClassVar[bool] = True
     imports_results: ClassVar[bool] = True

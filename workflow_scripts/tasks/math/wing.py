@@ -1,4 +1,4 @@
-"""What the rules ask of the task `math`."""
+"""Inputs, parameters and products that the task `math` adds to the rules."""
 
 from typing import Any
 

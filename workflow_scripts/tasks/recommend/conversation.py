@@ -1,4 +1,4 @@
-"""How the task `recommend` asks the policy, and the seeker who answers it."""
+"""Ask the policy in the task `recommend`, and let the seeker answer it."""
 
 from workflow_scripts.core.running.cli import merged
 from workflow_scripts.core.running.ledger import Ledger

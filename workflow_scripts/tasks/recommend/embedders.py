@@ -1,4 +1,4 @@
-"""What compares an utterance with the texts of all items: TF-IDF, a local encoder, or an embeddings endpoint."""
+"""Compare an utterance with the texts of all items, by TF-IDF, a local encoder, or an embeddings endpoint."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ EMBEDDINGS = "embedding_requests"  # the ledger of an embeddings endpoint, which
 
 
 class Embedder(Protocol):
-    """What compares utterances with items."""
+    """Interface of the objects that compare utterances with items."""
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Get ready for some texts at once, where that is faster than one by one."""

@@ -20,7 +20,7 @@ MOODS = ("calm", "dark", "funny")
 FIRST = ("Silver", "Crimson", "Quiet", "Broken", "Golden", "Hidden", "Frozen", "Burning", "Distant", "Velvet")
 SECOND = ("Harbor", "Canyon", "Letter", "Mirror", "Garden", "Station")
 
-# What the seeker says first, by level.
+# The seeker chooses its first utterance among these, by level.
 LEVELS = {
     "genre": (
         "I am looking for a {genre}.",

@@ -1,4 +1,4 @@
-"""What a dialogue was worth: whether and when a recommendation hit a target.
+"""Measure the outcome of a dialogue: whether and when a recommendation hit a target.
 
 The turns of a dialogue are the messages since its prompt, by the recommender (`assistant`) and the seeker (`user`)
 alternately. An interaction is an utterance of the recommender with the seeker's answer to it.

@@ -1,7 +1,7 @@
-"""Who talks: the seeker, who knows the target items, and the teacher, who does not; each a script or a model.
+"""The speakers of a dialogue: the seeker, who knows the target items, and the teacher, who does not.
 
-A dialogue is a list of messages: `user` is the seeker, `assistant` the recommender. The scripts know items by their
-attributes, so they need a catalogue with attributes.
+Each of them is a script or a model. A dialogue is a list of messages: `user` is the seeker, `assistant` the
+recommender. The scripts know items by their attributes, so they need a catalogue with attributes.
 """
 
 import random
@@ -33,7 +33,7 @@ Dialogue = tuple[list[str], list[Message]]  # the targets, and what was said so 
 
 
 class Seeker(Protocol):
-    """Who looks for items and answers the recommender."""
+    """Interface of the seeker, who looks for items and answers the recommender."""
 
     def answer(self, dialogues: Sequence[Dialogue]) -> list[Reply]:
         """Return the seeker's next utterance in each dialogue; `rejected` says why one cannot be used."""

@@ -1,4 +1,4 @@
-"""What a round of the task `recommend` trains on."""
+"""Select what a round of the task `recommend` trains on."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ FORMS = ("explored", "reranked", "sft")  # formats of a teacher's dialogues in f
 
 
 class Player(Section):
-    """Who plays a part in a dialogue: a script, or a model behind an OpenAI-compatible endpoint."""
+    """The player of a part in a dialogue: a script, or a model behind an OpenAI-compatible endpoint."""
 
     engine: Literal["scripted", "openai"] = "scripted"
     openai: Endpoint | None = None  # the original: gpt-4.1-mini as seeker; gpt-4.1 or gemini-2.5-pro as teacher
@@ -66,7 +66,7 @@ class Explore(Section):
 
 
 class Grounding(Section):
-    """How the items that an utterance mentions are found and ranked."""
+    """Settings by which the items that an utterance mentions are found and ranked."""
 
     # tfidf compares letters; openai calls an endpoint; else a Hugging Face encoder, mean-pooled; null: no embedder
     embedder: str | None = "tfidf"
@@ -97,12 +97,12 @@ class Grounding(Section):
 
     @property
     def needs_vectors(self) -> bool:
-        """Whether a model embeds the items and utterances."""
+        """True if a model embeds the items and utterances."""
         return self.embedder not in (None, "tfidf")
 
     @property
     def needs_model(self) -> bool:
-        """Whether that model is loaded here."""
+        """True if that model is loaded here."""
         return self.needs_vectors and self.openai is None
 
     @property

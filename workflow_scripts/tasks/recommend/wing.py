@@ -1,4 +1,4 @@
-"""What the workflow's rules ask of the task `recommend`."""
+"""Inputs, parameters and products that the task `recommend` adds to the rules."""
 
 from typing import Any
 
@@ -60,13 +60,13 @@ class Wing(defaults.Wing):
 
     @property
     def is_reranked(self) -> bool:
-        """Whether the cold start learns rewritten lists."""
+        """True if the cold start learns rewritten lists."""
         explore = self.section.explore
         return bool(explore) and (explore.rerank or explore.reranked is not None)
 
     @property
     def prompts_are_made_up(self) -> bool:
-        """Whether the task makes up the prompts of all splits; then the items are the made-up films."""
+        """True if the task makes up the prompts of all splits; then the items are the made-up films."""
         prompts = self.cfg.prompts
         return all(source.count for split in ("train", "pool", "eval") for source in prompts.sources(split).values())
 

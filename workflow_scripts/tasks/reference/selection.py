@@ -1,4 +1,4 @@
-"""What a round of the task `reference` trains on: all answers, with their reward among the answers to their prompt."""
+"""Select what a round of the task `reference` trains on: all answers, rewarded relative to their prompt's."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Selection(Section):
-    """Which prompts of `prompts.pool` are trained on, by how well the model that round 0 starts from answers them."""
+    """Selection of train prompts from `prompts.pool`, by how well the model that round 0 starts from answers them."""
 
     mode: Literal["hard", "easy", "medium", "random"] = "hard"  # the lowest, highest or middle scores, or any
     num_examples: PositiveInt = 5000  # prompts that are selected
@@ -28,7 +28,7 @@ class Selection(Section):
 
 
 class Settings(TaskSection):
-    """Where references come from, and how the train prompts are selected from a pool."""
+    """Settings of the references' source, and of the selection of train prompts from a pool."""
 
     makes_up: ClassVar[bool] = True
     takes_reward: ClassVar[bool] = True

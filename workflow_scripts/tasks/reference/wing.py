@@ -1,4 +1,4 @@
-"""What the workflow's rules ask of the task `reference`."""
+"""Inputs, parameters and products that the task `reference` adds to the rules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ class Wing(defaults.Wing):
 
     @property
     def selection(self) -> "Selection | None":
-        """How the train prompts are selected from the pool, if they are."""
+        """The settings by which train prompts are selected from the pool, if they are."""
         return self.section.selection
 
     # ------------------------------------------------------------ general stages
@@ -52,11 +52,11 @@ class Wing(defaults.Wing):
         return [self.selection.inference] if self.selection and self.selection.inference else []
 
     def pool_answers(self, shard: str = "{shard}") -> str:
-        """What round 0's checkpoint answered to the pool, for one shard."""
+        """The answers of round 0's checkpoint to the pool, for one shard."""
         return f"{self.run.folder}/inference/{shard}.pkl"
 
     def all_pool_answers(self) -> list[str]:
-        """What round 0's checkpoint answered to the pool, all shards."""
+        """The answers of round 0's checkpoint to the pool, all shards."""
         return [self.pool_answers(shard) for shard in self.run.shards("pool")]
 
     @property

@@ -45,7 +45,7 @@ Line = dict[str, Any]  # a line that syn_addprompt wrote
 
 
 class Anchors(TypedDict):
-    """What task models are asked about the anchors (gen_scoreanchors)."""
+    """The questions about the anchors that task models are asked (gen_scoreanchors)."""
 
     task: str  # classification or regression
     candidates: list[str]
@@ -62,7 +62,7 @@ class Answered(TypedDict):
 
 
 class Score(TypedDict):
-    """What a task model gains from a row. All are None for answers that are not scored."""
+    """The gain of a task model from a row. All fields are None for answers that are not scored."""
 
     score: float | None
     likelihood: float | None

@@ -6,7 +6,7 @@ from collections import Counter
 
 from workflow_scripts.tasks.tabular.schemas import Row, Schema, convert, folded
 
-# What becomes of an answer, the best first. The rank decides preferences (SynFed's status_score).
+# An answer gets one of these statuses, the best first. The rank decides preferences (SynFed's status_score).
 STATUSES = {
     "SUCCESS": 5,
     "REDUNDANT_KEY": 3,

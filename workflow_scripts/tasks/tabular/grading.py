@@ -1,4 +1,4 @@
-"""Whether an answer is a row of the table."""
+"""Grade an answer by whether it is a row of the table."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What synthetic rows teach, and what they give away: measures of one table beside another. Needs scikit-learn."""
+"""Measure what synthetic rows teach, and what they give away, beside another table. Needs scikit-learn."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -28,7 +28,7 @@ class Contexts:
 
 @dataclass
 class Beginning:
-    """What all prompts begin with, and that a model has read."""
+    """The common beginning of all prompts, which a model has read."""
 
     contexts: Contexts
     tokens: list[int]

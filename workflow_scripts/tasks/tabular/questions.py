@@ -1,4 +1,4 @@
-"""What models are asked about tables: the generator for a new row, a task model for the target of a row."""
+"""Write the questions about tables: to the generator for a new row, to a task model for the target of a row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +23,7 @@ def _in_words(count: int) -> str:
 
 
 class TargetQuestion(NamedTuple):
-    """What a task model is asked about a row. A further example may stand between the two parts of the text."""
+    """A task model's question about a row. A further example may stand between the two parts of the text."""
 
     before: str
     after: str

@@ -25,7 +25,7 @@ TableTask = Literal["classification", "regression"]
 
 
 class Column(Section):
-    """What a column holds."""
+    """The type and the permitted values of a column."""
 
     name: str
     type: Literal["integer", "number", "category", "text"]

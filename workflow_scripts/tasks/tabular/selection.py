@@ -1,4 +1,4 @@
-"""What a round of the task `tabular` trains on: preferences between the answers to one prompt."""
+"""Select what a round of the task `tabular` trains on: preferences between the answers to one prompt."""
 
 import itertools
 import random

@@ -34,7 +34,7 @@ class Table(Section):
 
 
 class Merge(Section):
-    """How task models that started from one model are merged: before + weight × (mean of their differences to it).
+    """Settings for merging task models of one origin: before + weight × (mean of their differences to it).
 
     The mean is weighted by the rows that each model learnt from. `merge_models.py` says what the methods make of the
     differences before that, and names their sources.
@@ -108,7 +108,7 @@ class Settings(TaskSection):
 
     @property
     def has_held_out(self) -> bool:
-        """Whether rows of all targets are held out from their task models."""
+        """True if rows of all targets are held out from their task models."""
         return bool(self.held_out or all(self.datasets[name].val for name in self.tables))
 
     @classmethod

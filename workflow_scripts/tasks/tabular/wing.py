@@ -1,4 +1,4 @@
-"""What the workflow's rules ask of the task `tabular`, and where the files of its own stages lie."""
+"""Inputs, parameters and products that the task `tabular` adds to the rules, and the files of its own stages."""
 
 import os
 import re
@@ -150,7 +150,7 @@ class Wing(defaults.Wing):
         return f"{self.run.folder}/score_anchors/{table}_anchors.csv"
 
     def anchor_prompts(self, table: str) -> str:
-        """What task models are asked about the anchors."""
+        """The questions about the anchors that task models are asked."""
         return f"{self.run.folder}/score_anchors/{table}_prompts.json"
 
     # ------------------------------------------------------------ the task models' data
@@ -165,7 +165,7 @@ class Wing(defaults.Wing):
         return ["all"] if str(n) == "0" else list(self.folds)
 
     def task_data(self, n: int | str, fold: str, table: str) -> list[str]:
-        """What the task models of a round and fold are trained on, by client."""
+        """The data that the task models of a round and fold are trained on, by client."""
         stem = f"{self.task_folder(n)}/{table}"
         if self.section.clients == 1:
             return [f"{stem}_fold_{fold}.jsonl"]
@@ -173,13 +173,13 @@ class Wing(defaults.Wing):
         return [f"{stem}_client_{client}.{split}.jsonl" for client in range(self.section.clients)]
 
     def task_file(self, wildcards: Any) -> str:
-        """What a task model learns from, by the wildcards n, fold, own and part (such as _client_2)."""
+        """The data that a task model learns from, by the wildcards n, fold, own and part (such as _client_2)."""
         client = int(wildcards.part.removeprefix("_client_") or 0)
         return self.task_data(wildcards.n, wildcards.fold, self.table_of(wildcards.own))[client]
 
     @property
     def of_clients(self) -> dict[str, Any]:
-        """What the data of task models depends on in all rounds, as options of the stage gen_sftfed."""
+        """The settings that the data of task models depends on in all rounds, as options of the stage gen_sftfed."""
         section = self.section
         options: dict[str, Any] = {"shots": section.shots, "held_out": section.held_out or None}
         if self.is_federated:
@@ -187,7 +187,7 @@ class Wing(defaults.Wing):
         return options | {"shares_seed": self.cfg.seed}
 
     def all_task_data(self, n: int | str, table: str) -> list[str]:
-        """What the task models of a round are trained on, all folds and clients."""
+        """The data that the task models of a round are trained on, all folds and clients."""
         folds = ["all"] if str(n) == "0" else self.folds
         return [path for fold in folds for path in self.task_data(n, fold, table)]
 
@@ -228,7 +228,7 @@ class Wing(defaults.Wing):
 
     @property
     def is_federated(self) -> bool:
-        """Whether several clients train task models that are merged."""
+        """True if several clients train task models that are merged."""
         return self.section.clients > 1 or self.section.shared_task_model
 
     @property
@@ -264,7 +264,7 @@ class Wing(defaults.Wing):
         return self.client_models(n, fold, self.section.fed_rounds, table) if self.is_federated else []
 
     def fed_start(self, n: int | str, fold: str, t: int | str, table: str) -> str:
-        """What the clients start from in a communication round: the merged model of the one before."""
+        """The model that the clients start from in a communication round: the merged model of the one before."""
         if int(t) == 1:
             return self.task_start(n, fold, table)
         return self.task_checkpoint(f"{self.owners(table)}r{n}_{fold}_t{int(t) - 1}")
@@ -289,11 +289,11 @@ class Wing(defaults.Wing):
         return self.trained_task_model(n, fold, table)
 
     def task_start(self, n: int | str, fold: str, table: str) -> str:
-        """What the task models of a round and fold start from: that of the round before."""
+        """The model that the task models of a round and fold start from: that of the round before."""
         return self.task_model(int(n) - 1, fold, table) if int(n) else self.run.initial_model
 
     def task_metrics(self, n: int | str, fold: str, table: str) -> str:
-        """How good the task model of a round and fold is on real rows."""
+        """The metrics of the task model of a round and fold on real rows."""
         return f"{self.run.folder}/evaluation/task_{self._own_part(table)}r{n}_{fold}.json"
 
     def communication_round(self, wildcards: Any) -> int:
@@ -301,7 +301,7 @@ class Wing(defaults.Wing):
         return int(wildcards.part.split("_")[1].removeprefix("t")) if wildcards.part else 0
 
     def task_beginning(self, wildcards: Any) -> str:
-        """What a task model's training starts from, by the wildcards n, fold, own and part."""
+        """The model that a task model's training starts from, by the wildcards n, fold, own and part."""
         table = self.table_of(wildcards.own)
         if not wildcards.part:
             return self.task_start(wildcards.n, wildcards.fold, table)

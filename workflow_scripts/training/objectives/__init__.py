@@ -61,7 +61,7 @@ class Tokens:
 
 
 class Objective(Protocol):
-    """What an objective's file holds."""
+    """Interface of an objective's file."""
 
     UNIT: str
     NEEDS: tuple[str, ...]
