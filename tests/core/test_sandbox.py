@@ -13,7 +13,7 @@ from workflow_scripts.core.sandbox import Sandbox
 
 @pytest.fixture(scope="module")
 def run():
-    with Sandbox(cpu_seconds=1, wall_seconds=3) as running:
+    with Sandbox(cpu_seconds=1, wall_seconds=5) as running:
         yield running
 
 
@@ -47,7 +47,7 @@ def test_ordinary_programs_run(run, program, output):
         ("import os\nos.listdir('/proc')", "PermissionError"),
         ("[0] * (10 * 2**30 // 8)", "MemoryError"),
         ("while True: pass", "used more than 1 s of CPU"),
-        ("import time\ntime.sleep(60)", "took more than 3 s"),
+        ("import time\ntime.sleep(60)", "took more than 5 s"),
         ("while True: print('x' * 1000)", "printed more than 10000 bytes"),
         ("f = open('big', 'w')\nwhile True: f.write('x' * 100000)", "File too large"),
         ("import resource\nresource.setrlimit(resource.RLIMIT_CPU, (99, 99))", "Error"),
@@ -55,7 +55,7 @@ def test_ordinary_programs_run(run, program, output):
         ("import os\nos.chmod('/tmp', 0o777)", "PermissionError"),
         ("import os\nos.utime('/tmp')", "PermissionError"),
         ("import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)", "PermissionError"),
-        ("import os, time\nos.close(1)\ntime.sleep(1000)", "took more than 3 s"),
+        ("import os, time\nos.close(1)\ntime.sleep(1000)", "took more than 5 s"),
         ("import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nraise ValueError", "ValueError"),
         ("import ctypes\nctypes.string_at(0)", "signal 11"),
         ("def f(:", "SyntaxError"),
@@ -71,7 +71,7 @@ def test_attacks_cost_one_wrong_answer(run, program, error):
 
     assert error in (result["error"] or "no error")
     assert len(result["output"]) <= 10_000
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30  # a busy machine is slow, but no attack goes on for minutes
     assert run(f"print({len(program)})")["output"] == f"{len(program)}\n"  # the next program runs as usual
 
 
