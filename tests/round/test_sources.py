@@ -122,6 +122,7 @@ def test_existing_rows_are_linked_into_the_run_and_imported_once(tmp_path):
     assert outputs(output, "import_data") == ["runs/rows/data/rows.jsonl_x.pkl"]
 
 
+@pytest.mark.slow
 def test_a_run_on_existing_rows_may_have_no_eval_questions(tmp_path):
     config = rows_config("rows.jsonl", "sft", objective="sft") | {"prompts": {}}
     config["cold_start"]["count"] = {"one_digit": {"direct": 4, "code": 4}}

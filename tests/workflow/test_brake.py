@@ -117,7 +117,7 @@ def test_a_change_of_the_config_beside_a_change_of_code_needs_no_consent(fork):
 
 
 def test_words_for_people_change_nothing(fork):
-    fork.edit(GRADING, '"""Whether an answer', '"""This module tells whether an answer')
+    fork.edit(GRADING, '"""Grade an answer', '"""This module grades an answer')
     fork.edit("workflow_scripts/grade.py", "should be text, found", "must be text but is")
     fork.edit("workflow_scripts/core/running/cli.py", "ncols=100", "ncols=90")
 

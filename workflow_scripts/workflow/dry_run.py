@@ -13,6 +13,10 @@ from tabulate import tabulate
 from workflow_scripts.workflow.brake import ACCEPT_VARIABLE
 
 MOST = 6  # files of a list that are shown
+LEGEND = (
+    "\nThese are requests to a scheduler, not estimates of what the jobs use. A machine without a GPU uses its CPU."
+    '\n"?": the request follows from files that earlier jobs make.'
+)
 LISTS = re.compile(r"((?:Missing output|Incomplete output|Updated input|Input) files[^:;]*: )([^;]+)")
 
 
@@ -72,7 +76,7 @@ def table(jobs: list[Any]) -> str:
 
     rows.append(["together", len(jobs), "", "", "", f"{total_gpu_hours:.1f}"])
     headers = ["rule", "jobs", "GPUs each", "GB each", "hours each", "GPU-hours at most"]
-    return "The pending jobs ask for:\n" + tabulate(rows, headers, disable_numparse=True)
+    return "The pending jobs ask for:\n" + tabulate(rows, headers, disable_numparse=True) + LEGEND
 
 
 def _number(job: Any, name: str) -> float | None:

@@ -144,6 +144,7 @@ def generated(run) -> int:
     return sum(int(count) for log in logs for count in re.findall(r"(\d+) answers to ", log))
 
 
+@pytest.mark.slow
 def test_the_workflow_selects_what_the_model_answers_worst(tmp_path):
     copy = Copy(tmp_path, pool_config())
     write_model(copy)

@@ -245,7 +245,7 @@ def test_a_changed_comparison_in_grading_grades_again_without_generating_for_it(
 def test_recipes_are_valid(recipe):
     cfg = load(yaml.safe_load((REPOSITORY / f"recipes/{recipe}.yaml").read_text()))
     folder = f"runs/{cfg.name}/syn_datasets/sft_syn_{'-'.join(cfg.task_section.tables)}"
-    assert cfg.task_section.pairs == 1000
+    assert cfg.task_section.pairs * len(cfg.task_section.targets or ["one"]) == 1000
     assert cfg.learns_from_pairs
     assert cfg.prompts.train.file == f"{folder}/train.jsonl"
     assert cfg.cold_start.file == f"{folder}/alpaca_train.json"
