@@ -1,0 +1,62 @@
+"""The general sections of the config: one model per section, with types, defaults and meanings.
+
+Stages receive their section as JSON (`--settings`) and validate it with the same models. Keys that are left at their
+neutral value are not passed on (`settings_of`), so a new key with a neutral default reruns nothing.
+"""
+
+from workflow_scripts.config.sections.base import (
+    Dtype,
+    Engine,
+    Name,
+    Objective,
+    Reward,
+    Section,
+    Share,
+    TaskName,
+    exactly_one,
+)
+from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Rows, Source, Wandb
+from workflow_scripts.config.sections.endpoints import Endpoint, Prices
+from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards
+from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Split
+from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
+from workflow_scripts.config.sections.values import endpoints_of, settings_of
+
+__all__ = [
+    "EVAL_TAGS",
+    "ColdStart",
+    "ColdStartTrain",
+    "Data",
+    "DeepSpeed",
+    "Dtype",
+    "Endpoint",
+    "Engine",
+    "EvalSets",
+    "Generate",
+    "Judge",
+    "Logp",
+    "Lora",
+    "Metas",
+    "Model",
+    "Name",
+    "Objective",
+    "Prices",
+    "Prompts",
+    "Results",
+    "Reward",
+    "Rows",
+    "Sampling",
+    "Scratch",
+    "Section",
+    "Shards",
+    "Share",
+    "Source",
+    "Split",
+    "TaskName",
+    "Train",
+    "Wandb",
+    "Worked",
+    "endpoints_of",
+    "exactly_one",
+    "settings_of",
+]

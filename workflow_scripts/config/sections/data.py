@@ -1,0 +1,100 @@
+"""The sections of the data of a round: its rows, files that exist already, log-probs, and tracking."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from workflow_scripts.config.sections.base import Dtype, Name, Section
+
+
+class Source(Section):
+    """Training rows that exist already: a local file or folder, or a data set on the hub (core/formats.py)."""
+
+    file: str  # .jsonl, .json, .csv, .parquet or .pkl; a folder of `datasets`; a name on the Hugging Face hub
+    format: Literal["rewarded", "preference", "sft", "task"]  # task: rows of a run, or of the task's original system
+    subset: str | None = None  # the configuration of a data set that has several
+    split: str = "train"  # the split of a data set that has several
+    revision: str | None = None  # of a data set on the hub: a commit, so that the rows stay the same
+    limit: PositiveInt | None = None  # use only the first so many records
+    prompt_key: str | None = None  # default: prompt_pretokenized if rewarded, prompt if preference
+    response_key: str = "unprocessed_response"  # rewarded
+    reward_key: str = "accuracy"  # rewarded
+    chosen_key: str = "chosen"  # preference
+    rejected_key: str = "rejected"  # preference
+
+    @model_validator(mode="after")
+    def has_keys_of_its_format(self):
+        used = {
+            "sft": (),
+            "rewarded": ("prompt_key", "response_key", "reward_key"),
+            "preference": ("prompt_key", "chosen_key", "rejected_key"),
+            "task": (),
+        }[self.format]
+
+        unused = set(Source.model_fields) - {"file", "format", "subset", "split", "revision", "limit", *used}
+        for name in sorted(unused):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"format {self.format} does not use `{name}`; its keys are {', '.join(used) or 'none'}"
+                )
+        return self
+
+
+class Data(Section):
+    """Settings of a round's training data and its advantages."""
+
+    tag: Name = "all"  # part of the file names
+    dedup: bool = False  # count equal answers to one question once, as AutoCode does
+    advantage: Literal["raw", "sign", "group", "group_std"] = "sign"  # see core/advantages.py
+    advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
+    data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
+    threshold: float = 0.75
+    source: Source | None = None  # existing rows that every round trains on, in place of the rounds' own answers
+
+
+class Results(Section):
+    """Files of earlier answers that stand in for a round's own."""
+
+    auto: list[str] = Field([])
+    trigger: list[str] = Field([])
+
+    @model_validator(mode="after")
+    def has_files(self):
+        if not (self.auto or self.trigger):
+            raise ValueError("name at least one file under `auto` or `trigger`")
+        return self
+
+
+class Metas(Section):
+    """Meta files that stand in for those of a round: graded answers by question."""
+
+    auto: str | None = None
+    trigger: str | None = None
+
+    @model_validator(mode="after")
+    def has_files(self):
+        if not (self.auto or self.trigger):
+            raise ValueError("name a file under `auto`, under `trigger` or under both")
+        return self
+
+
+class Rows(Source):
+    """Training rows that stand in for those of a round."""
+
+    logp: list[str] = Field([])  # their log-probs, files or folders: used if their passport fits, else computed again
+
+
+class Logp(Section):
+    """Scoring a round's data under the checkpoint that training starts from."""
+
+    tokens_per_bin: PositiveInt = 16384  # tokens in one forward pass
+    dtype: Dtype = "float32"
+    gpus: NonNegativeInt = 1  # per job, on machines that have any; each scores a part of the shard
+    threads: PositiveInt = 1  # CPU threads per job
+
+
+class Wandb(Section):
+    """Curves of each round's training. The key comes from the environment only: WANDB_API_KEY."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: Name | None = None  # default: the run's name

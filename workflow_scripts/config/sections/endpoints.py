@@ -1,0 +1,36 @@
+"""Endpoints of language models."""
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from workflow_scripts.config.sections.base import Section
+
+
+class Prices(Section):
+    """Prices of a million tokens, in any currency."""
+
+    input: NonNegativeFloat
+    cached: NonNegativeFloat
+    output: NonNegativeFloat
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint. Results depend on `base_url` and `model` only, so only they rerun anything."""
+
+    base_url: str
+    model: str
+    key_env: str | None = "OPENAI_API_KEY"  # the environment variable that holds the key; null: no key is needed
+    concurrency: PositiveInt = 16  # requests in flight
+    requests_per_minute: PositiveFloat | None = None
+    tokens_per_minute: PositiveFloat | None = None  # prompts are estimated, max_tokens count in full, as on servers
+    timeout: PositiveFloat = 120.0  # seconds per request
+    prices: Prices = Prices(input=0, cached=0, output=0)
+    budget: PositiveFloat | None = None  # of the whole run, in the prices' currency; the stage stops when it is reached
+
+    @model_validator(mode="after")
+    def has_prices_for_budget(self):
+        if self.budget is not None and not (self.prices.input or self.prices.output):
+            raise ValueError("a budget needs `prices: {input: …, cached: …, output: …}` per million tokens")
+        return self
+
+
+IDENTIFIES_ENDPOINT = ("base_url", "model")

@@ -1,0 +1,85 @@
+"""The sections of generation: jobs, sampling, engines, and the judge."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from workflow_scripts.config.sections.base import Dtype, Engine, Section
+from workflow_scripts.config.sections.endpoints import Endpoint
+from workflow_scripts.core.running import plugins
+
+
+class Shards(Section):
+    """The jobs of a record stage and round, by what they work on. A number stands for `{auto: number}`."""
+
+    auto: PositiveInt  # the answers of a round in auto mode; also what is left at null below
+    trigger: PositiveInt | None = None  # its triggered answers
+    eval: PositiveInt | None = None  # the answers to the eval questions
+    pool: PositiveInt | None = None  # the answers to the pool
+    logp: PositiveInt | None = None  # the log-probs of the training data
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_number(cls, value: Any) -> Any:
+        if isinstance(value, dict | cls):
+            return value
+        if isinstance(value, int) and value >= 1:
+            return {"auto": value}
+        raise ValueError("give a positive number of jobs, or numbers by what they work on, such as {auto: 64, eval: 1}")
+
+    def of(self, stage: str) -> int:
+        """Return the number of shards of a stage: auto, trigger, eval, pool or logp."""
+        return getattr(self, stage) or self.auto
+
+    @property
+    def of_prompts(self) -> list[int]:
+        """The numbers of shards that prompts are divided into, from the largest to the smallest."""
+        return sorted({self.of(stage) for stage in ("auto", "trigger", "eval", "pool")}, reverse=True)
+
+
+class Sampling(Section):
+    """Sampling settings of one version of answers."""
+
+    engine: Engine | None = None  # in place of generate.engine
+    samples: PositiveInt = 8  # answers per prompt (per trigger, in trigger mode)
+    temperature: NonNegativeFloat = 1.0  # 0 is greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: NonNegativeInt = 0  # 0 is off
+    max_tokens: PositiveInt = 1024  # sampled tokens per answer, over all turns
+    turns: PositiveInt = 5  # model turns per answer; the environment answers between them
+    reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply; longer ones lose their middle
+
+
+class Judge(Section):
+    """A model that says which of two answers is better."""
+
+    openai: Endpoint
+    temperature: NonNegativeFloat = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: PositiveInt = 16
+
+
+class Generate(Section):
+    """Settings of generation: the engines, and the sampling of each version of answers."""
+
+    engine: Engine = "transformers"
+    auto: Sampling = Sampling()  # the round's answers
+    trigger: Sampling | None = Sampling(samples=2)  # further answers with an instruction added; null: none
+    eval: Sampling = Sampling(samples=1, temperature=0)  # the answers that metrics are computed on
+    pool: Sampling = Sampling(samples=1, temperature=0.7, top_p=0.9, max_tokens=512, turns=1)  # answers to prompts.pool
+    batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
+    dtype: Dtype = "float32"
+    threads: PositiveInt = 1  # CPU threads per job
+    gpus: NonNegativeInt = 1  # per job, on machines that have any
+    tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
+    openai: Endpoint | None = None  # the endpoint, if the engine calls one
+    script: str | None = None  # playback: the folder of the scripts; rehearsals set it
+
+    def engine_of(self, version: str) -> str:
+        """Return the engine that answers in a version: auto, trigger, eval or pool."""
+        sampling = getattr(self, version)
+        return (sampling.engine if sampling else None) or self.engine
+
+    def is_remote(self, version: str) -> bool:
+        """Return whether an endpoint answers in this version, in place of a policy."""
+        return bool(plugins.constants("engines", self.engine_of(version)).get("REMOTE"))

@@ -1,0 +1,108 @@
+"""The sections of the prompts and of the model that round 0 starts from."""
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
+
+from workflow_scripts.config.sections.base import Name, Section, exactly_one
+
+
+class Split(Section):
+    """The source of a set of prompts: a file or data set, or `count` questions that the task makes up.
+
+    If a record lacks the default keys, the task looks for the columns of the data sets that it knows.
+    """
+
+    file: str | None = None  # .jsonl, .json, .csv or .parquet; a folder of `datasets`; a name on the Hugging Face hub
+    count: dict[str, NonNegativeInt] | None = None  # level → number of questions
+    limit: PositiveInt | None = None  # use only the first so many records of the file
+    question_key: str = "question"  # the key of the question in a record
+    answer_key: str = "answer"  # the key of the reference in a record
+    subset: str | None = None  # the configuration of a data set that has several, such as main of openai/gsm8k
+    split: str = "train"  # the split of a data set that has several
+    revision: str | None = None  # of a data set on the hub: a commit, so that the prompts stay the same
+
+    @model_validator(mode="after")
+    def has_one_source(self):
+        exactly_one(file=self.file, count=self.count)
+        if self.count:
+            for name in sorted(self.model_fields_set - {"file", "count"}):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"`{name}` belongs to a `file`, and made-up questions come from `count`")
+        return self
+
+
+EVAL_TAGS = ("<one set>", "<several sets>")  # parts of the paths of faults, which are not shown
+
+
+def _eval_tag(value: Any) -> str:
+    """Return whether the value of `prompts.eval` is one set of questions, or a mapping of names to sets."""
+    is_mapping = isinstance(value, dict) and bool(value) and not value.keys() & Split.model_fields.keys()
+    has_sets = is_mapping and all(isinstance(item, dict | Split) for item in value.values())
+    return EVAL_TAGS[1] if has_sets else EVAL_TAGS[0]
+
+
+EvalSets = Annotated[
+    Annotated[Split, Tag(EVAL_TAGS[0])] | Annotated[dict[Name, Split], Tag(EVAL_TAGS[1])], Discriminator(_eval_tag)
+]
+
+
+class Prompts(Section):
+    """The questions of an experiment, frozen once."""
+
+    eval: EvalSets | None = None  # what metrics are computed on: a set of questions, or several by name
+    train: Split | None = None  # the questions of the rounds; none if data.source holds the rows to train on
+    pool: Split | None = None  # in place of train: prompts that the task selects or makes the train prompts from
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_keys_by_split(cls, values: Any) -> Any:
+        moved = {"question_key", "answer_key"} & values.keys() if isinstance(values, dict) else set()
+        if moved:
+            name = max(moved)
+            raise ValueError(
+                f"each split has its own `{name}`: move it into the splits, as in `train: {{file: …, {name}: "
+                f"{values[name]}}}`"
+            )
+        return values
+
+    def sources(self, split: str) -> dict[str, Split]:
+        """Return the sources of a split (train, pool or eval) by the name of their set; "" if there is one set only."""
+        value = getattr(self, split)
+        if value is None:
+            return {}
+        return value if isinstance(value, dict) else {"": value}
+
+
+class Scratch(Section):
+    """A Llama made in place, with a byte-level BPE tokenizer trained on the texts of the cold start."""
+
+    layers: PositiveInt = 3  # transformer blocks
+    width: PositiveInt = 128  # of the hidden states
+    heads: PositiveInt = 4  # attention heads
+    mlp_width: PositiveInt = 384  # of the feed-forward layers
+    vocabulary: PositiveInt = 384  # tokens
+    context: PositiveInt = 2048  # tokens
+    init_std: PositiveFloat = 0.06  # standard deviation of the random weights
+
+    @model_validator(mode="after")
+    def is_possible(self):
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not an even multiple of heads {self.heads}")
+        if self.vocabulary < 258:
+            raise ValueError(f"vocabulary {self.vocabulary}: at least 258, for 256 bytes and two special tokens")
+        return self
+
+
+class Model(Section):
+    """The model that round 0 starts from: an existing one, or one made from scratch."""
+
+    path: str | None = None  # a folder, or a name on the Hugging Face hub
+    revision: str | None = None  # a commit of a model on the hub
+    parameters: PositiveFloat | None = None  # such as 7e9, for a model on the hub: sizes the requests to a cluster
+    scratch: Scratch | None = None
+
+    @model_validator(mode="after")
+    def has_one_source(self):
+        exactly_one(path=self.path, scratch=self.scratch)
+        return self
