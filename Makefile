@@ -12,6 +12,7 @@
 #   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
+#   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
 #   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
 #   make full              run everything at its real size
 
@@ -19,7 +20,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-gpu full
+.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-rewards bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -118,6 +119,9 @@ bench: demo .venv-trl/ready
 	$(BIN)/snakemake --profile local round0_checkpoint --configfile recipes/recommend-tiny.yaml
 	$(BIN)/python -m benchmarks.recommend
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
+
+bench-rewards: setup
+	$(BIN)/python -m benchmarks.rewards
 
 # It installs nothing, because a machine with a GPU may have no network, and needs only torch, transformers, accelerate,
 # safetensors and pydantic. It runs in the first of these environments that exists. PARTS="right fast" selects parts.

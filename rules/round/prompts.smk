@@ -22,13 +22,14 @@ if freezing.frozen and not freezing.is_early:
         params:
             **params_of.stage(
                 "freeze_prompts",
+                module=freezing.stage,
                 settings=settings_of(cfg.prompts),
                 seed=cfg.seed,
                 shards=cfg.shards.auto,
                 output=f"{run.folder}/prompts",
             ),
         shell:
-            commands.stage("freeze_prompts", commands.more_shards())
+            commands.stage(freezing.stage, commands.more_shards())
 
 
 # Digest files of the prompts that a round answers. Once they exist, they are brought up to date while the Snakefile is

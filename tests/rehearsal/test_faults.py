@@ -73,6 +73,26 @@ def test_eval_questions_that_are_train_questions(tmp_path, monkeypatch):
     assert "10 of 40 (25.0%)" in overlap.text
 
 
+def test_train_questions_that_resemble_eval_questions_or_one_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = (REPOSITORY / "tests/data/gsm8k.jsonl").read_text().splitlines()
+    contained = json.loads(lines[30]) | {"id": "contained"}
+    contained["question"] = f"Read this. {contained['question']}"
+    near = json.loads(lines[4]) | {"id": "near"}
+    near["question"] = near["question"].upper()
+    (tmp_path / "train.jsonl").write_text("\n".join([*lines[:28], json.dumps(contained), json.dumps(near)]))
+    (tmp_path / "eval.jsonl").write_text("\n".join(lines[30:]))
+
+    prompts = {"train": {"file": "train.jsonl"}, "eval": {"file": "eval.jsonl"}}
+    values = {"name": "similar", "task": "math", "prompts": prompts, "model": {"path": "Qwen/Qwen2.5-7B"}}
+    findings = {finding.text: finding for finding in data.check(rehearsed(values))}
+
+    for reason in ("it contains much of an eval question", "it nearly equals an earlier question"):
+        finding = findings[f"1 of 30 (3.3%) prompts are listed because {reason}."]
+        assert (finding.grade, finding.place) == ("waste", "prompts.train")
+        assert "prompts.screening" in finding.advice
+
+
 # ---------------------------------------------------------------- templates and ends
 
 

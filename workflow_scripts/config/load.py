@@ -251,6 +251,8 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
 
     if not (cfg.evaluates or cfg.data.source or needs_none):
         yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
+    if cfg.prompts.screening and not (cfg.prompts.train or cfg.prompts.pool):
+        yield "prompts.screening: there are no prompts to screen; give prompts.train or prompts.pool"
     if cfg.judge and not cfg.evaluates:
         yield "judge: it compares answers to the eval questions; give prompts.eval"
 

@@ -8,10 +8,11 @@ import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
-from workflow_scripts import freeze_prompts, tasks
+from workflow_scripts import freeze_prompts, screen_prompts, tasks
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
 from workflow_scripts.config.sections import settings_of
@@ -99,6 +100,11 @@ class Freezing:
         needs_job = any(is_on_hub(file) or self._is_made_here(file) for file in self.files)
         return bool(self.files) and not needs_job
 
+    @property
+    def stage(self) -> str:
+        """The stage that freezes the prompts, as a module below workflow_scripts/."""
+        return "screen_prompts" if self.cfg.prompts.screening else "freeze_prompts"
+
     def prepare(self, tells: bool = False) -> None:
         """Check the files that the config names, freeze prompts, and bring the shards' digests up to date.
 
@@ -183,7 +189,10 @@ class Freezing:
         stamp = folder / ".stamp.json"
         sources = [*self.files, *filter(os.path.exists, self.wing.prompt_files())]
         settings = self.wing.settings("freeze_prompts")
-        code = code_identity("workflow_scripts.freeze_prompts:freeze", tasks.root(self.cfg.task, "Prompts"))
+        roots = ["workflow_scripts.freeze_prompts:freeze", tasks.root(self.cfg.task, "Prompts")]
+        if self.cfg.prompts.screening:
+            roots.append("workflow_scripts.screen_prompts:screen")
+        code = code_identity(*roots)
         state = json.dumps(
             [
                 settings_of(self.cfg.prompts),
@@ -206,7 +215,9 @@ class Freezing:
 
         task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))
         grading = tasks.load(self.cfg.task, "Grading")
+        stamp.unlink(missing_ok=True)  # a screening that refuses the prompts leaves them frozen, but not in use
         freeze_prompts.freeze(task, self.cfg.prompts, self.cfg.seed, folder, grading)
+        screen_prompts.screen(task, self.cfg.prompts, folder)
         stamp.write_text(state)
 
     def _sync(self, split: str) -> None:
@@ -216,7 +227,15 @@ class Freezing:
             return
 
         task = tasks.load(self.cfg.task, "Prompts", self.wing.settings("freeze_prompts"))
-        check = partial(freeze_prompts.check_edited, task, path, split, self.run.prompts("eval"))
+        check = partial(self._check_edited, task, split)
         folder = Path(self.run.shard_digest(split)).parent
         slicing = self.run.slicing if split == "train" else None
         shards.sync(folder, self.cfg.shards.of_prompts, path, check, slicing)
+
+    def _check_edited(self, task: Any, split: str, prompts: list[Any]) -> None:
+        """Raise BadInput if frozen prompts were edited by hand into something that cannot be used."""
+        path = self.run.prompts(split)
+        eval_path = self.run.prompts("eval")
+        freeze_prompts.check_edited(task, path, split, eval_path, prompts)
+        if split in self.splits and split != "eval":
+            screen_prompts.check_edited(task, self.cfg.prompts, path, eval_path, prompts)

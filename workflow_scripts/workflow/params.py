@@ -25,6 +25,7 @@ Params = dict[str, Any]
 # The parts of the task that the code of a stage uses (`tasks/__init__.py`).
 PARTS = {
     "freeze_prompts": ("Prompts",),
+    "screen_prompts": ("Prompts",),
     "init_model": ("ColdStart", "Conversation"),
     "construct_sft": ("ColdStart", "Conversation"),
     "generate": ("Conversation",),

@@ -97,6 +97,8 @@ class Preflight:
             return self.environments.of_generation, plugins.constants("engines", engine).get("PACKAGES", ())
         if training := self._training(job):
             return training.environment, (*PACKAGES, *LOADING, *training.packages)
+        if job.rule.name == "freeze_prompts" and self.cfg.prompts.screening:
+            return GENERAL, (*PACKAGES, "rensa")
         if self._endpoints(job):
             return GENERAL, (*PACKAGES, *plugins.constants("engines", "openai").get("PACKAGES", ()))
         if job.rule.name == "grade" and self.cfg.reward in plugins.names("rewards"):

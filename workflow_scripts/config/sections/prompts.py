@@ -1,10 +1,10 @@
 """The sections of the prompts and of the model that round 0 starts from."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
-from workflow_scripts.config.sections.base import Name, Section, exactly_one
+from workflow_scripts.config.sections.base import Name, Section, Share, exactly_one
 
 
 class Split(Section):
@@ -47,12 +47,27 @@ EvalSets = Annotated[
 ]
 
 
+Action = Literal["refuse", "warn", "drop"]  # stop the run; print a warning; leave the prompts out
+
+
+class Screening(Section):
+    """The search for train (or pool) prompts that resemble eval prompts or one another."""
+
+    contamination: Action | None = "drop"  # prompts that are like an eval prompt; null: they are not looked for
+    ngram: PositiveInt = 8  # words in an n-gram
+    coverage: Annotated[Share, Field(gt=0)] = 0.5  # of an eval prompt's words, by n-grams that it shares with a prompt
+    duplicates: Action | None = "drop"  # prompts that nearly equal an earlier one; null: they are not looked for
+    similarity: Annotated[Share, Field(gt=0)] = 0.8  # the Jaccard similarity of their sets of character n-grams
+    shingle: PositiveInt = 5  # characters in such an n-gram
+
+
 class Prompts(Section):
     """The questions of an experiment, frozen once."""
 
     eval: EvalSets | None = None  # what metrics are computed on: a set of questions, or several by name
     train: Split | None = None  # the questions of the rounds; none if data.source holds the rows to train on
     pool: Split | None = None  # in place of train: prompts that the task selects or makes the train prompts from
+    screening: Screening | None = None  # look for contamination and near-duplicates; null: for equal questions only
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from workflow_scripts import freeze_prompts
+from workflow_scripts import freeze_prompts, screen_prompts
+from workflow_scripts.config.sections import Screening
 from workflow_scripts.core import formats
 from workflow_scripts.core.columns import find_columns
 from workflow_scripts.core.errors import BadInput, Reject
@@ -13,9 +14,9 @@ from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.core.sources import records_of
 from workflow_scripts.rehearsal.findings import Finding, by_share, percent
 from workflow_scripts.rehearsal.rehearsed import ROWS, Rehearsed, sample
+from workflow_scripts.screen_prompts import EQUAL_TO_EVAL, find
 from workflow_scripts.tasks.defaults import RewardedGrading
 
-OVERLAP = "also an eval question"
 FEW_DIFFERENT = 0.05  # a smaller share of different answers cannot be solutions
 ENOUGH = 20  # rows to judge that by
 GRADED = 200  # references that are graded against themselves
@@ -34,6 +35,8 @@ def check(rehearsed: Rehearsed) -> Iterator[Finding]:
 
         yield from faults_of_split(split, len(prompts), reasons)
         yield from unmatched(rehearsed, split, prompts)
+        if split != "eval":
+            yield from resemblances(rehearsed, split, prompts)
 
     yield from cold_start(rehearsed)
     yield from source(rehearsed)
@@ -51,12 +54,33 @@ def faults_of_split(split: str, usable: int, reasons: Counter[str]) -> Iterator[
 
     for reason, count in reasons.most_common(6):
         share = count / total
-        if OVERLAP in reason:
+        if EQUAL_TO_EVAL in reason:
             text = f"{percent(count, total)} records are eval questions as well; they are left out of training."
             grade = "fail" if share >= 0.5 else "waste"
             yield Finding(grade, place, text, "Check that the eval file holds questions that are held out.")
         else:
             yield Finding(by_share(share), place, f"{percent(count, total)} records are left out: {reason}.")
+
+
+def resemblances(rehearsed: Rehearsed, split: str, prompts: list[Any]) -> Iterator[Finding]:
+    """Yield whether prompts resemble eval prompts or one another, by the recipe's screening or the default one."""
+    screening = rehearsed.recipe.prompts.screening or Screening(contamination="warn", duplicates="warn")
+    held = rehearsed.checked("eval")[0] if rehearsed.sources("eval") else []
+    texts, held_texts = (
+        {prompt["id"]: str(rehearsed.reader.key(prompt)) for prompt in some} for some in (prompts, held)
+    )
+    place = f"prompts.{split}"
+
+    try:
+        overlaps = Counter(screen_prompts.REASONS[overlap.kind] for _, overlap in find(texts, held_texts, screening))
+    except BadInput as error:
+        yield Finding("know", place, f"near-duplicates were not counted: {error}.")
+        return
+
+    for reason, count in overlaps.items():
+        advice = "" if rehearsed.recipe.prompts.screening else "Give prompts.screening, which can leave them out."
+        text = f"{percent(count, len(prompts))} prompts are listed because {reason}."
+        yield Finding(by_share(count / len(prompts)), place, text, advice)
 
 
 def unmatched(rehearsed: Rehearsed, split: str, prompts: list[Any]) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""Measurements of what the rewards and figures of a run are worth. Each file has a function `measure`."""
