@@ -5,7 +5,8 @@ Results that exist as files are graded by the same command, which prints one lin
     python -m workflow_scripts.grade --task math --results FILE.pkl --output OUT.pkl
 
 For the task math, `accuracy` judges the final answer, `accuracy_any` any attempt in the answer (as AutoCode does),
-`code_share` counts answers with code, and `agreement` compares accuracy_any with the verdicts stored in the file.
+`code_share` counts answers with code, `agreement` compares accuracy_any with the verdicts stored in the file, and
+`undecided` counts final answers that could not be compared. They count as wrong.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from workflow_scripts.core.running.cli import (
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import content_digest, file_digest, write_manifest, write_usage
-from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.rewards import own_file, roots
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 
@@ -96,9 +97,18 @@ def determinants(args: argparse.Namespace, grading: Any):
 
     def determines(answer: dict[str, Any]) -> list[Any]:
         fields = [answer.get(name) for name in grading.depends_on]
-        return [*common, fields, answer if own else None]  # a function of the user's may read the whole record
+        return encodable([*common, fields, answer if own else None])  # a function of the user's may read all of it
 
     return determines
+
+
+def encodable(value: Any) -> Any:
+    """Return a JSON value in which lone surrogates, which UTF-8 cannot encode, are written as escapes."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -122,7 +132,7 @@ def main() -> None:
     grading = load_grading(args)
     answers = read_answers(args.results, args.task, needs_reference="reference" in grading.depends_on)
 
-    with Sandbox(isolate=args.sandbox == "on") if grading.runs_programs else nullcontext() as sandbox:
+    with Workers(isolate=args.sandbox == "on") if grading.runs_programs else nullcontext() as sandbox:
         grades = map_records(
             answers,
             determines=determinants(args, grading),

@@ -61,7 +61,7 @@ def test_results_in_the_originals_format_are_graded_from_the_command_line(tmp_pa
     ]
     write_pickle(tmp_path / "in.pkl", results)
 
-    assert grade(tmp_path) == "accuracy=0.5000 accuracy_any=0.7500 code_share=0.5000 n=4 agreement=0.7500"
+    assert grade(tmp_path) == "accuracy=0.5000 accuracy_any=0.7500 code_share=0.5000 n=4 agreement=0.7500 undecided=0"
 
 
 def test_a_trigger_in_the_question_becomes_a_field():

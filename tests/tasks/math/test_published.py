@@ -11,7 +11,7 @@ from workflow_scripts.construct_sft import check_solutions
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.formats import has_worked_answers
 from workflow_scripts.core.records import read_records
-from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.freeze_prompts import freeze
 
 GSM8K = REPOSITORY / "tests/data/gsm8k.jsonl"  # rows of openai/gsm8k (MIT; tests/data/gsm8k.LICENSE)
@@ -54,7 +54,7 @@ def frozen(folder, records: list[dict], **source) -> tuple[list[dict], list[dict
 
 @pytest.fixture(scope="module")
 def run():
-    with Sandbox() as running:
+    with Workers() as running:
         yield running
 
 
@@ -178,7 +178,7 @@ RIGHT = r"""
 -\frac{1}{2} | \boxed{-0.5}
 1\frac{1}{2} | \boxed{\frac{3}{2}}
 3.14 | The answer is approximately 3.14.
-3.14159 | The answer is 3.1416.
+3.14159 | The answer is 3.141593.
 2\sqrt{2} | \boxed{\sqrt{8}}
 x+1 | \boxed{1+x}
 (1, 2) | \boxed{(1,2)}

@@ -10,8 +10,8 @@ from workflow_scripts.config.sections import Screening
 from workflow_scripts.core import formats
 from workflow_scripts.core.columns import find_columns
 from workflow_scripts.core.errors import BadInput, Reject
-from workflow_scripts.core.sandbox import Sandbox
 from workflow_scripts.core.sources import records_of
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.rehearsal.findings import Finding, by_share, percent
 from workflow_scripts.rehearsal.rehearsed import ROWS, Rehearsed, sample
 from workflow_scripts.screen_prompts import EQUAL_TO_EVAL, find
@@ -91,7 +91,7 @@ def unmatched(rehearsed: Rehearsed, split: str, prompts: list[Any]) -> Iterator[
 
     rehearsal = rehearsed.part("Rehearsal", "script")
     chosen = sample(prompts, GRADED)
-    with Sandbox(isolate=rehearsed.recipe.sandbox == "on") as run:
+    with Workers(isolate=rehearsed.recipe.sandbox == "on") as run:
         missed = [prompt for prompt in chosen if not matches_itself(grading, rehearsal, prompt, run)]
 
     if missed:

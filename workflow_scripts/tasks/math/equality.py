@@ -1,106 +1,146 @@
-"""Final answers in text: where they are stated, and whether two of them are equal."""
+"""Decide whether final answers equal a reference: right, wrong, or undecided with a reason.
 
-import re
-from fractions import Fraction
-
-NUMBER = r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: ?/ ?\d+)?"
-STATED = re.compile(
-    rf"(?:answer|result)[ \t]{{1,3}}is:?\s{{0,3}}(?:equal to |approximately |about |exactly )?[*(]{{0,3}}"
-    rf"(\$[^$\n]{{1,100}}\$|\\?\$?{NUMBER}(?![\w\\^+*{{])|[^\s,*]{{1,100}})",
-    re.IGNORECASE,
-)
-MARKED = re.compile(rf"####[ \t]{{0,3}}(\\?\$?{NUMBER}%?)\s*\Z")  # the last line of GSM8K's solutions
-TOLERANCE = 1e-3  # relative, for golds that are not integers
-FUNCTIONS = {"sqrt", "pi", "sin", "cos", "tan", "log", "exp"}
-
-
-def boxed(text: str) -> list[str]:
-    """The contents of all \\boxed{…} in the order of their ends, braces balanced; one pass over the text."""
-    found, opened = [], []
-    for match in re.finditer(r"\\boxed\s{0,3}\{|[{}]", text):
-        if match[0] == "}":
-            start = opened.pop() if opened else None
-            if start is not None:
-                found.append(text[start : match.start()])
-        else:
-            opened.append(match.end() if len(match[0]) > 1 else None)
-    return found
-
-
-def stated(text: str) -> list[str]:
-    """Every answer that the text claims, in order: boxed ones, else "#### …" at the end, else "the answer is …".
-
-    If it claims none in one of these ways, the last number counts.
-    """
-    return boxed(text) or MARKED.findall(text) or STATED.findall(text) or re.findall(NUMBER, text)[-1:]
-
-
-def clean(answer: str) -> str:
-    """An answer without its dress: units, currency, thousands separators, LaTeX spacing."""
-    text = answer.replace("\u2212", "-").strip().strip("$*").strip()
-    text = re.sub(r"\\[dt]frac", r"\\frac", text)
-    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"^(-?)(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}$", _mixed, text)
-    text = re.sub(r"\\frac\{([^{}]+)\}\{([^{}]+)\}", r"(\1)/(\2)", text)
-    text = re.sub(r"(?<=[\d)])\s*\\(?:text|mathrm|mbox)\{[^}]*\}(?:\^\d)?", "", text)  # a unit
-    text = re.sub(r"\\(?:text|mathrm|mbox)\{([^}]*)\}", r"\1", text)
-    text = re.sub(r"\^\{?\\circ\}?|\\(?:left|right|!|,|;|\$|%)|[$%°]", "", text)
-    text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3})", "", text)
-    text = re.sub(r"^[A-Za-z]\w*\s*=\s*", "", text.strip())
-    text = re.sub(rf"^({NUMBER})\s+[A-Za-z][A-Za-z ]*$", r"\1", text)  # 18 dollars
-    return text.strip().rstrip(".").strip()
-
-
-def _mixed(match: re.Match) -> str:
-    """1\\frac{1}{2} is 3/2."""
-    sign, whole, top, bottom = match.groups()
-    return f"{sign}{int(whole) * int(bottom) + int(top)}/{bottom}"
-
-
-def number(text: str) -> Fraction | None:
-    """The value of "18", "-3.50", "3/4" or "(3)/(4)"; None for anything else."""
-    match = re.fullmatch(r"\(?(-?\d*\.?\d+)\)?(?:\s*/\s*\(?(-?\d+)\)?)?", text)
-    if not match or len(text) > 100:
-        return None
-    bottom = int(match[2] or 1)
-    return Fraction(match[1]) / bottom if bottom else None
-
-
-def equal(answer: str, gold: str, run=None) -> bool:
-    """Equal as text, as numbers (integers exactly, others to 0.1 %), or symbolically in the sandbox `run`."""
-    answer, gold = clean(answer), clean(gold)
-    if not answer or not gold:
-        return False
-    left, right = number(answer), number(gold)
-    if left is not None and right is not None:
-        if right.denominator == 1:
-            return left == right
-        return abs(left - right) <= TOLERANCE * abs(right)
-    spaces = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but "1 1" is not 11
-    if spaces.sub("", answer) == spaces.sub("", gold):
-        return True
-    left, right = _pythonic(answer), _pythonic(gold)
-    if run is None or not (_is_formula(left) and _is_formula(right)):
-        return False
-    return run(SYMBOLIC.format(left=left, right=right)) == {"output": "True\n", "error": None}
-
-
-def _is_formula(text: str) -> bool:
-    """Nothing but numbers, operators, one-letter variables and a few functions: no name that could be called."""
-    names = re.findall(r"[A-Za-z_]+", text)
-    return bool(re.fullmatch(r"[A-Za-z\d\s+\-*/().]{1,100}", text)) and all(
-        len(name) == 1 or name in FUNCTIONS for name in names
-    )
-
-
-SYMBOLIC = """from sympy import simplify
-from sympy.parsing.sympy_parser import parse_expr, standard_transformations, implicit_multiplication
-steps = standard_transformations + (implicit_multiplication,)
-print(simplify(parse_expr({left!r}, transformations=steps) - parse_expr({right!r}, transformations=steps)) == 0)
+Equal texts, integers, letters of a multiple choice and plain words are decided here. Everything else is left to
+math-verify in an isolated process (`comparison.py`), so no text of a model is evaluated in this one.
 """
 
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-def _pythonic(latex: str) -> str:
-    text = re.sub(r"\\sqrt\{([^{}]+)\}", r"sqrt(\1)", latex)
-    text = re.sub(r"\^\{([^{}]+)\}", r"^(\1)", text)
-    return text.replace("\\pi", "pi").replace("\\cdot", "*").replace("\\times", "*").replace("^", "**")
+from workflow_scripts.core.workers import Outcome
+from workflow_scripts.tasks.math import comparison
+from workflow_scripts.tasks.math.extraction import LONGEST
+from workflow_scripts.tasks.math.notation import WORD, Notation, choice, integer, is_closed, notation
+
+
+class Verdict(NamedTuple):
+    """What became of one answer."""
+
+    is_right: bool
+    undecided: str | None = None  # the reason, if it could not be decided
+
+
+RIGHT, WRONG = Verdict(True), Verdict(False)
+BASE = re.compile(r"(\w+)_\{?(\d+)\}?")  # 1011_2
+RATIO = re.compile(r"\s*:\s*")
+
+
+def decided(answer: str, reference: str) -> Verdict | None:
+    """Return the verdict on an answer if it needs no algebra, else None."""
+    if not answer.strip() or not reference.strip(" \n$."):
+        return WRONG
+    if answer.strip() == reference.strip():
+        return RIGHT
+    if not is_closed(reference):
+        return WRONG  # it is no formula
+    if any("\ud800" <= character <= "\udfff" for character in answer):
+        return Verdict(False, "the answer has lone surrogates")
+    if len(answer) > LONGEST:
+        return Verdict(False, f"the answer is longer than {LONGEST} characters")
+
+    left, right = notation(answer), notation(reference)
+    if left.unit and right.unit and left.unit != right.unit:
+        return WRONG
+    if re.fullmatch(r"[A-J]", right.text):
+        letter = choice(left.text)
+        return Verdict(letter == right.text) if letter else WRONG
+
+    integers = integer(left.text), integer(right.text)
+    if None not in integers and integers[0] == integers[1]:
+        return RIGHT
+    if None not in integers and left.is_percent == right.is_percent:
+        return WRONG
+
+    return decided_text(left, right)
+
+
+def decided_text(left: Notation, right: Notation) -> Verdict | None:
+    """Return the verdict on two answers if their texts decide it, else None."""
+    if not left.text or not right.text:
+        return WRONG
+    if left.is_percent == right.is_percent and without_spaces(left.text) == without_spaces(right.text):
+        return RIGHT
+    if ":" in left.text or ":" in right.text:  # a ratio is no fraction
+        return Verdict(RATIO.sub(":", left.text) == RATIO.sub(":", right.text))
+
+    bases = BASE.fullmatch(left.text), BASE.fullmatch(right.text)
+    if right.text.isdigit() and bases[0]:
+        return WRONG  # 12_8 is not 12
+    if bases[1] and bases[1][1][0].isdigit():
+        return Verdict(left.text == bases[1][1] if not bases[0] else bases[0].groups() == bases[1].groups())
+
+    if WORD.fullmatch(right.text) and not (right.text.islower() and len(right.text) <= 3):
+        return Verdict(words(left.text) == words(right.text))
+    return None
+
+
+def without_spaces(text: str) -> str:
+    """Return a text without the spaces that mean nothing; those between digits stay, because 1 1 is not 11."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
+
+
+def words(text: str) -> str:
+    """Return words as they are compared: without case and punctuation, and without an article."""
+    return re.sub(r"\A(?:the|an?) ", "", " ".join(re.sub(r"[^\w ]", " ", text.casefold()).split()))
+
+
+# ---------------------------------------------------------------- many answers
+
+
+def verdicts(questions: Sequence[tuple[Sequence[str], Sequence[str]]], run: Any) -> list[list[Verdict]]:
+    """Return the verdict on each answer of each question.
+
+    Args:
+        questions: answers and references of each. An answer is right if it equals one of the references.
+        run: runs handlers in isolated processes (`Workers`).
+    """
+    decisions: list[list[Verdict | None]] = []
+    requests = []
+    places = []
+
+    for number, (answers, references) in enumerate(questions):
+        decisions.append([best([decided(answer, reference) for reference in references]) for answer in answers])
+        open_answers = [i for i, decision in enumerate(decisions[-1]) if decision is None]
+        if open_answers:
+            places.append((number, open_answers))
+            requests.append(
+                {
+                    "answers": [notation(answers[i])._asdict() for i in open_answers],
+                    "references": [notation(reference)._asdict() for reference in references],
+                }
+            )
+
+    for (number, open_answers), outcome in zip(places, handled(requests, run)):
+        for place, i in enumerate(open_answers):
+            decisions[number][i] = read_verdict(outcome, place)
+
+    return decisions  # type: ignore[return-value]
+
+
+def best(decisions: list[Verdict | None]) -> Verdict | None:
+    """Return the verdict on an answer by those against each reference: one that is right is enough."""
+    if RIGHT in decisions:
+        return RIGHT
+    if None in decisions:
+        return None
+    return next((decision for decision in decisions if decision and decision.undecided), WRONG)
+
+
+def read_verdict(outcome: Outcome, place: int) -> Verdict:
+    """Return the verdict of a comparison; one that never began or ended is undecided."""
+    if place >= len(outcome.values):
+        return Verdict(False, f"the comparison {outcome.fault}" if outcome.fault else "the comparison did not end")
+    text = outcome.values[place]
+    if text in ("right", "wrong"):
+        return Verdict(text == "right")
+    return Verdict(False, text.removeprefix("undecided: "))
+
+
+def handled(requests: list[Any], run: Any) -> list[Outcome]:
+    """Return the outcomes of comparisons. Where prompts are frozen, `run` refuses whatever needs the sandbox."""
+    if not requests:
+        return []
+    if not hasattr(run, "handle"):
+        run("")
+    return run.handle(comparison, requests)

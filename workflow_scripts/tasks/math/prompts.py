@@ -6,7 +6,7 @@ from typing import Any
 from workflow_scripts.core.records import Prompt
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.math.arithmetic import made_up_prompts
-from workflow_scripts.tasks.math.equality import STATED, boxed
+from workflow_scripts.tasks.math.extraction import boxed, claimed
 
 # The keys of question and reference in MATH-500, MATH, AutoCode's seed data, and what AutoCode's inference reads.
 PUBLISHED = (("problem", "answer"), ("problem", "solution"), ("q", "gold"), ("question", "gold_list"))
@@ -49,8 +49,17 @@ def final_answer(text: str) -> str | None:
         return text.rsplit("####", 1)[1].strip()
     if answers := boxed(text):
         return answers[-1].strip()
-    if answers := STATED.findall(text):
+    if answers := claimed(text):
         return answers[-1].strip()
 
     is_short = "\n" not in text.strip() and len(text.split()) <= LONGEST
     return text if is_short else None
+
+
+def references_of(reference: Any) -> list[str]:
+    """Return the final answers that count as right: of one reference, or of a list of ways to write it.
+
+    References of answers that were graded elsewhere may be worked solutions, as published.
+    """
+    texts = [as_text(item) for item in reference] if isinstance(reference, list) else [as_text(reference)]
+    return [final_answer(text) or text for text in texts if text is not None]
