@@ -20,7 +20,8 @@ RULES = "\n".join(path.read_text() for path in REPOSITORY.glob("rules/**/*.smk")
 STAGES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
     for path in (REPOSITORY / "workflow_scripts").rglob("*.py")
-    if '__name__ == "__main__"' in path.read_text() and path.name not in ("sandbox.py", "launch.py", "accept_code.py")
+    if '__name__ == "__main__"' in path.read_text()
+    and path.name not in ("sandbox.py", "workers.py", "launch.py", "accept_code.py")
 )
 SEED_NAMES = (
     "suffix expname version tag modelname modelpath datapath round ds fp mp logp_path memo lr isds "

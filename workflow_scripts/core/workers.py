@@ -6,6 +6,8 @@ that a model wrote, such as the comparison of two formulas. A handler defines
     warm_up()                             called once per process, to import what requests need
     handle(request, isolate, emit)        works on one request; a JSON value is a result once it is passed to `emit`
     LIMITS                                limits that differ from those of `Sandbox`
+    begin(is_isolated)                    optional: called in the fork before it reads the request, to fork processes
+                                          that must not know it; `handle` gets what it returns as a fourth argument
 
 Each worker process imports its handler and then forks for each request. The fork reads the request itself, so that no
 process that handles a later request has ever held it. `handle` calls `isolate()` before it looks at text of a model:
@@ -208,11 +210,12 @@ def serve_once(handler: Any, limits: dict[str, int], is_isolated: bool, pipe: in
             sandbox.restrict_calls()
 
     try:
+        begun = [handler.begin(is_isolated)] if hasattr(handler, "begin") else []
         request = read_request()
         quiet = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(quiet, descriptor)
-        handler.handle(request, isolate, emit)
+        handler.handle(request, isolate, emit, *begun)
         status = 0
     except BaseException as fault:
         with contextlib.suppress(BaseException):

@@ -50,11 +50,11 @@ def boxed(text: str) -> list[str]:
             spans.append((start, match.start()))
 
     contents: list[str] = []
-    previous_end = None
+    previous_end = -1
     for start, end in spans:
         content = text[start:end].strip()
         before = text.rfind("\\", 0, start)
-        if previous_end is not None and before - previous_end <= 20 and BETWEEN_BOXES.fullmatch(text, previous_end + 1, before):
+        if contents and BETWEEN_BOXES.fullmatch(text, previous_end + 1, min(before, previous_end + 21)):
             contents[-1] = f"{contents[-1]}, {content}"
         else:
             contents.append(content)
