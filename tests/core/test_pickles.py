@@ -3,19 +3,14 @@
 import json
 import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
 
+from tests.core.hostile_pickles import HOSTILE
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import read_pickle, write_pickle
-
-
-class Evil:
-    """An object whose pickle runs a command when it is loaded."""
-
-    def __reduce__(self):
-        return os.system, ("touch pwned",)
 
 
 def test_pickles_of_builtins_and_arrays_come_back(tmp_path):
@@ -31,12 +26,50 @@ def test_pickles_of_builtins_and_arrays_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_foreign_globals_are_refused_by_name(tmp_path, protocol):
-    path = tmp_path / "evil.pkl"
-    path.write_bytes(pickle.dumps([Evil()], protocol=protocol))
+def test_pickles_of_other_programs_come_back(tmp_path, protocol):
+    """They share objects, and hold arrays and sets in the way of their protocol."""
+    shared = {"level": "hard", "set": {1}, "frozen": frozenset("a"), "bytes": [b"", b"x"], "none": None}
+    numbers = np.arange(6, dtype=">f8").reshape(2, 3)
+    arrays = {"plain": numbers, "columns": np.asfortranarray(numbers), "part": numbers[:, 1], "text": np.array(["é"])}
+    value = [
+        {"uid": uid, "shared": shared, **arrays, "scalar": np.float32(0.5), "empty": np.empty((0, 2))} for uid in "ab"
+    ]
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
 
-    with pytest.raises(BadInput, match=r"evil\.pkl: refers to (posix|os)\.system"):
+    for record, expected in zip(read_pickle(path), value):
+        for key in (*arrays, "empty"):
+            np.testing.assert_array_equal(record[key], expected[key], strict=True)
+        for key in ("uid", "shared", "scalar"):
+            assert record[key] == expected[key]
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_hostile_pickles_are_refused(tmp_path, attack, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(HOSTILE[attack])
+
+    with pytest.raises(BadInput, match=r"hostile\.pkl: \w+"):
         read_pickle(path)
+    assert os.listdir(tmp_path) == ["hostile.pkl"]
+
+
+def test_hostile_pickles_are_many_and_take_little_memory():
+    assert len(HOSTILE) >= 60
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        assert resource.getrusage(who).ru_maxrss < 1.5 * 2**20  # KiB
+
+
+def test_values_that_stand_in_two_places_do_not_multiply(tmp_path):
+    """A file may only hold what its own bytes say."""
+    path = tmp_path / "shared.pkl"
+    big = ["x" * 1000] * 1000
+    path.write_bytes(pickle.dumps([big] * 100))
+
+    value = read_pickle(path)
+    assert value[0] == value[99] == big
+    assert value[0] is not value[99]
 
 
 def test_equal_values_give_equal_bytes(tmp_path):

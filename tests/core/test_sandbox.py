@@ -1,6 +1,7 @@
 """Programs run as they should, and attacks on the sandbox fail: each attacks one property."""
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -107,3 +108,17 @@ def test_system_call_tables_have_no_repeats(architecture):
 
     assert len(numbers) == len(set(numbers))
     assert os.uname().machine != architecture or len(numbers) > 50
+
+
+def test_a_fault_of_the_machine_is_no_result(run):
+    """A program that had no room to run is neither wrong nor remembered as such."""
+    supervisor = run.process.pid
+    soft, hard = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (5, hard))
+    try:
+        with pytest.raises(RuntimeError, match=r"no fault of the program: .*Too many open files"):
+            run("print('room')")
+    finally:
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert run("print('room')") == {"output": "room\n", "error": None}

@@ -22,10 +22,12 @@ def publish(output: str | Path, save: Callable[[Path], Any], fields: dict[str, A
     fresh = output.parent / f".model.{os.getpid()}"
     place = output.parent / "model"
 
-    remove(fresh)
-    save(fresh)
-    remove(place)
-    os.replace(fresh, place)
+    try:
+        save(fresh)
+        remove(place)
+        os.replace(fresh, place)
+    finally:
+        remove(fresh)
 
     manifest = fields | describe(place)
     write_json(output, manifest)

@@ -119,7 +119,14 @@ class Sandbox:
                 answer = ""
             if not answer:
                 raise RuntimeError(f"the sandbox's supervisor ended (exit status {self.process.wait()})")
-            self.cache[code] = json.loads(answer)
+
+            result = json.loads(answer)
+            if fault := result.get("fault"):
+                raise RuntimeError(
+                    f"the sandbox could not run a program, for no fault of the program: {fault}. "
+                    "Its answer was not graded; make room (disk, processes, memory) and run again"
+                )
+            self.cache[code] = result
 
         return self.cache[code]
 
@@ -154,11 +161,19 @@ def supervise(isolate: bool) -> None:
         enter_namespaces()
     for line in sys.stdin:
         request = json.loads(line)
+        print(json.dumps(run_or_fault(request, isolate)), flush=True)
+
+
+def run_or_fault(request: dict[str, Any], isolate: bool) -> dict[str, Any]:
+    """Run a program. Return {"fault": str} if the machine has no room for it, several times in a row."""
+    for seconds in (0.1, 1.0, 5.0, None):
         try:
-            result = run_once(request["code"], request["limits"], isolate)
-        except OSError as fault:  # no space for a scratch folder, no more processes
-            result = {"output": "", "error": f"the sandbox could not run it: {fault}"}
-        print(json.dumps(result), flush=True)
+            return run_once(request["code"], request["limits"], isolate)
+        except OSError as error:  # no space for a scratch folder, no more processes, no memory
+            fault = str(error)
+        if seconds:
+            time.sleep(seconds)
+    return {"fault": fault}
 
 
 def enter_namespaces() -> bool:
@@ -177,15 +192,27 @@ def run_once(code: str, limits: dict[str, int], isolate: bool) -> dict[str, Any]
     """Run a program in a child process with a scratch folder of its own."""
     scratch = tempfile.mkdtemp(prefix="sandbox-")
     read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read_end)
-        run_child(code, limits, isolate, scratch, write_end)
-    os.close(write_end)
+    ready, setup = os.pipe()
+
     try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            run_child(code, limits, isolate, scratch, write_end, setup)
+
+        os.close(setup)
+        setup = None
+        if fault := os.read(ready, 1000):  # nothing once the program starts
+            os.waitpid(pid, 0)
+            raise OSError(fault.decode(errors="replace"))
+
+        os.close(write_end)
+        write_end = None
         return collect(pid, read_end, limits)
     finally:
-        os.close(read_end)
+        for descriptor in (read_end, write_end, ready, setup):
+            if descriptor is not None:
+                os.close(descriptor)
         subprocess.run(["rm", "-rf", scratch], stderr=subprocess.DEVNULL)  # however deep the program nested it
 
 
@@ -229,23 +256,20 @@ def collect(pid: int, pipe: int, limits: dict[str, int]) -> dict[str, Any]:
 # ---------------------------------------------------------------- the program's own process
 
 
-def run_child(code: str, limits: dict[str, int], isolate: bool, scratch: str, pipe: int) -> None:
-    """Run the program and end the process. What follows a NUL byte in the output is the error's last line."""
+def run_child(code: str, limits: dict[str, int], isolate: bool, scratch: str, pipe: int, setup: int) -> None:
+    """Run the program and end the process. What follows a NUL byte in the output is the error's last line.
+
+    A fault before the program starts is written to `setup`, which is closed then.
+    """
     status = 0
     try:
-        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(pipe, 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.closerange(3, 256)
-        os.chdir(scratch)
-        os.environ.clear()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        set_limits(limits)
-        if isolate:
-            restrict_files(scratch)
-            restrict_calls()
-        sys.stdout = open(1, "w", buffering=65536, closefd=False)
+        enclose(limits, isolate, scratch, pipe, setup)
+    except BaseException as fault:
+        os.write(setup, f"{type(fault).__name__}: {fault}"[:500].encode())
+        os._exit(1)
+
+    try:
+        os.close(3)  # where `enclose` put `setup`
         exec(compile(last_expression_printed(code), "<program>", "exec"), {"__name__": "__main__"})
         sys.stdout.flush()
     except SystemExit as stop:
@@ -259,6 +283,25 @@ def run_child(code: str, limits: dict[str, int], isolate: bool, scratch: str, pi
         with contextlib.suppress(BaseException):
             os.write(1, b"\0" + traceback.format_exception_only(fault)[-1].strip()[:500].encode())
     os._exit(status)
+
+
+def enclose(limits: dict[str, int], isolate: bool, scratch: str, pipe: int, setup: int) -> None:
+    """Leave this process nothing but its scratch folder, its output, `setup` as descriptor 3, and its limits."""
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(pipe, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(setup, 3)
+    os.closerange(4, 256)
+
+    os.chdir(scratch)
+    os.environ.clear()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    set_limits(limits)
+    if isolate:
+        restrict_files(scratch)
+        restrict_calls()
+    sys.stdout = open(1, "w", buffering=65536, closefd=False)
 
 
 def last_expression_printed(code: str) -> ast.Module:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from workflow_scripts.core.errors import BadInput, validation_message
-from workflow_scripts.core.running import hub
+from workflow_scripts.core.running import hub, storage
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
 from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
@@ -181,7 +181,7 @@ def run(main: Callable[[], int | None]) -> None:
         if error.filename is None and not hub.explain(error):  # a library's own message, which names more than a file
             raise
     except Exception as error:
-        message = hub.explain(error)
+        message = hub.explain(error) or storage.explain(error)
         if message is None:
             raise
 
