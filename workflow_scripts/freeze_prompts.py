@@ -4,6 +4,8 @@ Prompts without a question or a reference, references that no answer can match, 
 that are also eval questions are listed in rejects.jsonl, each with its reason.
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +33,8 @@ from workflow_scripts.core.running.manifest import write_manifest
 
 SPLITS = ("eval", "train", "pool")  # eval comes first: its questions must not be in the others
 COLUMNS = ("id", "question", "level")
+VISIBLE = re.compile(r"[^\s\u200b-\u200f\u2060\ufeff]")  # neither white space nor a mark without width
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Validator:
@@ -50,8 +54,11 @@ class Validator:
 
         for column in COLUMNS:
             value = prompt.get(column)
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or not VISIBLE.search(value):
                 return f"no {column}"
+
+        if LONE_SURROGATE.search(json.dumps(prompt, ensure_ascii=False, default=str)):
+            return "the text holds half of a character (a lone surrogate), which UTF-8 cannot store"
 
         if fault := self.task.fault(prompt):
             return fault

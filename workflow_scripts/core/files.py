@@ -4,11 +4,14 @@ import contextlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core.errors import BadInput
+
+HALF_CHARACTERS = "backslashreplace"  # UTF-8 has no bytes for a lone surrogate; in JSON, "\\ud800" stands for it
 
 
 @contextlib.contextmanager
@@ -28,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, errors=HALF_CHARACTERS)
 
 
 def write_json(path: str | Path, value) -> None:
@@ -38,15 +41,31 @@ def write_json(path: str | Path, value) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file. Raise BadInput if it holds something else."""
+    return parse_json(str(path), Path(path).read_text(encoding="utf-8-sig"))
+
+
+def parse_json(where: str, text: str) -> Any:
+    """Return the value of a JSON text. Raise BadInput, beginning with `where`, if it is no JSON or no key is unique."""
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}: not JSON ({error})") from None
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise BadInput(f"{where}: the JSON is nested too deeply to be data") from None
+    except ValueError as error:  # also numbers of more than 4300 digits
+        raise BadInput(f"{where}: not JSON ({error})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's keys and values. With a key that comes twice, readers disagree on which value counts."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {repeated!r} comes twice in one object")
+    return value
 
 
 def write_jsonl(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line."""
-    with replacing(path) as temporary, open(temporary, "w") as file:
+    with replacing(path) as temporary, open(temporary, "w", errors=HALF_CHARACTERS) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 

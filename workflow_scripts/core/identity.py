@@ -14,12 +14,17 @@ def normalise(text: str) -> str:
 def digest(value) -> str:
     """Return 16 hex digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _hash(text)
 
 
 def record_id(text: str) -> str:
     """Return the id of a record that comes without one: a digest of its normalised prompt."""
-    return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
+    return _hash(normalise(text))
+
+
+def _hash(text: str) -> str:
+    data = text.encode(errors="surrogatepass")  # a model may write half of a character
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def shard_of(record: str, shards: int) -> int:

@@ -5,7 +5,6 @@ A task may add fields of its own to a prompt; they stay with the answers to it.
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.files import read_json
+from workflow_scripts.core.files import parse_json, read_json
 from workflow_scripts.core.pickles import read_pickle
 
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".pkl")
@@ -115,6 +114,8 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     Raise BadInput, with the line, for a file that cannot be read.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadInput(f"{path}: is a pipe or a device; records are read several times, so they need a file")
 
     try:
         yield from _stream(path)
@@ -157,10 +158,7 @@ def _stream_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
+    record = parse_json(f"{path}, line {number}", line)
 
     if not isinstance(record, dict):
         raise BadInput(f"{path}, line {number}: expected an object, found {type(record).__name__}")
@@ -185,8 +183,7 @@ def _stream_separated(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
 
         try:
             header = next(lines, [])
-            if repeated := [name for name, count in Counter(header).items() if count > 1]:
-                raise BadInput(f"{path}: two columns are named {repeated[0]!r}")
+            _check_header(path, header)
 
             for cells in lines:
                 if cells and len(cells) != len(header):
@@ -206,9 +203,18 @@ def _stream_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise BadInput(f"{path}: not a Parquet file ({error})") from None
+        _check_header(path, file.schema_arrow.names)
 
-    for group in range(file.num_row_groups):  # iterating over all groups at once would hold the whole file in memory
-        for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
-            yield from batch.to_pylist()
+        for group in range(file.num_row_groups):  # all groups at once would hold the whole file in memory
+            for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the file system, not of the contents
+        raise BadInput(f"{path}: not a Parquet file, or a damaged one ({error})") from None
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    """Raise BadInput if two columns have one name."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise BadInput(f"{path}: two columns are named {repeated[0]!r}")

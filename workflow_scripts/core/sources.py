@@ -46,10 +46,10 @@ def read_source(
 
     Raise BadInput if it is missing, unreachable or unreadable.
     """
-    if Path(name).is_file():
+    if os.path.lexists(name) and not os.path.isdir(name):
         yield from read_records(name)
         return
-    if not (Path(name).is_dir() or is_on_hub(name)):
+    if not (os.path.isdir(name) or is_on_hub(name)):
         raise BadInput(f"there is no file {name}")
 
     yield from _load_dataset(name, subset, split, revision)

@@ -3,6 +3,7 @@
 Tasks subclass the parts in which they differ. See `tasks/__init__.py` for which stage uses which part.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -87,7 +88,25 @@ def file_prompts(source: dict[str, Any], split: str, published: Sequence[tuple[s
             "question": question,  # type: ignore[typeddict-item]  (checked when prompts are frozen)
             "reference": record.get(keys[1]),
             "level": str(record.get("level") or split),
+            "fault": no_names(record, ("id", "level")) or no_value(record.get(keys[1])),
         }
+
+
+def no_names(record: dict[str, Any], columns: Sequence[str]) -> str | None:
+    """Return why a value in one of the columns cannot name anything, or None."""
+    for column in columns:
+        value = record.get(column)
+        is_name = value is None or isinstance(value, str | int | float)
+        if not is_name or isinstance(value, bool) or value != value:
+            return f"the {column} is {value!r:.40}; it should be text or a number"
+    return None
+
+
+def no_value(reference: Any) -> str | None:
+    """Return why a reference is not one that an answer could match, or None."""
+    if isinstance(reference, bool) or (isinstance(reference, float) and math.isinf(reference)):
+        return f"the answer is {reference}; it should be text or a finite number"
+    return None
 
 
 def prompt_keys(

@@ -17,6 +17,8 @@ from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
 from workflow_scripts.core.templates import TEMPLATES, split_template
 
+MOST_SHARDS = 10_000  # each is a job of Snakemake
+
 
 def say(text: str) -> None:
     """Print a line to the log. If the stage runs in several processes, only the first one prints."""
@@ -56,10 +58,21 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 def add_shards_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a stage that writes prompts with their digest files."""
-    parser.add_argument("--shards", type=int, default=1, help="number of digest files per split")
+    parser.add_argument("--shards", type=positive, default=1, help="number of digest files per split")
     parser.add_argument(
-        "--more-shards", type=int, nargs="*", default=[], help="further numbers, for stages with shards of their own"
+        "--more-shards",
+        type=positive,
+        nargs="*",
+        default=[],
+        help="further numbers, for stages with shards of their own",
     )
+
+
+def positive(text: str) -> int:
+    """Parse a number of shards."""
+    if not (text.isdigit() and 0 < int(text) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_SHARDS}")
+    return int(text)
 
 
 def numbers_of_shards(args: argparse.Namespace) -> list[int]:
