@@ -2,14 +2,19 @@
 
 import os
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.harness import REPOSITORY
 from workflow_scripts.core import sandbox
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.sandbox import Sandbox
+
+CALL = "import ctypes\ncalls = ctypes.CDLL(None)\nif (result := calls.{}) < 0: raise OSError(result)"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,19 @@ def test_ordinary_programs_run(run, program, output):
         ("f = open('big', 'w')\nwhile True: f.write('x' * 100000)", "File too large"),
         ("import resource\nresource.setrlimit(resource.RLIMIT_CPU, (99, 99))", "Error"),
         ("import os\nos.setuid(0)", "PermissionError"),
+        ("import fcntl, os\nfcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())", "PermissionError: [Errno 1]"),
+        ("import fcntl\nfcntl.fcntl(0, 10, 9)", "PermissionError: [Errno 1]"),
+        ("import fcntl\nfcntl.ioctl(0, 0x40086602, b'00000000')", "PermissionError: [Errno 1]"),
+        ("import os\nos.truncate('/etc/hostname', 0)", "PermissionError: [Errno 1]"),
+        ("import os, stat\nos.mknod('disk', stat.S_IFBLK | 0o600, os.makedev(8, 0))", "PermissionError: [Errno 1]"),
+        ("import os\nos.setsid()", "PermissionError: [Errno 1]"),
+        ("import os\nos.setpgid(0, 0)", "PermissionError: [Errno 1]"),
+        (CALL.format("prctl(1, 0, 0, 0, 0)"), "OSError: -1"),
+        (CALL.format("inotify_add_watch(calls.inotify_init(), b'/tmp', 0xFFF)"), "OSError: -1"),
+        (CALL.format("setdomainname(b'x', 1)"), "OSError: -1"),
+        (CALL.format("adjtimex(bytes(1000))"), "OSError: -1"),
+        (CALL.format("syscall(447, 0)"), "OSError: -1"),
+        ("print([line for line in open('/proc/self/status')])", "PermissionError"),
         ("import os\nos.chmod('/tmp', 0o777)", "PermissionError"),
         ("import os\nos.utime('/tmp')", "PermissionError"),
         ("import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)", "PermissionError"),
@@ -122,3 +140,22 @@ def test_a_fault_of_the_machine_is_no_result(run):
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (soft, hard))
 
     assert run("print('room')") == {"output": "room\n", "error": None}
+
+
+def test_programs_have_no_capabilities(run):
+    """Not even those of root."""
+    program = CALL.format("syscall(125, (ctypes.c_uint * 2)(0x20080522, 0), data)")
+    result = run("import ctypes\ndata = (ctypes.c_uint * 6)()\n" + program + "\nprint(list(data))")
+    assert result == {"output": "[0, 0, 0, 0, 0, 0]\n", "error": None}
+
+
+def test_a_folder_that_its_owner_may_not_list_is_removed(tmp_path):
+    nested = tmp_path / "scratch" / "hidden"
+    nested.mkdir(parents=True)
+    (nested / "file").write_text("x")
+    nested.chmod(0o300)
+    command = "import sys; from workflow_scripts.core.sandbox import remove_scratch; remove_scratch(sys.argv[1])"
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []  # root lists anything
+    subprocess.run([*powerless, sys.executable, "-c", command, tmp_path / "scratch"], cwd=REPOSITORY, check=True)
+
+    assert not (tmp_path / "scratch").exists()

@@ -2,10 +2,11 @@
 
 Covered, for each program on its own: no network (seccomp, and an empty network namespace where the kernel allows one);
 reads only below the Python installation and the system's libraries, writes only in a scratch folder that is deleted
-afterwards (Landlock); no new processes, signals, tracing or mounts (seccomp); bounded CPU time, wall-clock time,
-memory, file size and output (rlimits and the supervisor); an empty environment.
+afterwards (Landlock); no new processes, sessions, signals, tracing, mounts or device files, on any kernel (seccomp); no
+capability, as root either; bounded CPU time, wall-clock time, memory, file size and output (rlimits and the
+supervisor); an empty environment.
 
-Not covered: the number of files in the scratch folder within the CPU limit, whether a path exists, and side channels.
+Not covered: the number of threads and, within the CPU limit, of files in the scratch folder within the CPU limit, whether a path exists, and side channels.
 
 It needs Linux 5.13 or newer with Landlock and seccomp, but neither root nor extra packages. A supervisor process
 imports once what programs commonly use and then forks for each program, so a run takes a few milliseconds. The
@@ -36,6 +37,7 @@ PRELOAD = ("math", "fractions", "itertools", "datetime", "sympy")
 # ---- Landlock: https://docs.kernel.org/userspace-api/landlock.html
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 READ = 1 << 0 | 1 << 2 | 1 << 3  # execute (shared libraries), read_file, read_dir
+MAKE_CHAR, MAKE_BLOCK = 1 << 6, 1 << 11  # device files
 FILESYSTEM_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 NETWORK_RIGHTS, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 
@@ -64,9 +66,16 @@ DENIED = {
     "utime": (132, None), "utimes": (235, None), "utimensat": (280, 88), "futimesat": (261, None),
     "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119),
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
-    "syslog": (103, 116), "setrlimit": (160, 164), "fanotify_init": (300, 262),
+    "truncate": (76, 45), "mknod": (133, None), "mknodat": (259, 33), "inotify_add_watch": (254, 27),
+    "adjtimex": (159, 171), "clock_adjtime": (305, 266), "setdomainname": (171, 162), "setfsuid": (122, 151),
+    "setfsgid": (123, 152), "setsid": (112, 157), "setpgid": (109, 154), "sync": (162, 81), "syncfs": (306, 267),
+    "memfd_secret": (447, 447), "syslog": (103, 116), "setrlimit": (160, 164), "fanotify_init": (300, 262),
 }  # fmt: skip
-CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
+CLONE, CLONE3, PRLIMIT, FCNTL, IOCTL, PRCTL = (56, 220), (435, 435), (302, 261), (72, 25), (16, 29), (157, 167)
+SIGNALLING = (8, 10, 15)  # fcntl: F_SETOWN, F_SETSIG and F_SETOWN_EX choose who gets a signal
+HARMLESS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # ioctl: is it a terminal, how large, how many bytes; flags
+PARENT_DEATH = (1,)  # prctl: PR_SET_PDEATHSIG, by which a program would outlive its supervisor
+CAPSET = (126, 91)
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
 CLONE_THREAD = 0x10000
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
@@ -213,7 +222,15 @@ def run_once(code: str, limits: dict[str, int], isolate: bool) -> dict[str, Any]
         for descriptor in (read_end, write_end, ready, setup):
             if descriptor is not None:
                 os.close(descriptor)
-        subprocess.run(["rm", "-rf", scratch], stderr=subprocess.DEVNULL)  # however deep the program nested it
+        remove_scratch(scratch)
+
+
+def remove_scratch(scratch: str) -> None:
+    """Remove a folder, however deep the program nested it and whatever it may not be listed by."""
+    command = ["rm", "-rf", scratch]
+    if subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+        subprocess.run(["chmod", "-R", "u+rwX", scratch], stderr=subprocess.DEVNULL)
+        subprocess.run(command, stderr=subprocess.DEVNULL)
 
 
 def collect(pid: int, pipe: int, limits: dict[str, int]) -> dict[str, Any]:
@@ -300,6 +317,7 @@ def enclose(limits: dict[str, int], isolate: bool, scratch: str, pipe: int, setu
     set_limits(limits)
     if isolate:
         restrict_files(scratch)
+        drop_capabilities()
         restrict_calls()
     sys.stdout = open(1, "w", buffering=65536, closefd=False)
 
@@ -344,7 +362,8 @@ def restrict_files(scratch: str) -> None:
     ruleset = check(libc.syscall(LANDLOCK_CREATE, attributes, size, 0), "landlock_create_ruleset")
     readable = {sys.prefix, sys.base_prefix, "/usr/lib", "/lib", "/lib64", "/usr/share/zoneinfo"}
     devices = ("/dev/null", "/dev/urandom", "/dev/zero")
-    grants = [(path, READ) for path in readable] + [(path, 1 << 2) for path in devices] + [(scratch, rights)]
+    own = rights & ~(MAKE_CHAR | MAKE_BLOCK)
+    grants = [(path, READ) for path in readable] + [(path, 1 << 2) for path in devices] + [(scratch, own)]
     for path, access in grants:
         if os.path.exists(path):
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -354,6 +373,13 @@ def restrict_files(scratch: str) -> None:
     check(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")  # PR_SET_NO_NEW_PRIVS
     check(libc.syscall(LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
     os.close(ruleset)
+
+
+def drop_capabilities() -> None:
+    """Give up the rights of root, which are many in a user namespace, and all without one."""
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    column, _ = MACHINES[platform.machine()]
+    check(libc.syscall(CAPSET[column], header, bytes(24)), "capset")
 
 
 def restrict_calls() -> None:
@@ -371,6 +397,17 @@ def restrict_calls() -> None:
         (equal, 0, 6, PRLIMIT[column]), (load, 0, 0, 32), (equal, 0, 3, 0), (load, 0, 0, 36),
         (equal, 0, 1, 0), (answer, 0, 0, allow), (answer, 0, 0, refuse),  # reading limits is fine
     ]  # fmt: skip
+
+    def by_argument(call: tuple[int, int], offset: int, values: tuple[int, ...], listed: int, others: int) -> list:
+        checks = [(load, 0, 0, offset)]
+        for value in values:
+            checks += [(equal, 0, 1, value), (answer, 0, 0, listed)]
+        checks.append((answer, 0, 0, others))
+        return [(equal, 0, len(checks), call[column]), *checks, (load, 0, 0, 0)]
+
+    program += by_argument(FCNTL, 24, SIGNALLING, refuse, allow)
+    program += by_argument(IOCTL, 24, HARMLESS, allow, refuse)
+    program += by_argument(PRCTL, 16, PARENT_DEATH, refuse, allow)
     for numbers in DENIED.values():
         if numbers[column] is not None:
             program += [(equal, 0, 1, numbers[column]), (answer, 0, 0, refuse)]
