@@ -6,7 +6,8 @@ afterwards (Landlock); no new processes, sessions, signals, tracing, mounts or d
 capability, as root either; bounded CPU time, wall-clock time, memory, file size and output (rlimits and the
 supervisor); an empty environment.
 
-Not covered: the number of threads and, within the CPU limit, of files in the scratch folder within the CPU limit, whether a path exists, and side channels.
+Not covered: the number of threads and, within the CPU limit, of files in the scratch folder; whether a path exists;
+side channels.
 
 It needs Linux 5.13 or newer with Landlock and seccomp, but neither root nor extra packages. A supervisor process
 imports once what programs commonly use and then forks for each program, so a run takes a few milliseconds. The
