@@ -31,7 +31,10 @@ from workflow_scripts.workflow.rehearsal import Rehearsal
 from workflow_scripts.workflow.resources import ResourcesOfRules
 from workflow_scripts.workflow.targets import executor_on_command_line
 
-rehearsal = Rehearsal(config)
+try:
+    rehearsal = Rehearsal(config)
+except WorkflowError as fault:
+    raise fault.with_traceback(None)  # the frames of the schema tell a user nothing
 cfg = rehearsal.cfg
 run = Run(cfg)
 wing = tasks.part_class(cfg.task, "Wing")(cfg, run)

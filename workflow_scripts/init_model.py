@@ -133,6 +133,8 @@ def main() -> None:
 
     if settings["path"]:
         source = existing_model(settings["path"], settings["revision"])
+        if not Path(settings["path"]).is_dir():
+            fields["commits"] = {settings["path"]: source.name}  # the hub's cache names its folders after commits
         publish(args.output, lambda folder: folder.symlink_to(source), fields)
         return
 

@@ -66,3 +66,9 @@ if rehearsal.recipe:
             run=f"--run {run.folder}",
         shell:
             "python -m workflow_scripts.rehearse {params} > {log} 2>&1 && cat {log}"
+
+else:
+
+    # Only for `--list-target-rules`: with the target `rehearse`, the rules above take its place.
+    rule rehearse:
+        localrule: True

@@ -1,5 +1,9 @@
 """Rewards by name, by a model, and of one's own; and how several are combined."""
 
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForSequenceClassification
@@ -9,6 +13,7 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running import plugins
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.rewards.bleu import sentence_bleu
+from workflow_scripts.workflow.preflight import PACKAGES
 
 FORMULAS = ("bleu", "rouge", "bleu_rouge_f1")
 ODD_TEXTS = ["", " ", "\n\n", "\x00\ud800", "🙂" * 50, "a" * 10_000, "&quot;"]
@@ -19,6 +24,28 @@ def tokenizer():
     tokenizer = train_tokenizer(["What is this? A cat sat on the mat, and that was that."] * 3, 300)
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     return tokenizer
+
+
+# ---------------------------------------------------------------- packages
+
+
+def imported(path) -> set[str]:
+    """Return the packages that a file imports, and those of the rewards that it builds on."""
+    packages = set()
+    for module in re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.M):
+        if module.startswith("workflow_scripts.rewards."):
+            packages |= imported(path.with_name(f"{module.rsplit('.', 1)[1]}.py"))
+        elif not module.startswith("workflow_scripts"):
+            packages.add(module.split(".")[0])
+    return packages - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", plugins.names("rewards"))
+def test_a_reward_declares_the_packages_that_only_it_imports(name):
+    """Before the first job, a run looks for them."""
+    declared = plugins.constants("rewards", name).get("PACKAGES", ())
+    path = Path(rewards.__file__).with_name(f"{name}.py")
+    assert imported(path) - set(PACKAGES) == set(declared)
 
 
 # ---------------------------------------------------------------- formulas

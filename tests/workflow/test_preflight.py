@@ -61,6 +61,18 @@ def test_only_pending_jobs_count(fork):
     assert "What the pending jobs need" not in fork.snakemake("-n", CHECKPOINT)
 
 
+def test_an_embedder_that_cannot_be_fetched_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = Copy(tmp_path / "copy")
+    recipe = ["--configfile", "recipes/recommend-tiny.yaml", "--config"]
+
+    output = copy.snakemake("-n", "round0_data", *recipe, "recommend={grounding: {embedder: lab/encoder}}")
+    assert "recommend.grounding.embedder: lab/encoder is not in the hub's cache" in output
+    output = copy.snakemake("-n", "round0_data", *recipe, "recommend={grounding: {embedder: ./encoder}}")
+    assert "recommend.grounding.embedder: there is no folder ./encoder" in output
+
+
 def test_a_cluster_whose_programs_are_missing_is_told(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()

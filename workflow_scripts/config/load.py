@@ -5,6 +5,7 @@ between sections is checked once every section is valid by itself.
 """
 
 import difflib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -152,11 +153,36 @@ def config_model(task: str, section: type[TaskSection]) -> type[Config]:
     return create_model("Config", __base__=Config, **{task: (section, default)})  # type: ignore[call-overload]
 
 
-def settings_help(section: str) -> str:
-    """Return the keys of a config section with their defaults, for a stage's --help."""
-    fields = model_in(Config.model_fields[section].annotation).model_fields  # type: ignore[union-attr]
-    keys = [name if field.is_required() else f"{name} {field.default!s}" for name, field in fields.items()]
-    return f"the config's `{section}` section as JSON: {', '.join(keys)}".replace("%", "%%")
+def settings_help(path: str, *names: str) -> str:
+    """Return the keys of a config section with their defaults, for a stage's --help.
+
+    Args:
+        path: the section's key, such as `train` or `tabular.merge`.
+        names: the keys that the stage uses; none if it uses all.
+    """
+    first, *rest = path.split(".")
+    section: Any = section_of(first) if first in plugins.names("tasks") else _section_at(Config, first)
+    for key in rest:
+        section = _section_at(section, key)
+
+    keys = []
+    for name, field in section.model_fields.items():
+        if not names or name in names:
+            default = field.get_default(call_default_factory=True)
+            keys.append(name if field.is_required() else f"{name} {_shown(default)}")
+
+    return f"the config's `{path}` section as JSON: {', '.join(keys)}".replace("%", "%%")
+
+
+def _section_at(section: Any, key: str) -> Any:
+    return model_in(section.model_fields[key].annotation)
+
+
+def _shown(value: Any) -> str:
+    """Return a default as in YAML, in one line."""
+    if isinstance(value, Section):
+        return "{" + ", ".join(f"{name}: {_shown(inner)}" for name, inner in value) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def model_in(annotation: Any) -> type[Section] | None:

@@ -14,7 +14,11 @@ from workflow_scripts.core.records import READABLE, read_records
 
 Record = dict[str, Any]
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 SAVED = ("state.json", "dataset_dict.json")  # files of a folder that `save_to_disk` wrote
+
+
+_commits: dict[str, str] = {}  # data set on the hub → the commit of it that this process has read
 
 
 def is_file(name: str) -> bool:
@@ -77,7 +81,24 @@ def _load_dataset(name: str, subset: str | None, split: str, revision: str | Non
             raise BadInput(f"{name}: there is no split {split!r}; splits are {', '.join(map(str, loaded))}")
         loaded = loaded[split]
 
+    if is_on_hub(name) and (commit := _commit_of(loaded)):
+        _commits[f"{name}@{revision}" if revision else name] = commit
+
     return loaded
+
+
+def _commit_of(dataset: Any) -> str | None:
+    """Return the commit of a data set that was loaded from the hub, which `datasets` names its cache folder after."""
+    for file in dataset.cache_files:
+        folder = Path(file["filename"]).parent.name
+        if COMMIT.fullmatch(folder):
+            return folder
+    return None
+
+
+def commits_read() -> dict[str, str]:
+    """Return the commits of the data sets on the hub that this process has read, by name (name@revision)."""
+    return dict(sorted(_commits.items()))
 
 
 def hub_hint(what: str) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 
 from workflow_scripts.rewards import Reward
 
+PACKAGES = ("sacrebleu",)
+
 ORDERS = 4
 NONE = np.iinfo(np.int64).max  # greater than the id of any n-gram
 

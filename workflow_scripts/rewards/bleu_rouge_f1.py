@@ -7,6 +7,8 @@ from workflow_scripts.rewards import Reward
 from workflow_scripts.rewards.bleu import sentence_bleu
 from workflow_scripts.rewards.rouge import rouge
 
+PACKAGES = ("rapidfuzz", "sacrebleu")
+
 
 def make(model: str | None = None) -> Reward:
     return bleu_rouge_f1

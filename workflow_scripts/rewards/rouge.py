@@ -6,6 +6,8 @@ from typing import Any
 from workflow_scripts.rewards import Reward
 from workflow_scripts.rewards.bleu import tokens_of
 
+PACKAGES = ("rapidfuzz", "sacrebleu")
+
 
 def make(model: str | None = None) -> Reward:
     return rouge

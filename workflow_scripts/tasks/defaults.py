@@ -492,6 +492,14 @@ class Wing:
         """Return whether a stage that needs no GPU loads a small model, for its memory."""
         return False
 
+    def models(self, stage: str) -> dict[str, str]:
+        """Return models beside the policy that a stage loads, by config key: folders, or names on the hub."""
+        return {}
+
+    def reward(self, stage: str) -> str | None:
+        """Return the name of the reward that a stage of the task's own computes."""
+        return None
+
     def products(self, n: int) -> list[str]:
         """Return further files that a finished round n has."""
         return []

@@ -91,6 +91,10 @@ class Preflight:
         general = {"train": self.cfg.train, "cold_start": self.cfg.cold_start and self.cfg.cold_start.train}
         return general.get(job.rule.name) or self.wing.training(job.rule.name)
 
+    def _reward(self, job: Any) -> str | None:
+        """Return the reward that a job computes."""
+        return self.cfg.reward if job.rule.name == "grade" else self.wing.reward(job.rule.name)
+
     def _needs(self, job: Any) -> tuple[str, tuple[str, ...]]:
         """Return the environment of a job and the packages that it imports."""
         if engine := self._engine(job):
@@ -101,8 +105,8 @@ class Preflight:
             return GENERAL, (*PACKAGES, "rensa")
         if self._endpoints(job):
             return GENERAL, (*PACKAGES, *plugins.constants("engines", "openai").get("PACKAGES", ()))
-        if job.rule.name == "grade" and self.cfg.reward in plugins.names("rewards"):
-            constants = [plugins.constants("rewards", part) for part in parts_of(self.cfg.reward or "")]
+        if (reward := self._reward(job)) in plugins.names("rewards"):
+            constants = [plugins.constants("rewards", part) for part in parts_of(reward or "")]
             return GENERAL, (*PACKAGES, *(name for values in constants for name in values.get("PACKAGES", ())))
         return GENERAL, PACKAGES
 
@@ -210,24 +214,31 @@ class Preflight:
 
     def _from_hub(self, jobs: list[Any]) -> Iterator[str]:
         rules = {job.rule.name for job in jobs}
-        named = []
-        path = self.cfg.model.path
+        models = {}
 
-        if "init_model" in rules and path and not Path(path).is_dir():
-            if path.count("/") > 1 or path.startswith((".", "/", "~")):
-                yield f"model.path: there is no folder {path}, and a name on the hub would be owner/name"
-            else:
-                named.append(("model.path", path, "model"))
-        if "freeze_prompts" in rules:
-            named += [("prompts", file, "dataset") for file in self.freezing.files if is_on_hub(file)]
+        if "init_model" in rules and self.cfg.model.path:
+            models["model.path"] = self.cfg.model.path
         if self.cfg.reward_model and any(getattr(job.params, "reward_model", "") for job in jobs):
-            if not Path(self.cfg.reward_model).is_dir():
-                named.append(("reward_model", self.cfg.reward_model, "model"))
+            models["reward_model"] = self.cfg.reward_model
+        for rule in sorted(rules):
+            models |= self.wing.models(rule)
 
-        yield from filter(None, (hub.fault(*item) for item in named))
+        faults = [_model_fault(key, path) for key, path in models.items()]
+        if "freeze_prompts" in rules:
+            faults += [hub.fault("prompts", file, "dataset") for file in self.freezing.files if is_on_hub(file)]
+        yield from filter(None, faults)
 
 
-# ---------------------------------------------------------------- facts about Pythons and jobs
+# ---------------------------------------------------------------- facts about models, Pythons and jobs
+
+
+def _model_fault(key: str, path: str) -> str | None:
+    """Return why a stage will not get the model that a config key names, in a folder or on the hub, or None."""
+    if Path(path).is_dir():
+        return None
+    if path.count("/") > 1 or path.startswith((".", "/", "~")):
+        return f"{key}: there is no folder {path}, and a name on the hub would be owner/name"
+    return hub.fault(key, path)
 
 
 @cache

@@ -8,6 +8,9 @@ import datasets
 import pytest
 
 from tests.tasks.recommend.test_workflow import MOVIES, NAMES, SEEKS, frozen, inspired, redial
+from workflow_scripts.config.sections import Split
+from workflow_scripts.core.files import write_parquet
+from workflow_scripts.tasks.recommend.prompts import Prompts
 from workflow_scripts.tasks.recommend.readers import read_dialogues
 
 INSPIRED_DEV = os.environ.get("INSPIRED_DEV", "data/inspired/dev.tsv")
@@ -38,6 +41,18 @@ def test_redial_on_the_hub_is_redial_in_the_file(tmp_path):
         "no target item",
         "the question occurs before",
     ]
+
+
+def test_redial_in_the_hubs_layout_may_have_subsets(tmp_path):
+    for name, count in (("one", 1), ("two", 2)):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+        rows = [as_on_the_hub(redial(number)) for number in range(count)]
+        write_parquet(tmp_path / "hub" / name / "train-00000-of-00001.parquet", rows)
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("one", "two"))
+    (tmp_path / "hub/README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+
+    source = Split(file=str(tmp_path / "hub"), subset="two").model_dump(mode="json")
+    assert len(list(Prompts({}, {}).read(source, "pool", 0))) == 2
 
 
 def save_with_empty_cells(file, folder) -> None:

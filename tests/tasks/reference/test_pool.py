@@ -123,6 +123,7 @@ def test_the_rules_know_the_files_of_the_selection():
     wing = wing_of(pool_config())
     assert wing.named_files() == {"reference.selection.inference": "cached.csv"}
     assert wing.products(0) == []
+    assert wing.reward("score_pool") == "bleu" and wing.reward("grade") is None
     assert wing.products(1) == [f"runs/mine/data_grpo/{NAME}", f"runs/mine/data_sft/{NAME}_SFT"]
 
     wing = wing_of(with_selection(inference=None, metric="my_rewards.py:length", mode="easy"))

@@ -102,7 +102,7 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
         "--task-settings",
         type=json.loads,
         default="{}",
-        help="keys of the config section named after the task, as JSON",
+        help="the config's section of the task as JSON, with the keys that this stage uses",
     )
     parser.add_argument(
         "--task-file", action="append", default=[], metavar="NAME=PATH", help="a file that the task needs here"
@@ -138,7 +138,7 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--endpoints",
         type=json.loads,
         default="{}",
-        help="limits, prices and budgets of the endpoints in settings, as JSON",
+        help="limits, prices and budgets of the endpoints in these sections, as JSON",
     )
     parser.add_argument("--requests", help="folder for the ledgers of paid requests (default: beside the output)")
 

@@ -5,7 +5,8 @@ reference to a function, a class or a constant of this package is followed, thro
 root reaches determines nothing: a new objective, a new engine or an unused function leaves all results alone.
 
 The digest of a definition covers its syntax tree without what cannot change a result: comments, docstrings, type
-annotations of functions, and words for people (arguments of BadInput, of `say` and `print`, `help=` and `desc=`).
+annotations of functions, and words for people (arguments of BadInput, of `say` and `print`, `help=` and `desc=`). A
+module that counts as a whole does so without `PACKAGES`, since a missing package leads to no result at all.
 Three rooms are exempt as a whole: `core/running/` and `workflow/`, which decide how a stage runs, and `config/` with
 the sections of the tasks (`tasks/<task>/settings.py`), whose values are parameters that Snakemake compares.
 
@@ -26,6 +27,7 @@ ROOT = PACKAGE.parent
 EXEMPT = (PACKAGE / "core/running", PACKAGE / "config", PACKAGE / "workflow")
 WORDS = {"say", "print"}  # calls that only speak to people
 WORDY_KEYWORDS = {"help", "desc", "unit"}  # arguments that only people read
+NEEDS = {"PACKAGES"}  # constants that say what a module needs, and not what it computes
 
 Table = dict[str, dict[str, str]]  # file → definition → digest
 
@@ -95,7 +97,7 @@ def _reach(path: Path, name: str | None, reached: dict[Path, set[str]]) -> Itera
             for statement in module.effects:
                 yield from _references(path, statement)
 
-    for definition in module.definitions if name is None else (name,):
+    for definition in module.definitions.keys() - NEEDS if name is None else (name,):
         if definition in module.imports:
             yield module.imports[definition]
         if definition in module.definitions and definition not in reached[path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.identity import digest
+from workflow_scripts.core.sources import commits_read
 
 
 def file_digest(path: str | Path) -> str:
@@ -49,12 +50,17 @@ def content_digest(path: str | Path) -> str:
 def write_manifest(
     path: str | Path, inputs: Iterable[str | Path], settings: Mapping[str, Any], **fields: Any
 ) -> dict[str, Any]:
-    """Write the manifest of the artefact at `path` and return it."""
+    """Write the manifest of the artefact at `path` and return it.
+
+    It names the commits of data sets on the hub that this process has read (`commits`).
+    """
+    commits = commits_read()
     manifest = {
         "artefact": str(path),
         "sha256": file_digest(path),
         "inputs": {str(name): content_digest(name) for name in inputs},
         "settings": dict(settings),
+        **({"commits": commits} if commits else {}),
         **fields,
     }
     write_json(manifest_of(path), manifest)

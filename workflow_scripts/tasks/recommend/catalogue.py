@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.records import read_records
@@ -76,7 +77,7 @@ def main() -> None:
         "--grounding",
         type=json.loads,
         default="{}",
-        help="further keys of recommend.grounding as JSON: openai, vectors, text",
+        help=settings_help("recommend.grounding", "openai", "vectors", "text"),
     )
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()

@@ -21,6 +21,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_rejects
 from workflow_scripts.core.records import conserve, read_records
@@ -100,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
         "--settings",
         type=json.loads,
         required=True,
-        help="keys of the config section `recommend` as JSON; needs explore",
+        help=settings_help("recommend", "seeker", "explore", "grounding", "list_length"),
     )
     parser.add_argument("--turns", type=int, default=5, help="interactions of a dialogue at most (generate.pool.turns)")
     parser.add_argument(

@@ -11,6 +11,7 @@ import json
 from itertools import islice
 from typing import Any
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl
 from workflow_scripts.core.records import read_records
@@ -40,9 +41,7 @@ def main() -> None:
     parser = arguments(__doc__)
     add_code_argument(parser)
     parser.add_argument("--prompts", required=True, help="the frozen pool, made from the file (.parquet)")
-    parser.add_argument(
-        "--settings", type=json.loads, required=True, help="keys of the config section `recommend` as JSON"
-    )
+    parser.add_argument("--settings", type=json.loads, required=True, help=settings_help("recommend", "explore"))
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     args = parser.parse_args()
 

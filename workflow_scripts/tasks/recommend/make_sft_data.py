@@ -16,6 +16,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_parquet
@@ -99,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
         "--settings",
         type=json.loads,
         required=True,
-        help="keys of the config section `recommend` as JSON; needs explore",
+        help=settings_help("recommend", "explore", "tgi", "new_tgi", "start", "end"),
     )
     parser.add_argument(
         "--turns", type=int, default=2, help="interactions of a rollout (generate.auto.turns), for tgi and new_tgi"

@@ -48,7 +48,7 @@ class Prompts(defaults.Prompts):
 
     def _dialogues(self, source: dict[str, Any], split: str) -> Iterator[Any]:
         """Stream the dialogues of a source. Those of the pool may have a teacher's continuation already."""
-        where = (source["file"], source["split"], source["revision"])
+        where = (source["file"], source["split"], source["revision"], source["subset"])
         taught_source = self.options.explore.source if self.options.explore else None
         if taught_source and split == "pool":
             return taught.read_taught(taught_source[0], *where)

@@ -47,12 +47,15 @@ class Dialogue(TypedDict):
     fault: str | None  # why the dialogue cannot be used
 
 
-def read_dialogues(file: str, split: str = "train", revision: str | None = None) -> Iterator[Dialogue]:
+def read_dialogues(
+    file: str, split: str = "train", revision: str | None = None, subset: str | None = None
+) -> Iterator[Dialogue]:
     """Stream the dialogues of a file, a folder of `datasets`, or a data set on the hub.
 
-    Its columns say which data set it is; raise BadInput if they are of none. `split` and `revision` are for data sets.
+    Its columns say which data set it is; raise BadInput if they are of none. `split`, `revision` and `subset` are for
+    data sets.
     """
-    records = iter(read_source(file, split, revision))
+    records = iter(read_source(file, split, revision, subset))
     first = next(records, None)
     if first is None:
         raise BadInput(f"{file}: the file has no records")

@@ -10,6 +10,7 @@ import json
 from contextlib import closing
 from typing import Any
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.files import write_jsonl
 from workflow_scripts.core.records import conserve, read_records
 from workflow_scripts.core.running.cli import add_code_argument, add_endpoint_arguments, arguments, merged, run
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--explored", required=True, help="the teacher's dialogues (.jsonl)")
     parser.add_argument("--catalogue", required=True, help="the catalogue of items (.pkl)")
     parser.add_argument(
-        "--settings", type=json.loads, default="{}", help="grounding and list_length of the config section `recommend`"
+        "--settings", type=json.loads, default="{}", help=settings_help("recommend", "grounding", "list_length")
     )
     parser.add_argument("--output", required=True, help="the .jsonl to write")
     args = parser.parse_args()

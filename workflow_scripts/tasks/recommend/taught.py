@@ -37,12 +37,14 @@ class TaughtDialogue(Dialogue):
     base_turn: NotRequired[int | None]  # interactions that the teacher needed; None if the file does not tell
 
 
-def read_taught(form: str, file: str, split: str = "train", revision: str | None = None) -> Iterator[TaughtDialogue]:
+def read_taught(
+    form: str, file: str, split: str = "train", revision: str | None = None, subset: str | None = None
+) -> Iterator[TaughtDialogue]:
     """Stream the dialogues of a file, or of a data set, in the format explored, reranked or sft.
 
     Raise BadInput if its first record lacks a field. A later record without it has a fault.
     """
-    records = iter(read_source(file, split, revision))
+    records = iter(read_source(file, split, revision, subset))
     first = next(records, None)
     if first is None:
         raise BadInput(f"{file}: the file has no records")

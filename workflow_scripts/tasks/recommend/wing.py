@@ -111,6 +111,19 @@ class Wing(defaults.Wing):
     def loads_model(self, stage: str) -> bool:
         return self.section.grounding.needs_model and stage in ("catalogue", "rerank", "grade")
 
+    def models(self, stage: str) -> dict[str, str]:
+        grounding = self.section.grounding
+        if not grounding.needs_model or stage not in (
+            "catalogue",
+            "explore",
+            "rerank",
+            "generate",
+            "generate_eval",
+            "grade",
+        ):
+            return {}
+        return {"recommend.grounding.embedder": grounding.embedder or ""}
+
     def named_files(self) -> dict[str, str]:
         files = {
             "recommend.catalogue": self.section.catalogue,

@@ -30,6 +30,9 @@ class Wing(defaults.Wing):
             return settings_of(self.section, include={"ref_models", "references"})
         return {}
 
+    def reward(self, stage: str) -> str | None:
+        return self.selection.metric if self.selection and stage == "score_pool" else None
+
     def products(self, n: int) -> list[str]:
         return [self.grpo_data, self.sft_data] if n and self.selection else []
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.checkpoint import model_folder, publish
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
@@ -94,9 +95,7 @@ def main() -> None:
     add_code_argument(parser)
     parser.add_argument("--before", required=True, help="checkpoint.json that training started from")
     parser.add_argument("--trained", required=True, nargs="+", help="checkpoint.json of each trained model")
-    parser.add_argument(
-        "--settings", required=True, help="the config's `tabular.merge` or `tabular.fed_merge`, as JSON"
-    )
+    parser.add_argument("--settings", required=True, help=settings_help("tabular.merge") + " (or `tabular.fed_merge`)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the methods dare_…")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.config.load import settings_help
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_text
 from workflow_scripts.core.identity import digest
@@ -178,7 +179,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
     add_code_argument(parser)
     parser.add_argument("--name", required=True, help="name of the data set")
-    parser.add_argument("--settings", required=True, help="one of the config's `tabular.datasets`, as JSON")
+    parser.add_argument("--settings", required=True, help=settings_help("tabular.datasets"))
     parser.add_argument("--test-share", type=float, default=0.25, help="share of a single file's rows for test")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the split")
     parser.add_argument("--output", required=True, help="folder for schema.json, train.csv and test.csv")
