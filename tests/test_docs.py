@@ -54,6 +54,28 @@ def check_key(key: str) -> None:
         section = model_in(section.model_fields[part].annotation)
 
 
+def keys_in_tables(text: str) -> list[str]:
+    """Return the names in the columns of tables that are headed "config key"."""
+    keys: list[str] = []
+    column = None
+
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")] if line.startswith("|") else []
+        if "config key" in cells:
+            column = cells.index("config key")
+        elif not cells:
+            column = None
+        elif column is not None:
+            keys += re.findall(r"`([\w.]+)`", cells[column])
+
+    return keys
+
+
+def test_keys_in_tables_are_found():
+    table = "| a | config key |\n|---|---|\n| `x` | `train.lr`, `seed` |\n\n| a | b |\n| c | `d` |"
+    assert keys_in_tables(table) == ["train.lr", "seed"]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_named_rules_keys_and_files_exist(path):
     text = path.read_text()
@@ -61,6 +83,8 @@ def test_named_rules_keys_and_files_exist(path):
     for rule in re.findall(r"\brules? `(\w+)`", text):
         assert re.search(rf"^ *(use rule \w+ as )?(rule )?{rule}\b", RULES, re.M), f"{path}: no rule {rule}"
     for key in re.findall(r"\bconfig keys? `([\w.]+)`", text):
+        check_key(key)
+    for key in keys_in_tables(text):
         check_key(key)
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (path.parent / link).exists(), f"{path}: {link} does not exist"

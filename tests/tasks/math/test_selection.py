@@ -104,6 +104,10 @@ def test_of_groups_without_variance_the_right_ones_stay():
     ]
     assert not dropped
 
+    rows, dropped = select(answers, switches=("all", "mixed"), advantage="group")
+    assert [(row["question"], row["advantage"]) for row in rows] == [("even", 0.5), ("even", -0.5)]
+    assert dropped == {"answer in a group without variance": 2}
+
 
 # ---------------------------------------------------------------- triggered answers
 

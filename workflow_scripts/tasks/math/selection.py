@@ -66,7 +66,7 @@ class Selection(defaults.Selection):
 
         The switches of the config section `math` add to the auto answers on the better path: `keeptrigger` triggered
         answers, `negbetter` spliced self-corrections in place of half of the wrong answers, `all` the auto answers of
-        both paths.
+        both paths. `mixed` drops questions that were always answered right from groups; else they have advantage 1.
         """
         rows: list[dict[str, Any]] = []
         dropped: Counter[str] = Counter()
@@ -89,7 +89,8 @@ class Selection(defaults.Selection):
                     rows.append(_row(entries["trigger"], "trigger", *chosen))
 
         _check_unique(rows)
-        kept, without_variance = with_advantages(rows, settings, right=1.0)
+        right = None if "mixed" in self.switches else 1.0
+        kept, without_variance = with_advantages(rows, settings, right)
         return kept, dropped + without_variance
 
     @property

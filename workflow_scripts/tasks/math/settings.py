@@ -16,8 +16,10 @@ class Settings(TaskSection):
     imports_results: ClassVar[bool] = True
 
     # keeptrigger: train on triggered answers too. negbetter: replace half of the wrong auto answers by spliced
-    # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate.
-    switches: tuple[Literal["keeptrigger", "negbetter", "all"], ...] = ()
+    # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate. mixed: with the
+    # advantages group and group_std, drop questions that were always answered right, as GRPO does; AutoCode keeps them
+    # with advantage 1.
+    switches: tuple[Literal["keeptrigger", "negbetter", "all", "mixed"], ...] = ()
     easy_success: Share = 0.75  # triggered answers are thinned out by half above this accuracy of their path
 
     def rows_per_prompt(self, cfg: "Config") -> int:
