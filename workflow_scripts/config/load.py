@@ -56,7 +56,7 @@ class Config(Section):
     name: Name  # the run's folder is runs/<name>/
     task: TaskName  # what is learnt: a file or folder of workflow_scripts/tasks/
     expname: Name | None = None  # the model's tag in file names; default: the run's name
-    rounds: NonNegativeInt = 3  # the rounds that are made without a target
+    rounds: Annotated[int, Field(ge=0, le=10_000)] = 3  # the rounds that are made without a target
     seed: NonNegativeInt = 0  # of prompts, weights, sampling and the training order
     shards: Shards = Shards(auto=2)  # jobs per record stage and round: a number, or numbers by what they work on
     prompts_per_round: PositiveInt | None = None  # prompts that a round answers, a new part each time; null: all

@@ -8,15 +8,17 @@ from workflow_scripts.config.sections.base import Dtype, Engine, Section
 from workflow_scripts.config.sections.endpoints import Endpoint
 from workflow_scripts.core.running import plugins
 
+Jobs = Annotated[int, Field(ge=1, le=1000)]  # more jobs for one stage are more than Snakemake plans in a minute
+
 
 class Shards(Section):
     """The jobs of a record stage and round, by what they work on. A number stands for `{auto: number}`."""
 
-    auto: PositiveInt  # the answers of a round in auto mode; also what is left at null below
-    trigger: PositiveInt | None = None  # its triggered answers
-    eval: PositiveInt | None = None  # the answers to the eval questions
-    pool: PositiveInt | None = None  # the answers to the pool
-    logp: PositiveInt | None = None  # the log-probs of the training data
+    auto: Jobs  # the answers of a round in auto mode; also what is left at null below
+    trigger: Jobs | None = None  # its triggered answers
+    eval: Jobs | None = None  # the answers to the eval questions
+    pool: Jobs | None = None  # the answers to the pool
+    logp: Jobs | None = None  # the log-probs of the training data
 
     @model_validator(mode="before")
     @classmethod
