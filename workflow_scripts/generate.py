@@ -1,9 +1,10 @@
 """Let a round's policy answer one shard of the prompts, in the version auto, trigger or eval (or those of a pool).
 
 An answer is a conversation: where the policy stops for the environment (a program to run, another speaker), the
-environment's text is appended with mask 0 and the policy goes on. Finished conversations are kept in the ledger. A
-remote engine lets a teacher answer in the policy's place: its text is tokenised once, here, and marked `foreign`. Each
-of its requests is kept in a ledger of its own, and unusable answers are listed in OUTPUT.rejects.jsonl.
+environment's text is appended with mask 0 and the policy goes on. Other conversations go on meanwhile, if the engine
+takes requests one by one (rollout/feeding.py). Finished conversations are kept in the ledger. A remote engine lets a
+teacher answer in the policy's place: its text is tokenised once, here, and marked `foreign`. Each of its requests is
+kept in a ledger of its own, and unusable answers are listed in OUTPUT.rejects.jsonl.
 
     python -m workflow_scripts.generate --task math --prompts runs/arithmetic/prompts/eval.parquet \\
         --model runs/arithmetic/checkpoints/r0/checkpoint.json --version eval --output /tmp/answers.pkl
@@ -18,7 +19,7 @@ from typing import Any
 
 from workflow_scripts import engines, tasks
 from workflow_scripts.config.load import settings_help
-from workflow_scripts.config.sections import Generate, settings_of
+from workflow_scripts.config.sections import Generate, Sampling, settings_of
 from workflow_scripts.core.checkpoint import model_folder, policy_digest
 from workflow_scripts.core.files import write_rejects
 from workflow_scripts.core.formats import existing_answers
@@ -40,14 +41,15 @@ from workflow_scripts.core.running.cli import (
     task_files,
 )
 from workflow_scripts.core.running.code import code_identity
-from workflow_scripts.core.running.ledger import Ledger, map_records
+from workflow_scripts.core.running.ledger import Finished, Ledger, Tick, map_records, stream_records
 from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
 from workflow_scripts.core.running.replicas import Replicas
 from workflow_scripts.core.slices import Slicing, slice_of
 from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_prompt
 from workflow_scripts.rollout.environment import Conversation, Environment
-from workflow_scripts.rollout.loop import TextSpeaker, converse, encode_foreign, play
+from workflow_scripts.rollout.feeding import Play, is_continuous, play_all, play_batch, play_continuously
+from workflow_scripts.rollout.loop import Answer, Complete, TextSpeaker, TokenSpeaker, converse, encode_foreign, play
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 
 FOREIGN = "foreign"
@@ -90,16 +92,49 @@ def play_with_policy(
     settings: Generate,
     replicas: Replicas,
 ) -> list[Conversation]:
-    """Play all conversations with the policy, batch by batch through the ledger."""
+    """Play all conversations with the policy. Finished ones are kept in the ledger."""
     sampling = getattr(settings, args.version)
+    common = determinants(args, settings, engine)
+    conversations = {job.uid: Conversation(job.uid, job.prompt) for job in jobs}
+    play_one = player(jobs, engine, environment, args, sampling)
+
+    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i].prompt_tokens), jobs[i].uid))
+    shared: dict[str, Any] = {
+        "jobs": [{"uid": job.uid, "prompt_tokens": job.prompt_tokens} for job in jobs],
+        "determines": lambda record: [common, record["uid"], record["prompt_tokens"]],
+        "ledger": Ledger(args.ledger or f"{args.output}.ledger", args.shard),
+        "desc": f"generate {args.version} {args.shard}",
+        "replicas": replicas,
+    }
+
+    def feed(uids: list[str], finished: Finished, tick: Tick) -> None:
+        chosen = [conversations[uid] for uid in uids]
+        play_continuously(chosen, engine, environment, play_one, finished, tick)
+
+    def compute(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        chosen = [conversations[record["uid"]] for record in batch]
+        return play_batch(chosen, engine, environment, play_one)
+
+    if is_continuous(engine):
+        results = stream_records(feed=feed, order=order, seconds=args.save_seconds, **shared)
+    else:
+        size = settings.batch_size
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        results = map_records(compute=compute, batches=batches, **shared)
+
+    return [Conversation(job.uid, job.prompt, **result) for job, result in zip(jobs, results)]
+
+
+def determinants(args: argparse.Namespace, settings: Generate, engine: Any) -> list[Any]:
+    """Return what all answers of this shard depend on, as a JSON value."""
     code = args.code or code_identity(
         "workflow_scripts.generate:main",
         engines.root(settings.engine_of(args.version)),
         tasks.root(args.task, "Conversation"),
     )
-    common = [
+    return [
         policy_digest(args.model),
-        settings_of(sampling, "samples", "engine"),
+        settings_of(getattr(settings, args.version), "samples", "engine"),
         args.seed,
         args.sandbox,
         engine.version,
@@ -107,26 +142,24 @@ def play_with_policy(
         args.task_settings,
         {name: content_digest(path) for name, path in task_files(args).items()},
     ]
+
+
+def player(
+    jobs: list[Job], engine: Any, environment: Environment, args: argparse.Namespace, sampling: Sampling
+) -> Play:
+    """Return the function that plays a conversation with the policy and returns what the ledger keeps of it."""
     prompt_tokens = {job.uid: job.prompt_tokens for job in jobs}
 
-    def compute(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        conversations = [Conversation(item["uid"], item["job"].prompt) for item in batch]
-        values = sampling.model_dump()
-        finished = play(conversations, engine, prompt_tokens, environment, args.template, values, args.seed)
-        return [{name: getattr(conversation, name) for name in KEPT} for conversation in finished]
+    async def play_one(conversation: Conversation, complete: Complete, answer: Answer) -> dict[str, Any]:
+        def speaker_of(seed: str) -> TokenSpeaker:
+            prompt = prompt_tokens[conversation.uid]
+            limits = sampling.max_tokens, sampling.reply_tokens
+            return TokenSpeaker(engine, complete, prompt, environment, args.template, seed, *limits)
 
-    size = settings.batch_size
-    order = sorted(range(len(jobs)), key=lambda i: (len(jobs[i].prompt_tokens), jobs[i].uid))
-    results = map_records(
-        [{"uid": job.uid, "job": job} for job in jobs],
-        lambda item: [common, item["uid"], item["job"].prompt_tokens],
-        compute,
-        Ledger(args.ledger or f"{args.output}.ledger", args.shard),
-        [order[i : i + size] for i in range(0, len(order), size)],
-        f"generate {args.version} {args.shard}",
-        replicas,
-    )
-    return [Conversation(job.uid, job.prompt, **result) for job, result in zip(jobs, results)]
+        played = await play(conversation, speaker_of, environment, answer, sampling.turns, args.seed)
+        return {name: getattr(played, name) for name in KEPT}
+
+    return play_one
 
 
 KEPT = ("tokens", "mask", "logps", "finish", "turns", "rejected", "fault", "draws")  # of a conversation, in the ledger
@@ -143,11 +176,14 @@ def play_with_teacher(
 ) -> list[Conversation]:
     """Play all conversations with a remote engine, and tokenise what it wrote."""
     sampling = getattr(settings, args.version)
-    conversations = [Conversation(job.uid, job.prompt) for job in jobs]
     requests = {job.uid: job.request for job in jobs}
-    speaker = TextSpeaker(engine, requests, environment, sampling.max_tokens, args.seed)
-    converse(conversations, speaker, environment, sampling.turns)
 
+    async def play_one(conversation: Conversation, complete: Complete, answer: Answer) -> Conversation:
+        speaker = TextSpeaker(complete, requests[conversation.uid], environment, sampling.max_tokens, args.seed)
+        await converse(conversation, speaker, environment, answer, sampling.turns)
+        return conversation
+
+    conversations = play_all([Conversation(job.uid, job.prompt) for job in jobs], engine, environment, play_one)
     for finished in conversations:
         if not finished.rejected:
             encode_foreign(finished, conversation.segments(finished.text), environment, tokenizer, args.template)
@@ -227,6 +263,10 @@ def parse_arguments() -> argparse.Namespace:
         "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
     )
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
+    parser.add_argument("--programs", type=int, help="programs that run at the same time (default: settings.threads)")
+    parser.add_argument(
+        "--save-seconds", type=float, default=10.0, help="seconds between two entries of finished conversations"
+    )
     parser.add_argument("--ledger", help="folder of finished conversations (default: beside the output)")
     parser.add_argument("--output", required=True, help="the .pkl to write")
     return parser.parse_args()
@@ -263,7 +303,8 @@ def main() -> None:
 
     task_endpoints = args.endpoints.get("task", {})
     conversation = tasks.load(args.task, "Conversation", args.task_settings, task_files(args))
-    options = EnvironmentOptions(args.sandbox == "on", task_endpoints, requests, args.shard)
+    programs = args.programs or settings.threads
+    options = EnvironmentOptions(args.sandbox == "on", task_endpoints, requests, args.shard, programs)
 
     with conversation.environment(args.version, options) as environment:
         common = {"sampling": sampling.model_dump(), "stop": environment.stop}

@@ -19,7 +19,7 @@ rule generate:
         n=none_of(cfg.results),
     conda:
         GENERATE_ENV
-    threads: cfg.generate.threads
+    threads: max(cfg.generate.threads, cfg.generate.programs or 1)
     resources:
         **resources_of.generation("generate"),
     params:

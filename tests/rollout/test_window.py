@@ -6,6 +6,7 @@ from tests.workshop import small_tokenizer
 from workflow_scripts.engines import Completion
 from workflow_scripts.init_model import train_tokenizer
 from workflow_scripts.rollout.environment import Conversation, Environment, Turn
+from workflow_scripts.rollout.feeding import play_all
 from workflow_scripts.rollout.loop import CUT, TokenSpeaker, converse, cut_in_the_middle
 
 PROMPT = {"id": "a", "question": "?", "reference": "1", "level": "x"}
@@ -46,10 +47,14 @@ def play(window: int, prompt: int, reply: int, turns: int = 5, **options) -> tup
     engine = Engine(window)
     engine.tokenizer.encode = lambda text, add_special_tokens=False: [6] * text.count("w6")
     engine.tokenizer.decode = lambda tokens, **_: "".join(f"w{token}" for token in tokens)
-    conversation = Conversation("a", PROMPT)
     environment = Talker(reply)
-    speaker = TokenSpeaker(engine, {"a": [7] * prompt}, environment, "deepseek", 100, "0", **options)
-    converse([conversation], speaker, environment, turns)
+
+    async def play_one(conversation, complete, answer):
+        speaker = TokenSpeaker(engine, complete, [7] * prompt, environment, "deepseek", "0", 100, **options)
+        await converse(conversation, speaker, environment, answer, turns)
+        return conversation
+
+    (conversation,) = play_all([Conversation("a", PROMPT)], engine, environment, play_one)
     return conversation, engine
 
 

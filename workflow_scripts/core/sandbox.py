@@ -10,8 +10,8 @@ Not covered: the number of threads and, within the CPU limit, of files in the sc
 side channels.
 
 It needs Linux 5.13 or newer with Landlock and seccomp, but neither root nor extra packages. A supervisor process
-imports once what programs commonly use and then forks for each program, so a run takes a few milliseconds. The
-supervisor is this file, started as a script.
+imports once what programs commonly use and then forks for each program, so a run takes a few milliseconds. Several
+supervisors run several programs at the same time. A supervisor is this file, started as a script.
 """
 
 import ast
@@ -21,6 +21,7 @@ import errno
 import json
 import os
 import platform
+import queue
 import resource
 import select
 import signal
@@ -28,8 +29,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
+from concurrent.futures import Future
 from typing import Any
 
 DEFAULTS = {"cpu_seconds": 5, "wall_seconds": 10, "memory_mb": 512, "output_bytes": 10_000, "file_mb": 1}
@@ -85,13 +88,19 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Sandbox:
-    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. Identical programs run once."""
+    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. Identical programs run once.
 
-    def __init__(self, isolate: bool = True, **limits: int):
+    Several threads may call it at the same time: `processes` supervisors share the programs.
+    """
+
+    def __init__(self, isolate: bool = True, processes: int = 1, **limits: int):
         self.isolate = isolate
+        self.processes = processes
         self.limits = DEFAULTS | limits
-        self.cache: dict[str, dict[str, Any]] = {}
-        self.process: Any = None
+        self.results: dict[str, Future[dict[str, Any]]] = {}  # by program
+        self.lock = threading.Lock()  # of `results`
+        self.supervisors: list[subprocess.Popen[str]] = []
+        self.free: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
 
     def __enter__(self):
         if self.isolate and (missing := missing_isolation()):
@@ -102,15 +111,19 @@ class Sandbox:
                 "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run them unprotected."
             )
 
-        self._start()
+        for _ in range(self.processes):  # in this thread: a supervisor ends with the thread that started it
+            self.supervisors.append(self._start())
+            self.free.put(self.supervisors[-1])
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
+        for supervisor in self.supervisors:
+            supervisor.stdin.close()  # type: ignore[union-attr]
+        for supervisor in self.supervisors:
+            supervisor.wait()
 
-    def _start(self) -> None:
-        self.process = subprocess.Popen(
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -120,25 +133,39 @@ class Sandbox:
 
     def __call__(self, code: str) -> dict[str, Any]:
         """Run a program and return {"output": str, "error": str or None}. A fault of the program is no exception."""
-        if code not in self.cache:
+        with self.lock:
+            is_new = code not in self.results
+            result = self.results.setdefault(code, Future())
+
+        if is_new:
+            supervisor = self.free.get()
             try:
-                self.process.stdin.write(json.dumps({"code": code, "limits": self.limits}) + "\n")
-                self.process.stdin.flush()
-                answer = self.process.stdout.readline()
-            except BrokenPipeError:
-                answer = ""
-            if not answer:
-                raise RuntimeError(f"the sandbox's supervisor ended (exit status {self.process.wait()})")
+                result.set_result(self._run(supervisor, code))
+            except BaseException as error:
+                del self.results[code]
+                result.set_exception(error)
+            finally:
+                self.free.put(supervisor)
 
-            result = json.loads(answer)
-            if fault := result.get("fault"):
-                raise RuntimeError(
-                    f"the sandbox could not run a program, for no fault of the program: {fault}. "
-                    "Its answer was not graded; make room (disk, processes, memory) and run again"
-                )
-            self.cache[code] = result
+        return result.result()
 
-        return self.cache[code]
+    def _run(self, supervisor: Any, code: str) -> dict[str, Any]:
+        try:
+            supervisor.stdin.write(json.dumps({"code": code, "limits": self.limits}) + "\n")
+            supervisor.stdin.flush()
+            answer = supervisor.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise RuntimeError(f"the sandbox's supervisor ended (exit status {supervisor.wait()})")
+
+        result = json.loads(answer)
+        if fault := result.get("fault"):
+            raise RuntimeError(
+                f"the sandbox could not run a program, for no fault of the program: {fault}. "
+                "Its answer was not graded; make room (disk, processes, memory) and run again"
+            )
+        return result
 
 
 def missing_isolation() -> list[str]:

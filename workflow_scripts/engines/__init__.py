@@ -9,12 +9,18 @@ An engine's file holds a class `Engine` and, as literal constants at its top lev
     SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
 
 Engines of the policy are constructed as `Engine(model, settings, sampling, stop)`. They have `version` (a JSON value
-that results depend on), `tokenizer`, `window` (tokens of the model's context), and `generate(requests)`, which returns
-one Completion per Request, in order. A remote engine returns one Reply per Chat instead, without token ids or log-probs
-of the policy.
+that results depend on), `tokenizer` and `window` (tokens of the model's context). They answer a Request by a
+Completion, in one of two ways:
+
+- in batches: `generate(requests)` returns the completions in order;
+- continuously: `await complete(request)` returns one completion, while others are computed. All calls happen within
+  `async with engine.running()`. `playing` is the number of conversations that keep the engine full.
+
+A remote engine answers a Chat by a Reply instead, without token ids or log-probs of the policy.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +37,7 @@ class Request:
     tokens: list[int]  # the whole context: the prompt and all turns so far
     seed: int  # equal seeds and contexts give equal answers
     max_tokens: int
+    uid: str = ""  # of the conversation, which gives it its place in a batch
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Chat:
     messages: list[Message]
     seed: int
     max_tokens: int
+    uid: str = ""  # of the conversation, which gives it its place in a batch
 
 
 @dataclass
@@ -62,13 +70,11 @@ class Reply:
 
 
 class TokenEngine(Protocol):
-    """An engine of the policy."""
+    """An engine of the policy, which answers by `generate` or by `complete`."""
 
     version: dict[str, Any]
     tokenizer: Any
     window: int  # tokens of the longest context that the model reads
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]: ...
 
 
 class TextEngine(Protocol):
@@ -79,6 +85,16 @@ class TextEngine(Protocol):
     def generate(self, chats: Sequence[Chat]) -> list[Reply]: ...
 
     def close(self) -> None: ...
+
+
+class Continuous(Protocol):
+    """An engine that answers continuously."""
+
+    playing: int  # conversations that keep the engine full while others wait for their environment
+
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+
+    async def complete(self, request: Any) -> Any: ...
 
 
 def load(name: str, **arguments: Any) -> Any:

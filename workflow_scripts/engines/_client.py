@@ -12,8 +12,8 @@ import email.utils
 import os
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,7 +92,9 @@ class Client:
         self.answers: dict[str, dict[str, Any]] = {}
         self.read: dict[Path, int] = {}  # how far each file of the ledger was read
         self._read_news()
-        self.runner = asyncio.Runner()  # one event loop for all turns
+        self.runner = asyncio.Runner()  # the event loop of `ask`
+        self.counts: Counter[str] = Counter()  # of answers to `fetch`: known before, or new
+        self.halt: Exception | None = None
 
     def ask(self, requests: Mapping[str, Any], done: int, total: int, unit: str) -> None:
         """Send requests, by key, until each is answered.
@@ -109,22 +111,54 @@ class Client:
             self.runner.run(self._ask(requests, done, total, unit))
 
     async def _ask(self, requests: Mapping[str, Any], done: int, total: int, unit: str) -> None:
+        with progress(total=total, desc=self.purpose, unit=unit) as bar:
+            bar.update(done)
+            async with self.connected():
+                counts = await asyncio.gather(*(self._answer(key, request, bar) for key, request in requests.items()))
+
+        if self.halt:
+            raise self._halted(f"{done + sum(counts)} of {total} {unit}s")
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Connect to the endpoint, for requests of the running event loop."""
         self.slots = asyncio.Semaphore(self.settings["concurrency"])
         self.settled = asyncio.Condition()
         self.pending = 0
-        self.halt: Exception | None = None
+        self.halt = None
         options = {key: self.settings[key] for key in ("base_url", "timeout")}
 
         # No connection is used twice: an answer that a proxy sends twice would be read as the next request's answer.
         http = openai.DefaultAsyncHttpxClient(limits=httpx2.Limits(max_keepalive_connections=0))
         async with openai.AsyncOpenAI(**options, api_key=self.key, max_retries=0, http_client=http) as self.client:
-            with progress(total=total, desc=self.purpose, unit=unit) as bar:
-                bar.update(done)
-                counts = await asyncio.gather(*(self._answer(key, request, bar) for key, request in requests.items()))
+            yield
 
-        if self.halt:
-            kept = f"{done + sum(counts)} of {total} {unit}s are answered and will not be sent again"
-            raise type(self.halt)(f"{self.purpose}: {self.halt}\n{kept}") from self.halt
+    def _halted(self, answered: str) -> Exception:
+        """Return the error that ends the stage, with what is kept."""
+        kept = f"{answered} are answered and will not be sent again"
+        error = type(self.halt or BadInput())(f"{self.purpose}: {self.halt}\n{kept}")
+        error.__cause__ = self.halt
+        return error
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve `fetch` on the running event loop."""
+        self.counts.clear()
+        async with self.connected():
+            yield
+        if self.counts["known"]:
+            say(f"{self.purpose}: {self.counts['known']} requests are answered already")
+
+    async def fetch(self, key: str, request: Any) -> dict[str, Any]:
+        """Send a request until it is answered, unless it was answered before, and return the ledger's entry."""
+        if key in self.answers:
+            self.counts["known"] += 1
+            return self.answers[key]
+
+        self.counts["new"] += await self._answer(key, request)
+        if key not in self.answers:
+            raise self._halted(f"{self.counts.total()} requests")
+        return self.answers[key]
 
     def close(self) -> None:
         """End the event loop."""
@@ -152,7 +186,7 @@ class Client:
 
     # ------------------------------------------------------------ attempts
 
-    async def _answer(self, key: str, request: Any, bar: Any) -> int:
+    async def _answer(self, key: str, request: Any, bar: Any = None) -> int:
         """Attempt a request until it is answered, and return the number of its answers.
 
         The first error that no retry mends halts all unsent requests.
@@ -167,7 +201,8 @@ class Client:
 
         try:
             count = await attempts(self._attempt, key, request)
-            bar.update(count)
+            if bar is not None:
+                bar.update(count)
             return count
         except (BadInput, OutOfTime) as error:
             self.halt = self.halt or error

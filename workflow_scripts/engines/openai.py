@@ -54,6 +54,15 @@ class Engine(Client):
         self.ask(todo, len(requests) - len(todo), len(requests), "request")
         return [self._reply(self.answers[key]) for key in keys]
 
+    async def complete(self, chat: Chat) -> Reply:
+        """Return a reply to one conversation, while others are asked."""
+        return self._reply(await self.fetch(self._digest(chat), chat))
+
+    @property
+    def playing(self) -> int:
+        """The number of conversations that keep the endpoint busy while as many wait for their environment."""
+        return 2 * self.settings["concurrency"]
+
     def _digest(self, chat: Chat) -> str:
         """Return the digest of everything that an answer depends on: the key of its ledger entry."""
         return digest([self.version, self.sampling, chat.messages, chat.seed, chat.max_tokens])

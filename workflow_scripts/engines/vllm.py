@@ -1,12 +1,17 @@
 """The vLLM engine, within this process: continuous batching, cached prefixes, one model over all visible GPUs.
 
-Each turn of a conversation is a new request, whose earlier turns are in the prefix cache. Seeds are per request. The
-answers of two runs agree up to floating point, because vLLM composes its batches as memory allows. GPUs beyond those
-that one replica of the model needs hold further replicas (core/running/replicas.py).
+Requests enter between two steps of the engine, as soon as they are ready. Each turn of a conversation is a new request,
+whose earlier turns are in the prefix cache. Seeds are per request. The answers of two runs agree up to floating point,
+because vLLM composes its batches as memory allows. GPUs beyond those that one replica of the model needs hold further
+replicas (core/running/replicas.py).
 """
 
+import asyncio
+import contextlib
+import itertools
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import torch
@@ -36,12 +41,14 @@ class Engine:
             os.environ.setdefault(name, value)
         os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
 
-        import vllm  # type: ignore[import-not-found]  # it reads the environment when it is imported
+        import vllm as library  # type: ignore[import-not-found]  # it reads the environment when it is imported
+        from vllm.usage.usage_lib import UsageContext  # type: ignore[import-not-found]
 
-        self.vllm: Any = vllm
+        vllm: Any = library
+        self.vllm = vllm
         gpus = torch.cuda.device_count()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.llm = self.vllm.LLM(
+        arguments = vllm.EngineArgs(
             model=model,
             dtype=settings["dtype"],
             tensor_parallel_size=gpus or 1,
@@ -51,23 +58,72 @@ class Engine:
             logprobs_mode="processed_logprobs",  # of logits / temperature
             seed=0,  # for requests without a seed; there are none
         )
-        self.window = self.llm.llm_engine.model_config.max_model_len
+        self.load = Load()
+        self.engine: Any = vllm.LLMEngine.from_engine_args(
+            arguments, usage_context=UsageContext.LLM_CLASS, stat_loggers=[lambda config, number: self.load]
+        )
+        self.window = self.engine.model_config.max_model_len
+        self.slots = self.engine.vllm_config.scheduler_config.max_num_seqs
+        self.playing = 2 * self.slots
         self.sampling = sampling
         self.stop = list(stop)
         self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"]
         self.version = {
             "engine": "vllm",
-            "vllm": self.vllm.__version__,
+            "vllm": vllm.__version__,
             "torch": torch.__version__,
             "dtype": settings["dtype"],
         }
+        self.numbers = itertools.count()
+        self.waiting: dict[str, asyncio.Future[Completion]] = {}  # by the number of the request
+        self.fault: Exception | None = None
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Return a completion of each request, in order."""
-        prompts = [{"prompt_token_ids": request.tokens} for request in requests]
-        params = [self._params(request) for request in requests]
-        outputs = self.llm.generate(prompts, params, use_tqdm=False)
-        return [self._completion(output.outputs[0]) for output in outputs]
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the engine work on the running event loop."""
+        self.is_new = asyncio.Event()
+        self.load.start()
+        steps = asyncio.create_task(self._step())
+        try:
+            yield
+        finally:
+            steps.cancel()
+            self.load.stop()
+
+    async def complete(self, request: Request) -> Completion:
+        """Return the completion of a request, while others are computed."""
+        if self.fault:
+            raise RuntimeError("vLLM has failed; the first error says how") from self.fault
+
+        number = str(next(self.numbers))
+        self.engine.add_request(number, {"prompt_token_ids": request.tokens}, self._params(request))
+        self.waiting[number] = asyncio.get_running_loop().create_future()
+        self.is_new.set()
+        return await self.waiting[number]
+
+    async def _step(self) -> None:
+        """Step the engine while it has requests. Between two steps, requests end and new ones enter."""
+        while True:
+            await self.is_new.wait()
+            self.is_new.clear()
+            self.load.resume()
+
+            try:
+                while self.engine.has_unfinished_requests():
+                    for output in self.engine.step():
+                        if output.finished:
+                            self.waiting.pop(output.request_id).set_result(self._completion(output.outputs[0]))
+                    await asyncio.sleep(0)  # conversations go on here
+            except Exception as error:
+                self.fault = error
+                for future in self.waiting.values():
+                    future.set_exception(error)
+                return
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """Return how full the engine was: the mean number of requests that it worked on, and the most it can."""
+        return {"mean_running_requests": self.load.mean, "max_num_seqs": self.slots}
 
     def _params(self, request: Request) -> Any:
         return self.vllm.SamplingParams(
@@ -80,6 +136,7 @@ class Engine:
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             logprobs=0,  # of the sampled token only
+            output_kind=self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, output: Any) -> Completion:
@@ -94,3 +151,42 @@ class Engine:
         if output.finish_reason != "length":
             raise RuntimeError(f"vLLM ended a request by {output.finish_reason!r}; only stop and length are known")
         return Completion(tokens, "length", logps)
+
+
+class Load:
+    """Observes how many requests the engine works on. vLLM calls `record` after each step."""
+
+    def __init__(self):
+        self.begin = self.end = self.last = time.monotonic()
+        self.requests_times_seconds = 0.0
+
+    def start(self) -> None:
+        """Begin the observation anew."""
+        self.begin = time.monotonic()
+        self.requests_times_seconds = 0.0
+
+    def resume(self) -> None:
+        """Take note that the engine did nothing until now."""
+        self.last = time.monotonic()
+
+    def stop(self) -> None:
+        """End the observation."""
+        self.end = time.monotonic()
+
+    @property
+    def mean(self) -> float:
+        """The mean number of requests, over the time between start and stop."""
+        return self.requests_times_seconds / max(1e-9, self.end - self.begin)
+
+    def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
+        """Take note of a step."""
+        now = time.monotonic()
+        if scheduler_stats is not None:
+            self.requests_times_seconds += scheduler_stats.num_running_reqs * (now - self.last)
+        self.last = now
+
+    def log_engine_initialized(self) -> None:
+        """Do nothing; vLLM calls this once."""
+
+    def log(self) -> None:
+        """Do nothing; vLLM calls this every few seconds."""

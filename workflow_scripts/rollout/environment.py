@@ -43,9 +43,11 @@ class Environment:
     replies_to: Literal["stop", "eos"] = "stop"  # to a stop string within an answer, or to a finished turn
     has_last_word: bool = True  # whether it still replies after the policy's last turn
     resamples: int = 0  # how often a conversation with a fault is drawn again at most
+    # Threads that each call `reply` with one conversation. None: one thread calls it with all conversations that wait.
+    threads: int | None = None
 
     def reply(self, conversations: Sequence[Conversation]) -> list[Turn]:
-        """Return a reply to each conversation, in order."""
+        """Return a reply to each conversation, in order. It is called from a thread, while the policy goes on."""
         return [Turn() for _ in conversations]
 
     def fault(self, conversation: Conversation) -> str | None:

@@ -1,6 +1,9 @@
-"""The rollout loop: the policy speaks, the environment replies, until the answer is complete or no turns are left."""
+"""The rollout loop: the policy speaks, the environment replies, until the answer is complete or no turns are left.
 
-from collections.abc import Sequence
+Each conversation is a coroutine of its own. `feeding.py` runs many of them at the same time.
+"""
+
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from workflow_scripts.core.chat import continuation
@@ -8,15 +11,18 @@ from workflow_scripts.core.identity import digest
 from workflow_scripts.core.records import Message, Piece
 from workflow_scripts.core.templates import as_messages
 from workflow_scripts.core.tokens import encode_pieces
-from workflow_scripts.engines import Chat, Request, TextEngine, TokenEngine
-from workflow_scripts.rollout.environment import Conversation, Environment
+from workflow_scripts.engines import Chat, Request, TokenEngine
+from workflow_scripts.rollout.environment import Conversation, Environment, Turn
+
+Complete = Callable[[Any], Awaitable[Any]]  # a Request → its Completion, or a Chat → its Reply
+Answer = Callable[[Conversation], Awaitable[Turn]]  # a conversation → the environment's reply
 
 
 class Speaker(Protocol):
-    """The policy's side of a rollout."""
+    """The policy's side of one conversation."""
 
-    def speak(self, conversations: Sequence[Conversation], turn: int) -> None:
-        """Add the policy's next turn to each conversation."""
+    async def speak(self, conversation: Conversation, turn: int) -> None:
+        """Add the policy's next turn to a conversation."""
         ...
 
     def hear(self, conversation: Conversation, text: str) -> bool:
@@ -28,40 +34,29 @@ class Speaker(Protocol):
         ...
 
 
-def converse(conversations: Sequence[Conversation], speaker: Speaker, environment: Environment, turns: int) -> None:
-    """Play conversations to their ends, in place. One that fills the policy's context ends with `length`."""
-    active = []
-    for conversation in conversations:
-        if speaker.room(conversation) > 0:
-            active.append(conversation)
-        else:
-            conversation.rejected = "the prompt is longer than the model's context"
+async def converse(
+    conversation: Conversation, speaker: Speaker, environment: Environment, answer: Answer, turns: int
+) -> None:
+    """Play a conversation to its end, in place. One that fills the policy's context ends with `length`."""
+    if speaker.room(conversation) <= 0:
+        conversation.rejected = "the prompt is longer than the model's context"
+        return
 
     for turn in range(turns):
-        if not active:
-            break
-
-        speaker.speak(active, turn)
-        waiting = [
-            conversation
-            for conversation in active
-            if not conversation.rejected
-            and conversation.finish == environment.replies_to
-            and speaker.room(conversation) > 0
-        ]
-        active = []
+        await speaker.speak(conversation, turn)
+        if conversation.rejected or conversation.finish != environment.replies_to or speaker.room(conversation) <= 0:
+            return
         if turn + 1 == turns and not environment.has_last_word:
-            break
+            return
 
-        for conversation, reply in zip(waiting, environment.reply(waiting)):
-            conversation.rejected = reply.rejected
-            if reply.text is None or reply.rejected:
-                continue
-            if speaker.hear(conversation, reply.text) and speaker.room(conversation) > 0:
-                conversation.finish = "turns"
-                active.append(conversation)
-            else:
-                conversation.finish = "length"
+        reply = await answer(conversation)
+        conversation.rejected = reply.rejected
+        if reply.text is None or reply.rejected:
+            return
+        if not speaker.hear(conversation, reply.text) or speaker.room(conversation) <= 0:
+            conversation.finish = "length"
+            return
+        conversation.finish = "turns"
 
 
 class TokenSpeaker:
@@ -70,18 +65,20 @@ class TokenSpeaker:
     def __init__(
         self,
         engine: TokenEngine,
-        prompt_tokens: dict[str, list[int]],
+        complete: Complete,
+        prompt_tokens: list[int],
         environment: Environment,
         template: str,
-        max_tokens: int,
         seed: str,
+        max_tokens: int,
         reply_tokens: int | None = None,
     ):
-        """`prompt_tokens` holds the tokens of each conversation's prompt, by uid.
+        """`complete` asks the engine; `prompt_tokens` are those of the conversation's prompt.
 
         What the environment says is cut to `reply_tokens`; None: it is never cut.
         """
         self.engine = engine
+        self.complete = complete
         self.reply_tokens = reply_tokens
         self.prompt_tokens = prompt_tokens
         self.template = template
@@ -89,24 +86,21 @@ class TokenSpeaker:
         self.seed = seed
         self.speaks_in_turns = environment.replies_to == "eos"
 
-    def speak(self, conversations: Sequence[Conversation], turn: int) -> None:
-        requests = []
-        for conversation in conversations:
-            context = self.prompt_tokens[conversation.uid] + conversation.tokens
-            own_seed = int(digest([self.seed, conversation.uid, turn]), 16)
-            requests.append(Request(context, own_seed, self.room(conversation)))
+    async def speak(self, conversation: Conversation, turn: int) -> None:
+        context = self.prompt_tokens + conversation.tokens
+        own_seed = int(digest([self.seed, conversation.uid, turn]), 16)
+        completion = await self.complete(Request(context, own_seed, self.room(conversation), conversation.uid))
 
-        for conversation, completion in zip(conversations, self.engine.generate(requests)):
-            conversation.tokens += completion.tokens
-            conversation.mask += [1] * len(completion.tokens)
-            conversation.logps += completion.logps
-            conversation.finish = completion.finish
+        conversation.tokens += completion.tokens
+        conversation.mask += [1] * len(completion.tokens)
+        conversation.logps += completion.logps
+        conversation.finish = completion.finish
 
-            if self.speaks_in_turns:
-                text = self.engine.tokenizer.decode(completion.tokens, skip_special_tokens=True)
-                conversation.turns.append({"role": "assistant", "content": text})
-            else:
-                conversation.text = self.engine.tokenizer.decode(conversation.tokens)
+        if self.speaks_in_turns:
+            text = self.engine.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+            conversation.turns.append({"role": "assistant", "content": text})
+        else:
+            conversation.text = self.engine.tokenizer.decode(conversation.tokens)
 
     def hear(self, conversation: Conversation, text: str) -> bool:
         text = cut_in_the_middle(self.engine.tokenizer, text, self.reply_tokens)
@@ -129,7 +123,7 @@ class TokenSpeaker:
 
     def _context_left(self, conversation: Conversation) -> int:
         """Return how many tokens of the model's context are left."""
-        return self.engine.window - len(self.prompt_tokens[conversation.uid]) - len(conversation.tokens)
+        return self.engine.window - len(self.prompt_tokens) - len(conversation.tokens)
 
 
 CUT = "\n[…]\n"  # stands for what is cut out of a text
@@ -150,95 +144,73 @@ class TextSpeaker:
 
     def __init__(
         self,
-        engine: TextEngine,
-        requests: dict[str, str | list[Message]],
+        complete: Complete,
+        request: str | list[Message],
         environment: Environment,
         max_tokens: int,
         seed: str,
     ):
-        """`requests` holds what each conversation is asked, by uid."""
-        self.engine = engine
-        self.chats = {uid: list(as_messages(request)) for uid, request in requests.items()}
-        self.left = dict.fromkeys(requests, max_tokens)
+        """`complete` asks the teacher; `request` is what the conversation begins with."""
+        self.complete = complete
+        self.messages = list(as_messages(request))
+        self.left = max_tokens
         self.seed = seed
         self.speaks_in_turns = environment.replies_to == "eos"
 
-    def speak(self, conversations: Sequence[Conversation], turn: int) -> None:
-        chats = []
-        for conversation in conversations:
-            own_seed = int(digest([self.seed, conversation.uid, turn]), 16) % 2**31  # the range that servers accept
-            chats.append(Chat(list(self.chats[conversation.uid]), own_seed, self.left[conversation.uid]))
+    async def speak(self, conversation: Conversation, turn: int) -> None:
+        own_seed = int(digest([self.seed, conversation.uid, turn]), 16) % 2**31  # the range that servers accept
+        reply = await self.complete(Chat(list(self.messages), own_seed, self.left, conversation.uid))
 
-        for conversation, reply in zip(conversations, self.engine.generate(chats)):
-            message: Message = {"role": "assistant", "content": reply.text}
-            conversation.text += reply.text
-            conversation.finish = reply.finish
-            conversation.rejected = reply.rejected
-            self.chats[conversation.uid].append(message)
-            self.left[conversation.uid] -= reply.tokens
+        message: Message = {"role": "assistant", "content": reply.text}
+        conversation.text += reply.text
+        conversation.finish = reply.finish
+        conversation.rejected = reply.rejected
+        self.messages.append(message)
+        self.left -= reply.tokens
 
-            if self.speaks_in_turns:
-                conversation.turns.append(message)
+        if self.speaks_in_turns:
+            conversation.turns.append(message)
 
     def hear(self, conversation: Conversation, text: str) -> bool:
         message: Message = {"role": "user", "content": text}
         conversation.text += text
-        self.chats[conversation.uid].append(message)
+        self.messages.append(message)
 
         if self.speaks_in_turns:
             conversation.turns.append(message)
         return True
 
     def room(self, conversation: Conversation) -> int:
-        return self.left[conversation.uid]
+        return self.left
 
 
-def play(
-    conversations: Sequence[Conversation],
-    engine: TokenEngine,
-    prompt_tokens: dict[str, list[int]],
+async def play(
+    conversation: Conversation,
+    speaker_of: Callable[[str], Speaker],
     environment: Environment,
-    template: str,
-    sampling: dict[str, Any],
+    answer: Answer,
+    turns: int,
     seed: str,
-) -> list[Conversation]:
-    """Play conversations with the policy; draw those with a fault again, each time from a seed of its own.
+) -> Conversation:
+    """Play a conversation to its end; draw one with a fault again, each time from a seed of its own.
 
-    The number of redraws is bounded by the environment. The last draw is kept, with its fault.
+    The number of redraws is bounded by the environment. The last draw is kept, with its fault. `speaker_of` returns the
+    policy's side for a seed.
     """
 
-    def draw(chosen: Sequence[Conversation], own_seed: str) -> None:
-        speaker = TokenSpeaker(
-            engine,
-            prompt_tokens,
-            environment,
-            template,
-            sampling["max_tokens"],
-            own_seed,
-            sampling.get("reply_tokens"),
-        )
-        converse(chosen, speaker, environment, sampling["turns"])
+    async def draw(own_seed: str, number: int) -> Conversation:
+        drawn = Conversation(conversation.uid, conversation.prompt, draws=number)
+        await converse(drawn, speaker_of(own_seed), environment, answer, turns)
+        drawn.fault = environment.fault(drawn)
+        return drawn
 
-    finished = list(conversations)
-    draw(finished, seed)
-
+    drawn = await draw(seed, 1)
     for attempt in range(1, environment.resamples + 1):
-        faulty = [
-            i
-            for i, conversation in enumerate(finished)
-            if not conversation.rejected and environment.fault(conversation)
-        ]
-        if not faulty:
+        if drawn.rejected or not drawn.fault:
             break
-        redrawn = [Conversation(finished[i].uid, finished[i].prompt, draws=1 + attempt) for i in faulty]
-        draw(redrawn, f"{seed}.again{attempt}")
-        for i, conversation in zip(faulty, redrawn):
-            finished[i] = conversation
+        drawn = await draw(f"{seed}.again{attempt}", 1 + attempt)
 
-    for conversation in finished:
-        conversation.fault = environment.fault(conversation)
-
-    return finished
+    return drawn
 
 
 def encode_foreign(

@@ -202,15 +202,22 @@ class EnvironmentOptions:
         endpoints: limits, prices and budgets of endpoints, nested as the task's section is.
         requests: the folder of ledgers of paid requests.
         shard: the name of this shard, for ledgers.
+        programs: how many programs run at the same time.
     """
 
     def __init__(
-        self, isolate: bool = True, endpoints: dict[str, Any] | None = None, requests: str = "", shard: str = "1_0"
+        self,
+        isolate: bool = True,
+        endpoints: dict[str, Any] | None = None,
+        requests: str = "",
+        shard: str = "1_0",
+        programs: int = 1,
     ):
         self.isolate = isolate
         self.endpoints = endpoints or {}
         self.requests = requests
         self.shard = shard
+        self.programs = programs
 
 
 # ---------------------------------------------------------------- grading

@@ -75,9 +75,11 @@ class Commands:
         python = self.environments.command(self.environments.of_generation)
         launch = f"{python} {LAUNCH} --gpus {{resources.gpu}}"
 
-        split = self.cfg.generate.tensor_parallel
-        options = [f"--tensor-parallel {split}"] if split else []
-        endpoints = {"generate": endpoints_of(self.cfg.generate), "task": self.wing.endpoints("generate")}
+        generate = self.cfg.generate
+        options = [f"--save-seconds {generate.save_seconds:g}"]
+        options += [f"--tensor-parallel {generate.tensor_parallel}"] if generate.tensor_parallel else []
+        options += [f"--programs {generate.programs}"] if generate.programs else []
+        endpoints = {"generate": endpoints_of(generate), "task": self.wing.endpoints("generate")}
         options.append(self.endpoint_options(endpoints))
 
         arguments = " ".join([*filter(None, options), arguments])

@@ -40,6 +40,9 @@ PARTS = {
 }
 
 
+ONLY_HOW = ("gpus", "tensor_parallel", "programs", "save_seconds")  # keys of `generate` that no result depends on
+
+
 def flag(name: str, value: Any) -> str:
     """Return a command line option, such as `--seed 0`; nothing if the value is None or False."""
     option = f"--{name.replace('_', '-')}"
@@ -139,9 +142,7 @@ class ParamsOfRules:
     def generation(self, version: str) -> dict[str, Any]:
         """Return engine and sampling of one version only, so that changing another version reruns nothing here."""
         generate = self.cfg.generate
-        settings = settings_of(
-            generate, "engine", "gpus", "tensor_parallel", "auto", "trigger", "eval", "pool", "openai"
-        )
+        settings = settings_of(generate, *ONLY_HOW, "engine", "auto", "trigger", "eval", "pool", "openai")
         settings["engine"] = generate.engine_of(version)
         settings[version] = settings_of(getattr(generate, version), "engine")
 

@@ -18,6 +18,7 @@ from tests.tasks.recommend.parts import (
 from workflow_scripts.core.chat import continuation, encode_turns
 from workflow_scripts.engines import Completion
 from workflow_scripts.rollout.environment import Conversation as Rollout
+from workflow_scripts.rollout.feeding import play_all
 from workflow_scripts.rollout.loop import TextSpeaker, TokenSpeaker, converse, encode_foreign, play
 from workflow_scripts.tasks.recommend import players
 from workflow_scripts.tasks.recommend.evaluation import Evaluation
@@ -119,18 +120,22 @@ def rollouts(count=1) -> list[Rollout]:
     return [Rollout(f"q.auto.{number}", prompt()) for number in range(count)]
 
 
-def prompt_tokens(tokenizer, count=1) -> dict[str, list[int]]:
-    tokens = tokenizer.encode("User:A western, please.\n\nAssistant:")
-    return {f"q.auto.{number}": tokens for number in range(count)}
+def played(engine, seeker, count=1) -> list[Rollout]:
+    """Return dialogues of the policy with the seeker."""
+    tokens = engine.tokenizer.encode("User:A western, please.\n\nAssistant:")
+
+    async def play_one(conversation, complete, answer):
+        def speaker_of(seed):
+            return TokenSpeaker(engine, complete, tokens, seeker, "deepseek", seed, SAMPLING["max_tokens"])
+
+        return await play(conversation, speaker_of, seeker, answer, SAMPLING["turns"], "0")
+
+    return play_all(rollouts(count), engine, seeker, play_one)
 
 
 def sampled(tokenizer, path, *lines) -> Rollout:
     """Return a dialogue in which the policy says these lines."""
-    conversations = rollouts()
-    seeker = environment(path)
-    speaker = TokenSpeaker(Engine(tokenizer, lines), prompt_tokens(tokenizer), seeker, "deepseek", 200, "0")
-    converse(conversations, speaker, seeker, SAMPLING["turns"])
-    return conversations[0]
+    return played(Engine(tokenizer, lines), environment(path))[0]
 
 
 def test_a_rollout_is_tokenised_as_the_cold_start_was(path, tokenizer):
@@ -154,8 +159,13 @@ def test_a_teacher_in_the_policys_place_gives_the_same_tokens(path, tokenizer):
 
     seeker = environment(path)
     conversations = rollouts()
-    requests = {"q.auto.0": [{"role": "user", "content": "A western, please."}]}
-    converse(conversations, TextSpeaker(Teacher(), requests, seeker, 200, "0"), seeker, SAMPLING["turns"])
+    request = [{"role": "user", "content": "A western, please."}]
+
+    async def play_one(conversation, complete, answer):
+        speaker = TextSpeaker(complete, request, seeker, 200, "0")
+        await converse(conversation, speaker, seeker, answer, SAMPLING["turns"])
+
+    play_all(conversations, Teacher(), seeker, play_one)
     encode_foreign(conversations[0], [], seeker, tokenizer, "deepseek")
 
     expected = sampled(tokenizer, path, "What decade do you like?", RIGHT)
@@ -181,7 +191,7 @@ def test_what_the_seeker_says_is_written_by_the_chat_template(tokenizer, form):
 def test_a_rollout_of_the_wrong_form_is_drawn_again_a_bounded_number_of_times(path, tokenizer):
     seeker = environment(path, hardcore=True)
     engine = Engine(tokenizer, ["1. Harbor", "1. Harbor", RIGHT, "1. Harbor", "1. Harbor"])
-    finished = play(rollouts(2), engine, prompt_tokens(tokenizer, 2), seeker, "deepseek", SAMPLING, "0")
+    finished = played(engine, seeker, 2)
     assert [(conversation.draws, bool(conversation.fault)) for conversation in finished] == [(2, False), (3, True)]
     assert len({request.seed for request in engine.requests}) == 5  # no seed is repeated
 
@@ -204,5 +214,5 @@ def test_a_rollout_that_the_seeker_spoils_is_a_reject(path, tokenizer):
     seeker = environment(path)
     seeker.seeker = SpoilingSeeker(seeker.catalogue)
     engine = Engine(tokenizer, ["What decade do you like?"] * 2 + [RIGHT])
-    finished = play(rollouts(2), engine, prompt_tokens(tokenizer, 2), seeker, "deepseek", SAMPLING, "0")
+    finished = played(engine, seeker, 2)
     assert finished[0].rejected == "the seeker: empty" and not finished[1].rejected

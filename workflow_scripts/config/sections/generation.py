@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from workflow_scripts.config.sections.base import Dtype, Engine, Section
 from workflow_scripts.config.sections.endpoints import Endpoint
@@ -69,9 +69,11 @@ class Generate(Section):
     trigger: Sampling | None = Sampling(samples=2)  # further answers with an instruction added; null: none
     eval: Sampling = Sampling(samples=1, temperature=0)  # the answers that metrics are computed on
     pool: Sampling = Sampling(samples=1, temperature=0.7, top_p=0.9, max_tokens=512, turns=1)  # answers to prompts.pool
-    batch_size: PositiveInt = 256  # conversations per batch of the transformers engine
+    batch_size: PositiveInt = 256  # transformers: conversations per batch, which a kill can cost
     dtype: Dtype = "float32"
+    save_seconds: PositiveFloat = 10.0  # vllm: seconds between two entries into the ledger, which a kill can cost
     threads: PositiveInt = 1  # CPU threads per job
+    programs: PositiveInt | None = None  # programs of the policy that run at the same time; null: as many as threads
     gpus: NonNegativeInt = 1  # per job, on machines that have any
     tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
     openai: Endpoint | None = None  # the endpoint, if the engine calls one

@@ -1,8 +1,10 @@
 """Record stages map one function over records and resume: a ledger keeps finished results.
 
 A ledger is a folder of append-only JSON-lines files, one per shard and writer, so it needs no locks and may lie on a
-parallel file system. One line holds one finished batch. Batches are planned from the shard's full list and entered
-whole, so a killed run repeats its planned batches to the bit. A line that was cut off is dropped with a message.
+parallel file system. One line holds one batch of finished records. A line that was cut off is dropped with a message.
+
+`map_records` plans batches from the shard's full list and enters them whole, so that a killed run repeats its planned
+batches to the bit. `stream_records` enters records in the order in which they are finished, every few seconds.
 """
 
 import json
@@ -117,22 +119,16 @@ def map_records(
     planned = replicas.part(batches) if replicas else batches  # a part of the whole plan, on which all replicas agree
     todo = [[i for i in batch if keys[i] not in results] for batch in planned]
     total = sum(map(len, planned))
-    missing = sum(map(len, todo))
-
-    if jobs and results:
-        first = next((jobs[i].get("uid", keys[i]) for batch in todo for i in batch), None)
-        where = f"going on at record {first}" if first else "nothing is left to compute"
-        say(f"{desc}: {total - missing} of {total} records are in the ledger, {where}")
+    missing = [i for batch in todo for i in batch]
+    _say_where_to_go_on(desc, jobs, total, missing)
 
     pace = Pace()
     with progress(total=total, desc=desc, unit="record") as bar:
-        bar.update(total - missing)
+        bar.update(total - len(missing))
 
         for number, batch in enumerate(filter(None, todo)):
             if number and ledger and pace.is_over():  # the first batch is always computed, so that there is progress
-                if replicas:
-                    replicas.wait()  # they end by themselves and must not be cut off within a batch
-                raise OutOfTime(f"{desc}: time is nearly up; finished records are in the ledger")
+                _raise_out_of_time(desc, replicas)
 
             values = compute([jobs[i] for i in batch])
             if len(values) != len(batch):
@@ -140,10 +136,106 @@ def map_records(
             if ledger:
                 ledger.append([(keys[i], value) for i, value in zip(batch, values)])
 
-            # Values go through JSON, so that this run and one that reads the ledger see the same ones.
-            results |= {keys[i]: json.loads(json.dumps(value)) for i, value in zip(batch, values)}
+            results |= {keys[i]: _as_read(value) for i, value in zip(batch, values)}
             bar.update(len(batch))
 
+    return _collect(keys, results, ledger, replicas)
+
+
+Finished = Callable[[str, Any], None]  # receives the uid of a job and its result
+Tick = Callable[[], None]  # to be called about once a second; it may raise OutOfTime
+
+
+def stream_records(
+    jobs: Sequence[Mapping[str, Any]],
+    determines: Callable[[Any], Any],
+    feed: Callable[[list[str], Finished, Tick], None],
+    ledger: Ledger,
+    order: Sequence[int],
+    desc: str,
+    replicas: Replicas | None = None,
+    seconds: float = 10.0,
+) -> list[Any]:
+    """Let `feed` work on `jobs`, skip what the ledger holds, and return results in the jobs' order.
+
+    Args:
+        jobs: the records, each with a `uid` of its own.
+        determines: returns the JSON value that a job's result depends on; its digest is the job's key.
+        feed: works on the jobs of these uids and reports each result (a JSON value) as soon as there is one.
+        ledger: where finished records are kept.
+        order: all positions, in the order of their work.
+        desc: the name of the stage in messages and in the progress bar.
+        replicas: the processes that share the jobs.
+        seconds: the time between two entries into the ledger; a killed job loses what was finished since the last one.
+
+    Raises:
+        OutOfTime: if the job's time is nearly up.
+    """
+    keys = [digest(determines(job)) for job in jobs]
+    results = ledger.find(keys)
+    planned = replicas.part(order) if replicas else order
+    missing = [i for i in planned if keys[i] not in results]
+    _say_where_to_go_on(desc, jobs, len(planned), missing)
+
+    key_of = {jobs[i]["uid"]: keys[i] for i in missing}
+    pace = Pace()
+    group: list[tuple[str, Any]] = []
+    entered = time.monotonic()
+    has_progress = False
+
+    def enter() -> None:
+        nonlocal entered
+        if group:
+            ledger.append(group)
+        group.clear()
+        entered = time.monotonic()
+
+    def finished(uid: str, value: Any) -> None:
+        nonlocal has_progress
+        has_progress = True
+        group.append((key_of[uid], value))
+        results[key_of[uid]] = _as_read(value)
+        bar.update()
+
+    def tick() -> None:
+        if time.monotonic() - entered >= seconds:
+            enter()
+        if pace.is_over() and has_progress:  # an attempt without any progress would be followed by others like it
+            raise OutOfTime
+
+    with progress(total=len(planned), desc=desc, unit="record") as bar:
+        bar.update(len(planned) - len(missing))
+        try:
+            if missing:
+                feed(list(key_of), finished, tick)
+        except OutOfTime:
+            enter()
+            _raise_out_of_time(desc, replicas)
+        finally:
+            enter()
+
+    return _collect(keys, results, ledger, replicas)
+
+
+def _say_where_to_go_on(desc: str, jobs: Sequence[Mapping[str, Any]], total: int, missing: Sequence[int]) -> None:
+    if len(missing) < total:
+        where = f"going on at record {jobs[missing[0]].get('uid')}" if missing else "nothing is left to compute"
+        say(f"{desc}: {total - len(missing)} of {total} records are in the ledger, {where}")
+
+
+def _raise_out_of_time(desc: str, replicas: Replicas | None) -> None:
+    if replicas:
+        replicas.wait()  # they end by themselves and must not be cut off within their work
+    raise OutOfTime(f"{desc}: time is nearly up; finished records are in the ledger")
+
+
+def _as_read(value: Any) -> Any:
+    """Return a value as it is read from the ledger, so that this run and one that resumes see the same."""
+    return json.loads(json.dumps(value))
+
+
+def _collect(keys: list[str], results: dict[str, Any], ledger: Ledger | None, replicas: Replicas | None) -> list[Any]:
+    """Return all results in order, with those of the other replicas."""
     if replicas:
         replicas.join()
         if ledger:

@@ -19,7 +19,7 @@ class Conversation(defaults.Conversation):
     triggers = TRIGGERS
 
     def environment(self, version: str, options: defaults.EnvironmentOptions) -> Environment:
-        return ProgramRunner(options.isolate)
+        return ProgramRunner(options.isolate, options.programs)
 
     def segments(self, answer: str) -> list[Piece]:
         return segments(answer)
@@ -30,8 +30,10 @@ class ProgramRunner(Environment):
 
     stop = (STOP,)
 
-    def __init__(self, isolate: bool):
-        self.sandbox = Sandbox(isolate=isolate)
+    def __init__(self, isolate: bool, programs: int = 1):
+        """`programs` says how many programs run at the same time."""
+        self.threads = programs
+        self.sandbox = Sandbox(isolate=isolate, processes=programs)
         self.sandbox.__enter__()
 
     def reply(self, conversations: Sequence[Rollout]) -> list[Turn]:

@@ -36,7 +36,8 @@ from workflow_scripts.core.running.cli import (
 from workflow_scripts.core.running.ledger import Ledger
 from workflow_scripts.core.running.manifest import write_manifest, write_usage
 from workflow_scripts.rollout.environment import Conversation
-from workflow_scripts.rollout.loop import TextSpeaker, converse
+from workflow_scripts.rollout.feeding import play_all
+from workflow_scripts.rollout.loop import Answer, Complete, TextSpeaker, converse
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 from workflow_scripts.tasks.recommend.conversation import Conversation as Dialogue
 from workflow_scripts.tasks.recommend.items import Catalogue
@@ -124,14 +125,17 @@ def main() -> None:
     options = EnvironmentOptions(endpoints=endpoints, requests=folder)
     with dialogue.environment("explore", options) as environment:
         conversations = read_conversations(args.prompts, explore.start, explore.end)
-        requests = {talk.uid: dialogue.requests(talk.prompt, "auto")["auto"] for talk in conversations}
         ledger = Ledger(f"{folder}/teacher_requests", "1_0") if explore.teacher.openai else None
         length = environment.settings.list_length
         teacher = make_teacher(explore.teacher, environment.catalogue, length, ledger, "teacher")
 
+        async def play_one(conversation: Conversation, complete: Complete, answer: Answer) -> None:
+            request = dialogue.requests(conversation.prompt, "auto")["auto"]
+            speaker = TextSpeaker(complete, request, environment, args.max_tokens, args.seed)
+            await converse(conversation, speaker, environment, answer, args.turns)
+
         with closing(teacher):
-            speaker = TextSpeaker(teacher, requests, environment, args.max_tokens, args.seed)
-            converse(conversations, speaker, environment, args.turns)
+            play_all(conversations, teacher, environment, play_one)
         lines, rejects = transcripts(conversations, environment.catalogue)
 
     conserve("explore", len(conversations), len(lines), len(rejects))
