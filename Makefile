@@ -13,6 +13,7 @@
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
+#   make bench-rollouts    measure how full vLLM is kept and how fast programs run, on the CPU
 #   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
 #   make full              run everything at its real size
 
@@ -20,7 +21,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-rewards bench-gpu full
+.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-rewards bench-rollouts bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -123,6 +124,9 @@ bench: demo .venv-trl/ready
 bench-rewards: setup
 	$(BIN)/python -m benchmarks.rewards
 
+bench-rollouts: .venv-vllm/ready
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m benchmarks.rollouts
+
 # It installs nothing, because a machine with a GPU may have no network, and needs only torch, transformers, accelerate,
 # safetensors and pydantic. It runs in the first of these environments that exists. PARTS="right fast" selects parts.
 DEVICE ?= cuda
@@ -134,7 +138,7 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
-full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench
+full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench bench-rollouts
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

@@ -1,9 +1,11 @@
 """Record stages resume: finished batches are in the ledger, and nothing is computed twice."""
 
+import json
+
 import pytest
 
 from workflow_scripts.core.running.deadline import OutOfTime
-from workflow_scripts.core.running.ledger import Ledger, map_records
+from workflow_scripts.core.running.ledger import Ledger, map_records, stream_records
 
 JOBS = [{"uid": f"r{i}", "value": i} for i in range(10)]
 BATCHES = [range(0, 4), range(4, 8), range(8, 10)]
@@ -78,3 +80,70 @@ def test_a_stage_whose_time_is_up_ends_after_each_batch(tmp_path, time_is_up):
 
     assert run(tmp_path, seen=seen) == SQUARES
     assert [len(batch) for batch in seen] == [4, 4, 2]  # each once
+
+
+# ---------------------------------------------------------------- records that are finished one by one
+
+
+def stream(folder, feed, seconds=1000.0):
+    return stream_records(JOBS, lambda job: job, feed, Ledger(folder, "1_0"), range(10), "test", seconds=seconds)
+
+
+def squares(uids, finished, tick):
+    """Finish the jobs in the reverse order."""
+    for uid in reversed(uids):
+        finished(uid, {"square": int(uid[1:]) ** 2})
+        tick()
+
+
+def lines(folder) -> list[int]:
+    """Return how many records each line of a ledger holds."""
+    return [len(json.loads(line)) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
+def test_records_enter_in_groups_and_come_back_in_order(tmp_path):
+    assert stream(tmp_path / "slow", squares) == SQUARES
+    assert lines(tmp_path / "slow") == [10]
+
+    assert stream(tmp_path / "fast", squares, seconds=0) == SQUARES
+    assert lines(tmp_path / "fast") == [1] * 10
+
+
+def test_what_was_finished_before_an_error_is_kept(tmp_path, capsys):
+    def fail(uids, finished, tick):
+        for uid in uids[:4]:
+            finished(uid, {"square": int(uid[1:]) ** 2})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(tmp_path, fail)
+
+    seen = []
+
+    def rest(uids, finished, tick):
+        seen.extend(uids)
+        squares(uids, finished, tick)
+
+    assert stream(tmp_path, rest) == SQUARES
+    assert seen == ["r4", "r5", "r6", "r7", "r8", "r9"]
+    assert "4 of 10 records are in the ledger, going on at record r4" in capsys.readouterr().err
+
+    assert stream(tmp_path, fail) == SQUARES  # nothing is left to do
+    assert sorted(lines(tmp_path)) == [4, 6]
+
+
+def test_a_stream_ends_before_the_deadline_after_some_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr("workflow_scripts.core.running.ledger.Pace.is_over", lambda self: True)
+    ended = []
+
+    def feed(uids, finished, tick):
+        tick()  # nothing is finished yet
+        finished(uids[0], {"square": 0})
+        ended.append(uids[0])
+        tick()
+        ended.append("more")
+
+    with pytest.raises(OutOfTime, match="time is nearly up; finished records are in the ledger"):
+        stream(tmp_path, feed)
+    assert ended == ["r0"]
+    assert lines(tmp_path) == [1]

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,36 @@ def test_a_folder_that_its_owner_may_not_list_is_removed(tmp_path):
     subprocess.run([*powerless, sys.executable, "-c", command, tmp_path / "scratch"], cwd=REPOSITORY, check=True)
 
     assert not (tmp_path / "scratch").exists()
+# ---------------------------------------------------------------- several programs at the same time
+
+MEETING = """
+import os, time
+open({own!r}, "w").close()
+while not os.path.exists({other!r}):
+    time.sleep(0.01)
+print("met")
+"""
+
+
+def test_programs_run_at_the_same_time(tmp_path):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    programs = [MEETING.format(own=first, other=second), MEETING.format(own=second, other=first)]
+
+    with Sandbox(isolate=False, processes=2, wall_seconds=60) as run, ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(run, programs)) == [{"output": "met\n", "error": None}] * 2
+
+
+def test_identical_programs_run_once(tmp_path):
+    program = f"open({str(tmp_path / 'runs')!r}, 'a').write('run ')\nprint('done')"
+
+    with Sandbox(isolate=False, processes=2) as run, ThreadPoolExecutor(8) as threads:
+        assert {result["output"] for result in threads.map(run, [program] * 8)} == {"done\n"}
+    assert (tmp_path / "runs").read_text() == "run "
+
+
+def test_many_programs_from_many_threads_each_get_their_own_output():
+    programs = [f"print({number})" for number in range(60)]
+
+    with Sandbox(processes=2) as run, ThreadPoolExecutor(6) as threads:
+        outputs = [result["output"] for result in threads.map(run, programs)]
+    assert outputs == [f"{number}\n" for number in range(60)]

@@ -57,6 +57,7 @@ class Engine:
             enable_chunked_prefill=bool(gpus),  # on CPUs it fails with seeds: their generators cannot be rewound
             logprobs_mode="processed_logprobs",  # of logits / temperature
             seed=0,  # for requests without a seed; there are none
+            **(settings.get("vllm") or {}),
         )
         self.load = Load()
         self.engine: Any = vllm.LLMEngine.from_engine_args(
