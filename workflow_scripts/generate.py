@@ -263,6 +263,9 @@ def parse_arguments() -> argparse.Namespace:
         "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
     )
     parser.add_argument("--sandbox", choices=("on", "off"), default="on", help="isolate programs")
+    parser.add_argument(
+        "--vllm", type=json.loads, default="{}", help="keys of settings.vllm that no answer depends on, as JSON"
+    )
     parser.add_argument("--programs", type=int, help="programs that run at the same time (default: settings.threads)")
     parser.add_argument(
         "--save-seconds", type=float, default=10.0, help="seconds between two entries of finished conversations"
@@ -307,7 +310,7 @@ def main() -> None:
     options = EnvironmentOptions(args.sandbox == "on", task_endpoints, requests, args.shard, programs)
 
     with conversation.environment(args.version, options) as environment:
-        common = {"sampling": sampling.model_dump(), "stop": environment.stop}
+        common = {"sampling": sampling.model_dump(), "stop": (*environment.stop, *sampling.stop)}
         is_remote = settings.is_remote(args.version)
 
         if is_remote:
@@ -324,7 +327,8 @@ def main() -> None:
         else:
             splits_model = plugins.constants("engines", engine_name).get("SPLITS_MODEL")
             replicas = Replicas(args.tensor_parallel if splits_model else 1)
-            engine = engines.load(engine_name, model=folder, settings=settings.model_dump(mode="json"), **common)
+            values = merged(settings.model_dump(mode="json"), {"vllm": args.vllm})
+            engine = engines.load(engine_name, model=folder, settings=values, **common)
             tokenizer = engine.tokenizer
             policy = policy_digest(args.model)
 

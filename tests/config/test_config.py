@@ -59,6 +59,26 @@ def test_every_fault_is_reported_at_once_with_its_path():
         ({"rounds": 10**9}, "rounds: Input should be less than or equal to 10000"),
         ({"shards": 100_000}, "shards.auto: Input should be less than or equal to 1000"),
         ({"name": "a" * 300}, "name: "),
+        (
+            {"generate": {"auto": {"repetition_penalty": 1.1}}},
+            "generate.auto.repetition_penalty: it changes the dist",
+        ),
+        (
+            {"generate": {"auto": {"structured": {"regex": "a"}}}},
+            "generate.auto.structured: the engine transformers",
+        ),
+        ({"generate": {"eval": {"structured": {"regex": "("}}}}, "`regex` is not a regular expression: missing )"),
+        (
+            {"generate": {"eval": {"structured": {"json_schema": {"type": 1}}}}},
+            "`json_schema` is not a JSON schema: 1",
+        ),
+        ({"generate": {"eval": {"structured": {}}}}, "give either `regex` or `json_schema`; neither is given"),
+        ({"generate": {"eval": {"stop": [""]}}}, "generate.eval.stop.0: String should have at least 1 character"),
+        (
+            {"generate": {"vllm": {"max_num_seqs": 8}}},
+            "generate.vllm: no answers are given by vllm; the engine is tr",
+        ),
+        ({"generate": {"vllm": {"gpu_memory_utilization": 1.1}}}, "generate.vllm.gpu_memory_utilization: "),
         ({"generate": {"engine": "opeani"}}, "generate.engine: there is no engine 'opeani'; choose from openai, "),
         ({"generate": {"engine": "openai"}}, "generate.eval.engine: evaluation and selection must run the checkpoint"),
         ({"generate": {"auto": {"engine": "openai"}}}, "generate.openai: the engine openai needs `base_url`"),

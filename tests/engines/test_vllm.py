@@ -1,14 +1,20 @@
 """Real vLLM on the CPU: round 1 of the default experiment, from its round 0 checkpoint. Run by `make test-vllm`."""
 
+import json
 import os
+import re
 import shutil
+import subprocess
+from collections import Counter
 
 import pytest
 import yaml
 
-from tests.harness import REPOSITORY, Copy
+from tests.harness import REPOSITORY, Copy, kill, wait_for
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
+from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.init_model import make_model, train_tokenizer
 
 PYTHON = os.environ.get("ROUNDHOUSE_VLLM")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="needs vLLM's environment: make test-vllm")
@@ -67,3 +73,109 @@ def test_sampled_logps_agree_with_the_logp_stage(round1):
     assert metrics["p95"] < 1e-4
     assert metrics["mean_ratio"] == pytest.approx(1, abs=0.01)
     assert "<svg" in round1.path("report/logps_r1.svg").read_text()
+
+
+# ---------------------------------------------------------------- kills
+
+
+def test_after_kill_9_finished_conversations_are_kept_and_none_is_lost_or_doubled(round1, tmp_path):
+    command = [PYTHON, "-m", "workflow_scripts.generate", "--task", "math", "--version", "auto", "--save-seconds", "0"]
+    command += ["--prompts", "runs/arithmetic/prompts/train.parquet"]
+    command += ["--model", "runs/arithmetic/checkpoints/r0/checkpoint.json"]
+    command += ["--settings", json.dumps({"engine": "vllm", "auto": {"samples": 4, "max_tokens": 64, "turns": 2}})]
+    command += ["--output", str(tmp_path / "answers.pkl")]
+    folder = tmp_path / "answers.pkl.ledger"
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, cwd=round1.folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def entries() -> dict:
+        return dict(Ledger(folder, "1_0").entries()) if folder.is_dir() else {}
+
+    def has_entries(count: int):
+        return lambda: len(entries()) >= count
+
+    kept: dict = {}
+    for more in (20, 300):
+        process = start()
+        wait_for(has_entries(len(kept) + more), process)
+        kill(process)
+        kept |= entries()
+
+    process = start()
+    _, log = process.communicate(timeout=600)
+    assert process.returncode == 0, log
+    assert int(re.search(r"(\d+) of 960 records are in the ledger", log)[1]) == len(kept)
+
+    answers = read_pickle(tmp_path / "answers.pkl")
+    assert len(answers) == 960
+    assert set(Counter(answer["uid"] for answer in answers).values()) == {1}
+
+    whole = [key for path in folder.glob("*.jsonl") for line in path.open() for key, _ in json.loads(line)]
+    assert len(whole) == len(set(whole)) == 960
+    written = {json.dumps(answer["tokens"]) for answer in answers}
+    assert all(json.dumps(value["tokens"]) in written for value in kept.values())
+
+
+# ---------------------------------------------------------------- settings
+
+SCRATCH = {"layers": 2, "width": 32, "heads": 2, "mlp_width": 64, "context": 256, "init_std": 0.3}
+DATE = r"[0-9]{4}-[0-9]{2}"
+SCHEMA = {
+    "type": "object",
+    "properties": {"age": {"enum": [1, 22]}},
+    "required": ["age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer(["What is 3 + 4? The answer is 7."] * 10, 300)
+    make_model(SCRATCH, tokenizer, 0).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def ask(model: str, fails: bool = False, **values) -> dict:
+    """Return what vLLM answers with these settings, or the error that it ends with."""
+    command = [str(PYTHON), "-m", "tests.engines.ask_vllm", model, json.dumps(values)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert bool(done.returncode) == fails, done.stderr
+    return {"error": done.stderr} if fails else json.loads(done.stdout.splitlines()[-1])
+
+
+def test_limits_reach_the_engine(model):
+    limits = {"max_model_len": 40, "max_num_seqs": 2, "enable_prefix_caching": False}
+    facts = ask(model, settings=limits, count=6)
+    assert (facts["window"], facts["slots"], facts["caches_prefixes"]) == (40, 2, False)
+    assert facts["version"]["max_model_len"] == 40
+    assert not {"max_num_seqs", "enable_prefix_caching"} & facts["version"].keys()
+    assert 0 < facts["usage"]["mean_running_requests"] <= 2
+    assert all(answer["logps"] == answer["tokens"] for answer in facts["answers"])
+
+    error = ask(model, fails=True, settings={"max_model_len": 100_000})["error"]
+    assert "BadInput: generate.vllm: vLLM cannot run" in error
+
+
+def test_answers_have_the_form_that_is_required(model):
+    facts = ask(model, sampling={"structured": {"regex": DATE, "json_schema": None}})
+    assert all(re.fullmatch(DATE, answer["text"]) for answer in facts["answers"])
+    assert all(answer["logps"] == 0 for answer in facts["answers"])  # they are not those of the whole distribution
+
+    facts = ask(model, sampling={"structured": {"regex": None, "json_schema": SCHEMA}}, max_tokens=100)
+    finished = [answer for answer in facts["answers"] if answer["finish"] == "eos"]
+    assert finished
+    assert all(json.loads(answer["text"])["age"] in (1, 22) for answer in finished)
+
+
+def test_a_stop_text_ends_an_answer_and_a_penalty_avoids_repetition(model):
+    facts = ask(model, stop=["e"], count=16, max_tokens=100)
+    stopped = [answer for answer in facts["answers"] if answer["finish"] == "stop"]
+    assert stopped and all("e" in answer["text"] for answer in stopped)
+
+    plain = ask(model, sampling={"temperature": 0}, count=1, max_tokens=200)
+    penalised = ask(model, sampling={"temperature": 0, "repetition_penalty": 2.0}, count=1, max_tokens=200)
+    assert plain["answers"][0]["text"] != penalised["answers"][0]["text"]
+    assert penalised["answers"][0]["logps"] == 0

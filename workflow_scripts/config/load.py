@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
 
+from workflow_scripts.config.generation_faults import faults_of_engines, faults_of_sampling
 from workflow_scripts.config.sections import (
     EVAL_TAGS,
     ColdStart,
@@ -250,10 +251,11 @@ def cross_section_faults(cfg: Config) -> Iterator[str]:
     """Yield what does not fit between the sections of a config."""
     yield from _faults_of_sources(cfg)
     yield from _faults_of_entries(cfg)
-    yield from _faults_of_engines(cfg)
+    yield from faults_of_engines(cfg)
+    yield from _faults_of_environments(cfg)
     yield from _faults_of_rewards(cfg)
     yield from _faults_of_training(cfg)
-    yield from _faults_of_sampling(cfg)
+    yield from faults_of_sampling(cfg)
     yield from cfg.task_section.faults(cfg)
 
 
@@ -329,28 +331,7 @@ def _faults_of_entries(cfg: Config) -> Iterator[str]:
             )
 
 
-def _faults_of_engines(cfg: Config) -> Iterator[str]:
-    generate = cfg.generate
-
-    for version in cfg.versions:
-        engine = generate.engine_of(version)
-        if not generate.is_remote(version):
-            continue
-        if version in ("eval", "pool"):
-            yield (
-                f"generate.{version}.engine: evaluation and selection must run the checkpoint, but `{engine}` calls "
-                "a remote endpoint; use transformers or vllm"
-            )
-        elif not generate.openai:
-            yield f"generate.openai: the engine {engine} needs `base_url` and `model`"
-        elif getattr(generate, version).top_k:
-            yield f"generate.{version}.top_k: the OpenAI protocol has no top_k; set it to 0"
-
-    gpus = generate.gpus
-    split = generate.tensor_parallel
-    if split and gpus and gpus % split:
-        yield f"generate.gpus {gpus} is not a multiple of generate.tensor_parallel {split}"
-
+def _faults_of_environments(cfg: Config) -> Iterator[str]:
     for name in cfg.python:
         if name not in environments():
             yield f"python.{name}: there is no such environment; environments are {', '.join(environments())}"
@@ -396,24 +377,3 @@ def _faults_of_training(cfg: Config) -> Iterator[str]:
             f"logp.dtype {cfg.logp.dtype} and train.dtype {train.dtype}: stored log-probs are compared with those of "
             "training, so both must be the same"
         )
-
-
-def _faults_of_sampling(cfg: Config) -> Iterator[str]:
-    """Answers to learn from must be sampled from the distribution that log-probs are computed for."""
-    if cfg.data.source:
-        return
-
-    auto = cfg.generate.auto
-    trigger = cfg.generate.trigger
-
-    if auto.temperature == 0:
-        yield "generate.auto.temperature: 0 is greedy, but a round learns from samples; use 1.0"
-    if trigger and trigger.temperature != auto.temperature:
-        yield "generate.trigger.temperature: it must equal generate.auto.temperature, since log-probs are of logits / T"
-
-    for name, sampling in (("auto", auto), ("trigger", trigger)):
-        if sampling and cfg.train.needs_behaviour and (sampling.top_p < 1 or sampling.top_k):
-            yield (
-                f"generate.{name}: train.objective {cfg.train.objective} takes ratios of the full distribution, so "
-                f"answers must be sampled with top_p 1 and top_k 0, found {sampling.top_p} and {sampling.top_k}"
-            )

@@ -6,6 +6,7 @@ An engine's file holds a class `Engine` and, as literal constants at its top lev
     PACKAGES       the packages that it imports, which are looked for before the first job starts
     GPU_DISTRIBUTION  the name of a distribution that runs on GPUs only, where there is one for CPUs too
     REMOTE         True if it calls an endpoint: it needs no GPU and returns text instead of tokens
+    TAKES          the keys of a version's sampling that not all engines have: repetition_penalty, structured
     SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
 
 Engines of the policy are constructed as `Engine(model, settings, sampling, stop)`. They have `version` (a JSON value

@@ -16,14 +16,17 @@ from typing import Any
 
 import torch
 
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.engines import Completion, Request
 
 ENVIRONMENT = "vllm"  # envs/vllm.yaml
 PACKAGES = ("vllm", "torch", "transformers", "pyarrow")
 GPU_DISTRIBUTION = "vllm"  # the build for CPUs has another name
+TAKES = ("repetition_penalty", "structured")
 SPLITS_MODEL = True  # over generate.tensor_parallel GPUs
 
+RESULTS = ("max_model_len", "quantization", "kv_cache_dtype")  # settings that answers depend on
 VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine ends with its job
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -48,32 +51,40 @@ class Engine:
         self.vllm = vllm
         gpus = torch.cuda.device_count()
         self.tokenizer = AutoTokenizer.from_pretrained(model)
+        options = {key: value for key, value in settings.get("vllm", {}).items() if value is not None}
         arguments = vllm.EngineArgs(
             model=model,
             dtype=settings["dtype"],
             tensor_parallel_size=gpus or 1,
-            enable_prefix_caching=True,
             enforce_eager=not gpus,  # compiling takes longer than a round of CPU size
             enable_chunked_prefill=bool(gpus),  # on CPUs it fails with seeds: their generators cannot be rewound
             logprobs_mode="processed_logprobs",  # of logits / temperature
             seed=0,  # for requests without a seed; there are none
-            **(settings.get("vllm") or {}),
+            **({"enable_prefix_caching": True} | options),
         )
+        try:
+            config = arguments.create_engine_config(UsageContext.LLM_CLASS)
+        except ValueError as error:
+            raise BadInput(f"generate.vllm: vLLM cannot run {model} with these settings: {error}") from error
+
         self.load = Load()
-        self.engine: Any = vllm.LLMEngine.from_engine_args(
-            arguments, usage_context=UsageContext.LLM_CLASS, stat_loggers=[lambda config, number: self.load]
+        self.engine: Any = vllm.LLMEngine.from_vllm_config(
+            config, usage_context=UsageContext.LLM_CLASS, stat_loggers=[lambda config, number: self.load]
         )
         self.window = self.engine.model_config.max_model_len
         self.slots = self.engine.vllm_config.scheduler_config.max_num_seqs
         self.playing = 2 * self.slots
         self.sampling = sampling
         self.stop = list(stop)
-        self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"]
+        self.penalty = sampling.get("repetition_penalty", 1.0)
+        self.form = sampling.get("structured")
+        self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"] and self.penalty == 1 and not self.form
         self.version = {
             "engine": "vllm",
             "vllm": vllm.__version__,
             "torch": torch.__version__,
             "dtype": settings["dtype"],
+            **{key: options[key] for key in RESULTS if options.get(key, "auto") != "auto"},
         }
         self.numbers = itertools.count()
         self.waiting: dict[str, asyncio.Future[Completion]] = {}  # by the number of the request
@@ -127,21 +138,28 @@ class Engine:
         return {"mean_running_requests": self.load.mean, "max_num_seqs": self.slots}
 
     def _params(self, request: Request) -> Any:
-        return self.vllm.SamplingParams(
+        library = self.vllm.sampling_params
+        form = None
+        if self.form:
+            form = library.StructuredOutputsParams(regex=self.form["regex"], json=self.form["json_schema"])
+
+        return library.SamplingParams(
             temperature=self.sampling["temperature"],
             top_p=self.sampling["top_p"],
             top_k=self.sampling["top_k"],
+            repetition_penalty=self.penalty,
+            structured_outputs=form,
             seed=request.seed % 2**62,
             max_tokens=request.max_tokens,
             stop=self.stop,
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             logprobs=0,  # of the sampled token only
-            output_kind=self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+            output_kind=library.RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, output: Any) -> Completion:
-        """Return vLLM's output. With top_p or top_k its log-probs are of the remaining tokens, so they are dropped."""
+        """Return vLLM's output. Its log-probs are dropped if they are not of the policy's whole distribution."""
         tokens = list(output.token_ids)
         logps = []
         if self.is_full_support:

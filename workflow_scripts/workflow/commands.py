@@ -9,7 +9,7 @@ from typing import Any
 
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
-from workflow_scripts.config.sections import Train, endpoints_of
+from workflow_scripts.config.sections import Train, endpoints_of, settings_of
 from workflow_scripts.core.running.status import with_status
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.environments import Environments
@@ -79,6 +79,8 @@ class Commands:
         options = [f"--save-seconds {generate.save_seconds:g}"]
         options += [f"--tensor-parallel {generate.tensor_parallel}"] if generate.tensor_parallel else []
         options += [f"--programs {generate.programs}"] if generate.programs else []
+        limits = settings_of(generate.vllm, include=set(generate.vllm.ONLY_HOW))
+        options += [f"--vllm {escaped(shlex.quote(json.dumps(limits, sort_keys=True)))}"] if limits else []
         endpoints = {"generate": endpoints_of(generate), "task": self.wing.endpoints("generate")}
         options.append(self.endpoint_options(endpoints))
 

@@ -142,10 +142,13 @@ class ParamsOfRules:
     def generation(self, version: str) -> dict[str, Any]:
         """Return engine and sampling of one version only, so that changing another version reruns nothing here."""
         generate = self.cfg.generate
-        settings = settings_of(generate, *ONLY_HOW, "engine", "auto", "trigger", "eval", "pool", "openai")
+        settings = settings_of(generate, *ONLY_HOW, "engine", "auto", "trigger", "eval", "pool", "vllm", "openai")
         settings["engine"] = generate.engine_of(version)
         settings[version] = settings_of(getattr(generate, version), "engine")
 
+        vllm = settings_of(generate.vllm, *generate.vllm.ONLY_HOW)
+        if vllm and settings["engine"] == "vllm":
+            settings["vllm"] = vllm
         if generate.is_remote(version) and generate.openai:
             settings["openai"] = settings_of(generate)["openai"]
 

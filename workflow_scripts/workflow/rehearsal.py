@@ -64,6 +64,7 @@ def smaller(recipe: Config, values: dict[str, Any]) -> dict[str, Any]:
 
     result = merged(copy.deepcopy(values), changes)
     result.pop("python", None)
+    result["generate"].pop("vllm", None)
     return _with_local_endpoints(result, endpoint_url(name))
 
 
@@ -120,7 +121,7 @@ def _smaller_generation(recipe: Config, folder: str) -> dict[str, Any]:
         sampling = getattr(recipe.generate, version)
         if sampling is None:
             continue
-        changes[version] = {"samples": min(SAMPLES, sampling.samples)}
+        changes[version] = {"samples": min(SAMPLES, sampling.samples), "repetition_penalty": 1.0, "structured": None}
         changes[version]["engine"] = (
             recipe.generate.engine_of(version) if recipe.generate.is_remote(version) else "playback"
         )

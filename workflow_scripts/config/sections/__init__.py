@@ -19,6 +19,8 @@ from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Ro
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards
 from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
+from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards, Structured, Vllm
+from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Split
 from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
 from workflow_scripts.config.sections.values import endpoints_of, settings_of
 
@@ -53,8 +55,10 @@ __all__ = [
     "Share",
     "Source",
     "Split",
+    "Structured",
     "TaskName",
     "Train",
+    "Vllm",
     "Wandb",
     "Worked",
     "endpoints_of",

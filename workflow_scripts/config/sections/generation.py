@@ -1,10 +1,11 @@
 """The sections of generation: jobs, sampling, engines, and the judge."""
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from workflow_scripts.config.sections.base import Dtype, Engine, Section
+from workflow_scripts.config.sections.base import Dtype, Engine, Section, exactly_one
 from workflow_scripts.config.sections.endpoints import Endpoint
 from workflow_scripts.core.running import plugins
 
@@ -39,6 +40,36 @@ class Shards(Section):
         return sorted({self.of(stage) for stage in ("auto", "trigger", "eval", "pool")}, reverse=True)
 
 
+class Structured(Section):
+    """The form of an answer. The engine samples only tokens that lead to it."""
+
+    regex: str | None = None  # a regular expression that each turn matches as a whole
+    json_schema: dict[str, Any] | None = None  # a JSON schema; each turn is a JSON value that fits it
+
+    @model_validator(mode="after")
+    def is_possible(self):
+        exactly_one(regex=self.regex, json_schema=self.json_schema)
+
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"`regex` is not a regular expression: {error}") from None
+        else:
+            _check_schema(self.json_schema)
+
+        return self
+
+
+def _check_schema(schema: Any) -> None:
+    import jsonschema  # imported here, since few configs have a schema
+
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"`json_schema` is not a JSON schema: {error.message}") from None
+
+
 class Sampling(Section):
     """Sampling settings of one version of answers."""
 
@@ -47,6 +78,9 @@ class Sampling(Section):
     temperature: NonNegativeFloat = 1.0  # 0 is greedy
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegativeInt = 0  # 0 is off
+    repetition_penalty: PositiveFloat = 1.0  # above 1, tokens that the context has become less likely
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # texts that end an answer, as its last part
+    structured: Structured | None = None  # the form of each turn; null: any text
     max_tokens: PositiveInt = 1024  # sampled tokens per answer, over all turns
     turns: PositiveInt = 5  # model turns per answer; the environment answers between them
     reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply; longer ones lose their middle
@@ -59,6 +93,23 @@ class Judge(Section):
     temperature: NonNegativeFloat = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: PositiveInt = 16
+
+
+class Vllm(Section):
+    """Settings of vLLM's engine. Null leaves vLLM's own value."""
+
+    ONLY_HOW: ClassVar = (
+        "max_num_seqs",
+        "gpu_memory_utilization",
+        "enable_prefix_caching",
+    )  # no answer depends on them
+
+    max_model_len: PositiveInt | None = None  # tokens of prompt and answer; null: the model's context
+    max_num_seqs: PositiveInt | None = None  # requests that run at the same time
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None  # share of a GPU's memory that is taken
+    enable_prefix_caching: bool = True  # keep what was computed of prompts and earlier turns
+    quantization: Literal["fp8", "fp8_per_block", "int8_per_channel_weight_only"] | None = None  # of loaded weights
+    kv_cache_dtype: Literal["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"  # auto: as the model
 
 
 class Generate(Section):
@@ -76,6 +127,7 @@ class Generate(Section):
     programs: PositiveInt | None = None  # programs of the policy that run at the same time; null: as many as threads
     gpus: NonNegativeInt = 1  # per job, on machines that have any
     tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
+    vllm: Vllm = Vllm()
     openai: Endpoint | None = None  # the endpoint, if the engine calls one
     script: str | None = None  # playback: the folder of the scripts; rehearsals set it
 

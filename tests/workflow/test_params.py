@@ -1,0 +1,30 @@
+"""What a rule passes on is what its results depend on."""
+
+from tests.harness import tiny_config
+from workflow_scripts.config.layout import Run
+from workflow_scripts.config.load import load
+from workflow_scripts.tasks.defaults import Wing
+from workflow_scripts.workflow.params import ParamsOfRules
+
+
+def test_only_settings_that_answers_depend_on_are_parameters_of_generation():
+    limits = {"max_num_seqs": 64, "gpu_memory_utilization": 0.8, "enable_prefix_caching": False}
+    config = tiny_config()
+    config["generate"] |= {"engine": "vllm", "programs": 4, "save_seconds": 5.0}
+    before = parameters(config)
+
+    config["generate"]["vllm"] = limits
+    assert parameters(config) == before
+
+    config["generate"]["vllm"] = limits | {"max_model_len": 1024}
+    assert parameters(config) == before | {"vllm": {"max_model_len": 1024}}
+
+    config["generate"]["auto"] |= {"stop": ["\n\n"]}
+    assert parameters(config)["auto"] == before["auto"] | {"stop": ["\n\n"]}
+
+
+def parameters(config) -> dict:
+    """Return what the rule `generate` passes on of its settings in the version auto."""
+    cfg = load(config)
+    run = Run(cfg)
+    return ParamsOfRules(cfg, run, Wing(cfg, run)).generation("auto")
