@@ -27,7 +27,7 @@ SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
 SLOTS = 32  # max_num_seqs
 BATCH = 256  # conversations of the peer's batches
 SANDBOXES = 2
-LIMITS = {"cpu_seconds": 1, "wall_seconds": 1}
+LIMITS: Any = {"cpu_seconds": 1, "wall_seconds": 1}
 MEDIAN, SIGMA, LONGEST = 64, 0.8, 512  # tokens of a turn
 SHORT = "print(sum(i * i for i in range({number})))"
 ENDLESS = ("number = {number}\nwhile True:\n    number += 1", "import time\ntime.sleep({number} + 1000)")

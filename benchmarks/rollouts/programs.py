@@ -12,9 +12,9 @@ ENDLESS = "number = {number}\nwhile True:\n    number += 1"
 SHARE = 0.05  # of endless programs
 
 
-def seconds_of(programs: list[str], processes: int, **limits: int) -> float:
+def seconds_of(programs: list[str], processes: int) -> float:
     """Return how long so many sandboxes take for programs."""
-    with Sandbox(processes=processes, **limits) as sandbox, ThreadPoolExecutor(processes) as threads:
+    with Sandbox(processes=processes) as sandbox, ThreadPoolExecutor(processes) as threads:
         list(threads.map(sandbox, [f"print({i})" for i in range(processes)]))  # the supervisors have started
         start = time.perf_counter()
         list(threads.map(sandbox, programs))

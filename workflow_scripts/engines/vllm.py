@@ -111,7 +111,13 @@ class Engine:
         self.engine.add_request(number, {"prompt_token_ids": request.tokens}, self._params(request))
         self.waiting[number] = asyncio.get_running_loop().create_future()
         self.is_new.set()
-        return await self.waiting[number]
+
+        try:
+            return await self.waiting[number]
+        except asyncio.CancelledError:
+            self.waiting.pop(number, None)
+            self.engine.abort_request([number])
+            raise
 
     async def _step(self) -> None:
         """Step the engine while it has requests. Between two steps, requests end and new ones enter."""
@@ -123,8 +129,9 @@ class Engine:
             try:
                 while self.engine.has_unfinished_requests():
                     for output in self.engine.step():
-                        if output.finished:
-                            self.waiting.pop(output.request_id).set_result(self._completion(output.outputs[0]))
+                        future = self.waiting.pop(output.request_id, None)
+                        if future and not future.done():  # else nobody waits for it any more
+                            future.set_result(self._completion(output.outputs[0]))
                     await asyncio.sleep(0)  # conversations go on here
             except Exception as error:
                 self.fault = error

@@ -62,11 +62,11 @@ class Structured(Section):
 
 
 def _check_schema(schema: Any) -> None:
-    import jsonschema  # imported here, since few configs have a schema
+    from jsonschema import SchemaError, validators  # imported here, since few configs have a schema
 
     try:
-        jsonschema.validators.validator_for(schema).check_schema(schema)
-    except jsonschema.SchemaError as error:
+        validators.validator_for(schema).check_schema(schema)
+    except SchemaError as error:
         raise ValueError(f"`json_schema` is not a JSON schema: {error.message}") from None
 
 
