@@ -17,10 +17,8 @@ from workflow_scripts.config.sections.base import (
 )
 from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Rows, Source, Wandb
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
-from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards
-from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
 from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards, Structured, Vllm
-from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Split
+from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
 from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
 from workflow_scripts.config.sections.values import endpoints_of, settings_of
 
