@@ -29,10 +29,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from concurrent.futures import Future
 from typing import Any
 
 DEFAULTS = {"cpu_seconds": 5, "wall_seconds": 10, "memory_mb": 512, "output_bytes": 10_000, "file_mb": 1}
@@ -88,7 +86,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Sandbox:
-    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. Identical programs run once.
+    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. A program that ran before is not run again.
 
     Several threads may call it at the same time: `processes` supervisors share the programs.
     """
@@ -97,8 +95,7 @@ class Sandbox:
         self.isolate = isolate
         self.processes = processes
         self.limits = DEFAULTS | limits
-        self.results: dict[str, Future[dict[str, Any]]] = {}  # by program
-        self.lock = threading.Lock()  # of `results`
+        self.cache: dict[str, dict[str, Any]] = {}  # results by program
         self.supervisors: list[subprocess.Popen[str]] = []
         self.free: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
 
@@ -133,21 +130,14 @@ class Sandbox:
 
     def __call__(self, code: str) -> dict[str, Any]:
         """Run a program and return {"output": str, "error": str or None}. A fault of the program is no exception."""
-        with self.lock:
-            is_new = code not in self.results
-            result = self.results.setdefault(code, Future())
-
-        if is_new:
+        if code not in self.cache:
             supervisor = self.free.get()
             try:
-                result.set_result(self._run(supervisor, code))
-            except BaseException as error:
-                del self.results[code]
-                result.set_exception(error)
+                self.cache[code] = self._run(supervisor, code)
             finally:
                 self.free.put(supervisor)
 
-        return result.result()
+        return self.cache[code]
 
     def _run(self, supervisor: Any, code: str) -> dict[str, Any]:
         try:
