@@ -86,7 +86,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Sandbox:
-    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. A program that ran before is not run again.
+    """Runs programs: `with Sandbox() as run: run("print(1 + 1)")["output"]`. Identical programs run once.
 
     Several threads may call it at the same time: `processes` supervisors share the programs.
     """
@@ -109,8 +109,15 @@ class Sandbox:
             )
 
         for _ in range(self.processes):  # in this thread: a supervisor ends with the thread that started it
-            self.supervisors.append(self._start())
-            self.free.put(self.supervisors[-1])
+            supervisor = subprocess.Popen(
+                [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={"PATH": "/usr/bin:/bin"},
+            )
+            self.supervisors.append(supervisor)
+            self.free.put(supervisor)
         return self
 
     def __exit__(self, *_):
@@ -118,15 +125,6 @@ class Sandbox:
             supervisor.stdin.close()  # type: ignore[union-attr]
         for supervisor in self.supervisors:
             supervisor.wait()
-
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"PATH": "/usr/bin:/bin"},
-        )
 
     def __call__(self, code: str) -> dict[str, Any]:
         """Run a program and return {"output": str, "error": str or None}. A fault of the program is no exception."""
