@@ -131,7 +131,7 @@ def test_system_call_tables_have_no_repeats(architecture):
 
 def test_a_fault_of_the_machine_is_no_result(run):
     """A program that had no room to run is neither wrong nor remembered as such."""
-    supervisor = run.process.pid
+    supervisor = run.supervisors[0].pid
     soft, hard = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (5, hard))
     try:
