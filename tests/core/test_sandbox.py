@@ -160,6 +160,8 @@ def test_a_folder_that_its_owner_may_not_list_is_removed(tmp_path):
     subprocess.run([*powerless, sys.executable, "-c", command, tmp_path / "scratch"], cwd=REPOSITORY, check=True)
 
     assert not (tmp_path / "scratch").exists()
+
+
 # ---------------------------------------------------------------- several programs at the same time
 
 MEETING = """
