@@ -30,6 +30,19 @@ def test_nothing_is_to_be_done_after_touches_and_comments(fork):
     assert NOTHING_TO_DO in fork.snakemake("-n", TARGET)
 
 
+def test_a_run_that_was_copied_without_times_and_records_is_adopted(finished, tmp_path):
+    moved = Copy(tmp_path / "moved", tiny_config())
+    shutil.copytree(finished.folder / "runs", moved.folder / "runs", copy_function=shutil.copyfile)
+    for path in moved.path("prompts").rglob("*"):
+        os.utime(path)  # inputs are newer than what was made from them
+    assert "train" in jobs(moved.snakemake("-n", TARGET))
+
+    moved.snakemake("verify")
+    moved.snakemake("--touch", TARGET)
+    assert NOTHING_TO_DO in moved.snakemake("-n", TARGET)
+    assert jobs(moved.snakemake("-n", TARGET, "--config", "train={lr: 5e-4}")) == {"train", *AFTER_TRAINING}
+
+
 # ---------------------------------------------------------------- prompts
 
 
