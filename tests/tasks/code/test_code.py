@@ -1,6 +1,6 @@
 """Programs are judged by tests, and what a program does outside of its functions changes no verdict."""
 
-import time
+import json
 
 import pytest
 
@@ -8,18 +8,19 @@ from tests.conversations import saved
 from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.config.sections import Data, Split
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", 'assert add("a", "b") == "ab", "{text}"']
 RIGHT = "def add(a, b):\n    return a + b\n"
 HALF = "def add(a, b):\n    return abs(a) + b if a == 1 else b - 1\n"  # passes the first two tests
+LIMITS = {"cpu_seconds": 1, "wall_seconds": 20}  # of each test
 QUESTION = {"id": "q", "question": "Add.", "reference": TESTS, "level": "t"}
 
 
 @pytest.fixture(scope="module")
 def run():
-    with Sandbox(cpu_seconds=1, wall_seconds=3) as running:
+    with Workers() as running:
         yield running
 
 
@@ -28,9 +29,10 @@ def text_of(*programs: str) -> str:
     return "Let me see.\n" + "".join(f"```python\n{program}```\nThat's it.\n" for program in programs)
 
 
-def grade(run, *programs: str, tests: list[str] = TESTS) -> dict:
+def grade(run, *programs: str, tests: list[str] = TESTS, **settings) -> dict:
     """Return what grading adds to an answer with these programs."""
-    return tasks.load("code", "Grading").grade({"answer": text_of(*programs), "reference": tests}, run)
+    grading = tasks.load("code", "Grading", {"limits": LIMITS} | settings)
+    return grading.grade({"answer": text_of(*programs), "reference": tests}, run)
 
 
 # ---------------------------------------------------------------- grading
@@ -80,16 +82,131 @@ def test_programs_that_dodge_the_tests_pass_none(run, program):
     assert grade(run, program)["passed"] == 0
 
 
-def test_a_test_that_never_ends_costs_itself_and_those_after_it(run):
+def test_a_test_that_never_ends_costs_itself_alone(run):
     looping = "def add(a, b):\n    while a == -1:\n        pass\n    return a + b\n"
+    graded = grade(run, looping)
 
-    started = time.monotonic()
-    assert grade(run, looping)["passed"] == 1 / 3
-    assert time.monotonic() - started < 4
+    assert graded["passed"] == 2 / 3
+    assert "used more than 1 s of CPU" in graded["failure"]
+
+
+def test_the_reward_may_be_the_share_of_tests(run):
+    assert grade(run, HALF)["reward"] == 0
+    assert grade(run, HALF, credit="share")["reward"] == 2 / 3
+    assert grade(run, RIGHT, credit="share")["reward"] == 1
+
+
+def test_memory_is_limited(run):
+    greedy = "def add(a, b):\n    x = bytearray(300 * 2**20)\n    return a + b\n"
+
+    assert grade(run, greedy)["passed"] == 1
+    assert "MemoryError" in grade(run, greedy, limits=LIMITS | {"memory_mb": 200})["failure"]
 
 
 def test_a_faulty_test_fails_alone(run):
     assert grade(run, RIGHT, tests=["assert add(1, 2) ==", *TESTS])["passed"] == 3 / 4
+
+
+# ---------------------------------------------------------------- what tests may do
+
+PROGRAM = """
+import collections, dataclasses, numpy
+class Stack:
+    def __init__(self, items=()): self.items = list(items)
+    def push(self, item): self.items.append(item)
+    def pop(self): return self.items.pop()
+    def __len__(self): return len(self.items)
+    def __eq__(self, other): return self.items == other.items
+    def __iter__(self): return iter(self.items)
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int
+class Refused(ValueError): pass
+Pair = collections.namedtuple("Pair", "a b")
+def refuse(): raise Refused("no")
+def sort_it(values): values.sort()
+def pair(): return Pair(1, 2)
+def squares(n):
+    for i in range(n): yield i * i
+def apply(function, value): return function(value)
+def table(): return collections.Counter("aab")
+def array(n): return numpy.arange(n) * 2.0
+def greet(name): print("hello", name)
+def sum(values):
+    total = 0
+    for value in values: total += value
+    return total
+def huge(): return 10 ** 5000
+def nothing(): return None
+def nested(): return {"a": [(1, 2.5), {3}], b"k": None, 1j: True}
+"""
+PASSING = {
+    "methods": "s = Stack()\ns.push(3)\nassert len(s) == 1 and s.pop() == 3 and len(s) == 0",
+    "objects of the program": "assert Stack([1]) == Stack([1]) and Point(1, 2) == Point(1, 2) != Point(2, 1)",
+    "attributes": "p = Point(1, 2)\np.x = 5\nassert (p.x, p.y) == (5, 2) and isinstance(p, Point)",
+    "iteration": "assert list(Stack([1, 2])) == [1, 2] and 2 in Stack([1, 2]) and 3 not in Stack([1, 2])",
+    "exceptions": "try:\n    refuse()\n    assert False\nexcept Refused as fault:\n    assert str(fault) == 'no'",
+    "built-in exceptions": "try:\n    Stack().pop()\n    assert False\nexcept IndexError:\n    pass",
+    "changed arguments": "values = [3, 1, 2]\nassert sort_it(values) is None\nassert values == [1, 2, 3]",
+    "named tuples": "assert pair() == (1, 2)",
+    "generators": "assert list(squares(4)) == [0, 1, 4, 9] and next(squares(3)) == 0",
+    "functions of the test": "assert apply(lambda value: value + 1, 3) == 4",
+    "counters": "assert table() == {'a': 2, 'b': 1}",
+    "arrays": "assert np.allclose(array(3), [0, 2, 4]) and array(3).dtype == float",
+    "printing": "import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n    greet('you')\n"
+    "assert out.getvalue() == 'hello you\\n'",
+    "a name of Python": "assert sum([1, 2]) == 3",
+    "huge integers": "assert huge() == 10 ** 5000",
+    "None": "assert nothing() is None",
+    "nested values": "assert nested() == {'a': [(1, 2.5), {3}], b'k': None, 1j: True}",
+    "unittest": "import unittest\nclass TestCases(unittest.TestCase):\n    def setUp(self):\n        self.n = 3\n"
+    "    def test_it(self):\n        self.assertEqual(list(squares(self.n)), [0, 1, 4])\n"
+    "        with self.assertRaises(ValueError):\n            refuse()",
+    "a check": "def check(candidate):\n    for n in range(3):\n        assert len(list(candidate(n))) == n\n"
+    "check(squares)",
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_tests_use_programs_as_if_they_were_their_own(run, name):
+    graded = grade(run, PROGRAM, tests=[PASSING[name]])
+    assert (graded["passed"], graded["failure"]) == (1, None)
+
+
+STDIN_CASES = [
+    ("print(int(input()) * 2)", "4\n", "8", True),
+    ("print(int(input()) * 2)", "4\n", "9", False),
+    ("import sys\nfor line in sys.stdin: print(line, end='  ')", "a b\nc\n", "a b\nc", True),
+    ("print('1.50 2')", "", "1.5  2.0", True),
+    ("print('yes\\n')", "", "yes", True),
+    ("print('yes no')", "", "yes\nno", False),
+    ("print('nan')", "", "inf", False),
+    ("if __name__ == '__main__':\n    print('main')", "", "main", True),
+    ("print('x')\nexit()", "", "x", True),
+    ("print('x')\nraise SystemExit(2)", "", "x", False),
+    ("import sys\nprint(len(sys.stdin.read()))", "x" * 500_000, "500000", True),
+    ("print('x' * 500_000)", "", "x" * 500_000, True),
+    ("print('never reads')", "x" * 500_000, "never reads", True),
+]
+
+
+@pytest.mark.parametrize(("program", "stdin", "stdout", "passes"), STDIN_CASES)
+def test_programs_that_read_stdin_are_judged_by_what_they_print(run, program, stdin, stdout, passes):
+    graded = grade(run, program + "\n", tests=[json.dumps({"stdin": stdin, "stdout": stdout})])
+    assert graded["passed"] == passes
+
+
+def test_a_script_that_loops_or_floods_is_stopped(run):
+    for program, reason in (("while True: pass\n", "of CPU"), ("while True: print('x' * 10**6)\n", "more than")):
+        assert reason in grade(run, program, tests=[json.dumps({"stdin": "", "stdout": "x"})])["failure"]
+
+
+def test_equal_programs_are_tested_once_and_the_order_is_kept(run):
+    grading = tasks.load("code", "Grading")
+    answers = [{"answer": text_of(program), "reference": TESTS} for program in (RIGHT, HALF, RIGHT)]
+
+    assert [graded["reward"] for graded in grading.grade_batch(answers, run)] == [1, 0, 1]
 
 
 # ---------------------------------------------------------------- the other parts

@@ -14,7 +14,7 @@ class Evaluation(defaults.Evaluation):
 
     def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "accuracy": mean(answer["reward"] for answer in answers),
+            "accuracy": mean(answer["passed"] == 1 for answer in answers),
             "passed": mean(answer["passed"] for answer in answers),
             "n": len(answers),
         }
