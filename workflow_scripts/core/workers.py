@@ -41,7 +41,7 @@ from workflow_scripts.core.sandbox import Sandbox
 
 MOST_PROCESSES = 8
 HEAD = struct.Struct("<Q")  # the length of a request, before the request
-VALUE, FAULT = b"=", b"!"  # the first byte of a line that a handler's process writes
+VALUE, FAULT, NO_ROOM = b"=", b"!", b"?"  # the first byte of a line that a handler's process writes
 
 
 class Outcome(NamedTuple):
@@ -138,6 +138,8 @@ class Workers:
                     if not line:
                         raise RuntimeError(f"a worker of {handler.__name__} ended (exit status {worker.wait()})")
                     answer = json.loads(line)
+                    if answer["no_room"]:
+                        raise no_room(answer["no_room"])
                     outcomes[number] = Outcome([json.loads(value) for value in answer["values"]], answer["fault"])
                     waiting.unregister(worker.stdout)
                     _send_next(worker, todo, waiting)
@@ -151,6 +153,14 @@ class Workers:
             stdout=subprocess.PIPE,
             env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
         )
+
+
+def no_room(fault: str) -> RuntimeError:
+    """Return the error of a request that could not be handled for no fault of its own."""
+    return RuntimeError(
+        f"a process could not start, for no fault of the text that it should work on: {fault}. Nothing was graded; "
+        "make room (disk, processes, memory) and run again"
+    )
 
 
 def _send_next(worker: Any, todo: Any, waiting: selectors.BaseSelector) -> None:
@@ -204,10 +214,11 @@ def serve_once(handler: Any, limits: dict[str, int], is_isolated: bool, pipe: in
         write_all(pipe, VALUE + json.dumps(value).encode() + b"\n")
 
     def isolate() -> None:
-        sandbox.set_limits(limits)
-        if is_isolated:
-            sandbox.restrict_files("")
-            sandbox.restrict_calls()
+        try:
+            enclose(limits, is_isolated, "")
+        except BaseException as fault:
+            write_all(pipe, NO_ROOM + f"{type(fault).__name__}: {fault}"[:500].replace("\n", " ").encode() + b"\n")
+            os._exit(1)
 
     try:
         begun = [handler.begin(is_isolated)] if hasattr(handler, "begin") else []
@@ -221,6 +232,15 @@ def serve_once(handler: Any, limits: dict[str, int], is_isolated: bool, pipe: in
         with contextlib.suppress(BaseException):
             write_all(pipe, FAULT + type(fault).__name__.encode() + b"\n")
     os._exit(status)
+
+
+def enclose(limits: dict[str, int], is_isolated: bool, scratch: str) -> None:
+    """Leave this process nothing but its descriptors, its scratch folder (none if it is empty) and its limits."""
+    sandbox.set_limits(limits)
+    if is_isolated:
+        sandbox.restrict_files(scratch)
+        sandbox.drop_capabilities()
+        sandbox.restrict_calls()
 
 
 def read_request() -> Any:
@@ -270,7 +290,9 @@ def collect(pid: int, pipe: int, limits: dict[str, int]) -> dict[str, Any]:
     lines = bytes(received).split(b"\n")[:-1]
     reasons = [line[1:].decode(errors="replace") for line in lines if line.startswith(FAULT)]
     values = [line[1:].decode() for line in lines if line.startswith(VALUE)]
-    return {"values": values, "fault": fault or next(iter(reasons), None) or ended_early(status, limits)}
+    no_room = next((line[1:].decode(errors="replace") for line in lines if line.startswith(NO_ROOM)), None)
+    reason = fault or next(iter(reasons), None) or ended_early(status, limits)
+    return {"values": values, "fault": reason, "no_room": no_room}
 
 
 def ended_early(status: int, limits: dict[str, int]) -> str | None:

@@ -191,6 +191,14 @@ def add(a, b): print('=[true, null]')
         ),
         ADD,
     ),
+    (
+        "forged faults of the machine",
+        WRITE_TO_PIPES.format(
+            forged="{'value': None}, {'no room': 'no space left'}, {'ended': 'x', 'no room': 'x'}", head=LONG_HEAD
+        ),
+        ADD,
+    ),
+    ("forged faults in lines", WRITE_TO_PIPES.format(forged="'?no room',", head="b'?no room\\n' + "), ADD),
     ("forged ends", WRITE_TO_PIPES.format(forged="{'ended': None}, {'passed': True}, {}, []", head=LONG_HEAD), ADD),
     (
         "forged exceptions",

@@ -8,7 +8,8 @@ from tests.conversations import saved
 from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.config.sections import Data, Split
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.workers import Workers
+from workflow_scripts.core.workers import Outcome, Workers
+from workflow_scripts.tasks.code.grading import completed
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", 'assert add("a", "b") == "ab", "{text}"']
@@ -264,3 +265,14 @@ def test_graded_answers_become_training_rows(run):
 
     assert [(row["uid"], row["advantage"]) for row in rows] == [("q.auto.0", 1.0), ("q.auto.1", -1.0)]
     assert rows[0]["reference"] == TESTS
+
+
+def test_a_machine_without_room_stops_the_stage_and_grades_nothing():
+    outcome = Outcome([[True, None], {"no room": "OSError: no space left on device"}], None)
+
+    with pytest.raises(RuntimeError, match=r"no space left on device.*Nothing was graded"):
+        completed(outcome, 3)
+    assert completed(Outcome([[True, None]], "used more than 600 s of CPU"), 2) == [
+        (True, None),
+        (False, "it did not run: used more than 600 s of CPU"),
+    ]

@@ -179,7 +179,7 @@ def test_questions_that_cannot_be_tested_are_rejected(tmp_path):
     evil = base64.b64encode(zlib.compress(pickle.dumps(Evil()))).decode()
     frozen(tmp_path, LCB_STDIN, LCB_STDIN | {"question_id": "b", "question_content": "b", "private_test_cases": evil})
     [reject] = read_records(tmp_path / "prompts/rejects.jsonl")
-    assert (reject["id"], reject["reason"][:30]) == ("b", "its tests cannot be read: refe")
+    assert (reject["id"], reject["reason"][:30]) == ("b", "its tests cannot be read: the ")
 
     missing = BIGCODEBENCH | {"task_id": "b", "instruct_prompt": "b", "libs": "['random', 'no_such_library']"}
     frozen(tmp_path, BIGCODEBENCH, missing)

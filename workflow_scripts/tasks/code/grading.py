@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workflow_scripts.core.records import Answer, Prompt
-from workflow_scripts.core.workers import Outcome
+from workflow_scripts.core.workers import Outcome, no_room
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.code import service, trial
 from workflow_scripts.tasks.defaults import mean
@@ -90,7 +90,13 @@ class Grading(defaults.Grading):
 
 
 def completed(outcome: Outcome, count: int) -> Results:
-    """Return the results of all tests; those that did not run are not passed."""
+    """Return the results of all tests; those that did not run are not passed.
+
+    Raises:
+        RuntimeError: if the machine could not start the program.
+    """
+    if faults := [value["no room"] for value in outcome.values if isinstance(value, dict)]:
+        raise no_room(faults[0])
     results: Results = [(passed is True, reason) for passed, reason in outcome.values]
     missing = count - len(results)
     return results + [(False, f"it did not run: {outcome.fault}")] * missing

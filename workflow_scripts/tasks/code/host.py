@@ -72,21 +72,27 @@ class Hosted:
 
 
 def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: bool) -> Hosted:
-    """Start a program in a process of its own."""
+    """Start a program in a process of its own. Raise OSError if the machine has no room for it."""
     scratch = tempfile.mkdtemp(prefix="sandbox-")
     calls_read, calls_write = os.pipe()
     replies_read, replies_write = os.pipe()
+    ready, setup = os.pipe()
     pid = os.fork()
 
     if pid == 0:
         status = 1
-        with contextlib.suppress(BaseException):
-            null = os.open(os.devnull, os.O_RDWR)
-            descriptors = (
-                [calls_read, replies_write, null] if is_script else [null, null, null, calls_read, replies_write]
-            )
-            own_limits = limits | {"cpu_seconds": 20 * limits["cpu_seconds"]}  # of all tests; each has its own limit
+        pipes = [calls_read, replies_write]
+        null = os.open(os.devnull, os.O_RDWR)
+        descriptors = [*pipes, null, setup] if is_script else [null, null, null, *pipes, setup]
+        own_limits = limits | {"cpu_seconds": 20 * limits["cpu_seconds"]}  # of all tests; each has its own limit
+        try:
             program.prepare_process(descriptors, own_limits, is_isolated, scratch)
+        except BaseException as fault:
+            os.write(len(descriptors) - 1, f"{type(fault).__name__}: {fault}"[:500].encode())
+            os._exit(1)
+
+        os.close(len(descriptors) - 1)  # the program starts
+        with contextlib.suppress(BaseException):
             if is_script:
                 status = program.run_script(source)
             else:
@@ -94,9 +100,15 @@ def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: boo
                 status = 0
         os._exit(status)
 
-    os.close(calls_read)
-    os.close(replies_write)
-    return Hosted(pid, calls_write, replies_read, scratch)
+    for descriptor in (calls_read, replies_write, setup):
+        os.close(descriptor)
+    hosted = Hosted(pid, calls_write, replies_read, scratch)
+    fault = os.read(ready, 1000)
+    os.close(ready)
+    if fault:
+        hosted.end()
+        raise OSError(fault.decode(errors="replace"))
+    return hosted
 
 
 class Host:
@@ -107,7 +119,21 @@ class Host:
         self.hosted: Hosted | None = None
 
     def command(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Do what a command says, and return the reply; {"ended": reason} if the program is gone."""
+        """Return the answer to a command; {"no room": reason} if the machine cannot start a program, several times."""
+        for seconds in (0.1, 1.0, 5.0, None):
+            try:
+                return self.perform(command)
+            except OSError as error:
+                reason = str(error)
+            if seconds:
+                time.sleep(seconds)
+        return {"no room": reason}
+
+    def perform(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Do what a command says. Return {"reply": what the program says}, or {"ended": reason} if it is gone.
+
+        What a program says stands below a key of its own, so that it cannot pass for an answer of the host.
+        """
         limits = command["limits"]
         if command["do"] == "script":
             return self.run_script(command["program"], command["stdin"], limits)
@@ -123,7 +149,7 @@ class Host:
         try:
             if command["do"] != "load":
                 send(self.hosted, json.dumps(command["call"]).encode(), limits, begun, deadline)
-            return json.loads(self.reply(limits, begun, deadline))
+            return {"reply": json.loads(self.reply(limits, begun, deadline))}
         except (TooLong, EOFError, ValueError, RecursionError, OSError) as fault:
             hosted = self.hosted
             self.close(patience=1.0 if isinstance(fault, EOFError) else 0.0)

@@ -16,6 +16,7 @@ import types
 from typing import Any
 
 from workflow_scripts.core import sandbox
+from workflow_scripts.core.workers import enclose
 from workflow_scripts.tasks.code.values import decode, decode_function, encode
 
 HEAD = struct.Struct("<Q")
@@ -56,7 +57,7 @@ def write_frame(descriptor: int, content: bytes) -> None:
 
 
 def prepare_process(descriptors: list[int], limits: dict[str, int], is_isolated: bool, scratch: str) -> None:
-    """Keep these descriptors, as 0, 1, 2, …, close all others, and isolate this process."""
+    """Keep these descriptors, as 0, 1, 2, …, close all others, and isolate this process. Raise OSError without room."""
     sandbox.libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
     moved = [os.dup(descriptor) for descriptor in descriptors]  # so that none is overwritten before it is moved
     high = [os.dup2(descriptor, 200 + i) for i, descriptor in enumerate(moved)]
@@ -69,10 +70,7 @@ def prepare_process(descriptors: list[int], limits: dict[str, int], is_isolated:
     os.environ.clear()
     os.environ["MPLBACKEND"] = "Agg"
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sandbox.set_limits(limits)
-    if is_isolated:
-        sandbox.restrict_files(scratch)
-        sandbox.restrict_calls()
+    enclose(limits, is_isolated, scratch)
 
 
 # ---------------------------------------------------------------- a program that reads stdin

@@ -35,8 +35,6 @@ class Session:
         call["options"] = {name: encode(value, self.own) for name, value in (options or {}).items()}
         reply = self.send(call)
 
-        if "ended" in reply:
-            raise ProgramEnded(str(reply["ended"]))
         if printed := reply.get("printed"):
             sys.stdout.write(str(printed))
         if "raised" in reply:
@@ -65,8 +63,6 @@ class Session:
     def look_up(self, name: str) -> Any:
         """Return what a name of the program stands for. Raise NameError if there is none."""
         reply = self.send({"do": "look up", "name": name})
-        if "ended" in reply:
-            raise ProgramEnded(str(reply["ended"]))
         if "exception" in reply:
             return self.exception(reply["exception"])
         if "value" not in reply:

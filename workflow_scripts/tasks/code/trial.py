@@ -43,6 +43,10 @@ class TooSlow(BaseException):
     """Raised within a test whose own work exceeds the limits."""
 
 
+class NoRoom(BaseException):
+    """Raised if the machine, and not the program, is at fault."""
+
+
 class Connection:
     """The pipes to the host."""
 
@@ -51,9 +55,16 @@ class Connection:
         self.replies = replies
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Send a command to the host and return the reply."""
-        write_frame(self.commands, json.dumps(command).encode())
-        return json.loads(read_frame(self.replies))
+        """Send a command to the host and return its answer. Raise NoRoom if it cannot start programs."""
+        try:
+            write_frame(self.commands, json.dumps(command).encode())
+            content = read_frame(self.replies)
+        except (EOFError, BrokenPipeError):
+            raise NoRoom("the process that starts programs has ended") from None
+        answer = json.loads(content)
+        if "no room" in answer:
+            raise NoRoom(answer["no room"])
+        return answer
 
 
 def warm_up() -> None:
@@ -85,7 +96,10 @@ def begin(is_isolated: bool) -> Connection:
 
 
 def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Connection) -> None:
-    """Emit for each test whether it passed, and if not, why: [passed, reason]."""
+    """Emit for each test whether it passed, and if not, why: [passed, reason].
+
+    Emit {"no room": reason} and stop if the machine cannot start programs.
+    """
     isolate()
     limits = request["limits"]
     trial = Trial(connection, request["program"], limits)
@@ -95,6 +109,9 @@ def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Co
     for test in request["tests"]:
         try:
             reason = trial.run(test)
+        except NoRoom as fault:
+            emit({"no room": str(fault)})
+            return
         except BaseException as fault:
             reason = f"{type(fault).__name__}: {fault!s:.200}"
         finally:
@@ -134,19 +151,23 @@ class Trial:
         """Start the program, unless its process still runs."""
         if self.is_loaded or self.load_fault:
             return
-        reply = self.connection.ask({"do": "load", "program": self.program, "limits": self.limits})
-        if "ended" in reply or "raised" in reply:
-            cause = reply.get("ended") or f"{reply['raised'][0]}: {reply.get('message', '')}"
-            self.load_fault = f"the program does not load: {cause!s:.200}"
+        answer = self.connection.ask({"do": "load", "program": self.program, "limits": self.limits})
+        reply = answer.get("reply")
+        if "ended" in answer:
+            self.load_fault = f"the program does not load: {answer['ended']}"
+        elif not isinstance(reply, dict) or "raised" in reply:
+            self.load_fault = f"the program does not load: {reply!s:.200}"
         self.is_loaded = True
 
     def send(self, call: dict[str, Any]) -> dict[str, Any]:
-        reply = self.connection.ask({"do": "call", "call": call, "limits": self.limits})
-        if not isinstance(reply, dict):
-            raise ProgramEnded("it sent no reply")
-        if "ended" in reply:
+        """Perform a call and return the program's reply."""
+        answer = self.connection.ask({"do": "call", "call": call, "limits": self.limits})
+        if "ended" in answer:
             self.is_loaded = False
-        return reply
+            raise ProgramEnded(answer["ended"])
+        if not isinstance(answer["reply"], dict):
+            raise ProgramEnded("it sent no reply")
+        return answer["reply"]
 
     def run_on_input(self, stdin: str, expected: str) -> str | None:
         """Return why what the program prints on an input is not what it should print."""
