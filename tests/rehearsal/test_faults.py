@@ -11,7 +11,7 @@ from tests.harness import REPOSITORY
 from tests.published_data import autocode_seed
 from workflow_scripts import tasks
 from workflow_scripts.config.load import load
-from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.rehearsal.checks import artefacts, chat, data, machine, windows
 from workflow_scripts.rehearsal.rehearsed import Rehearsed
 from workflow_scripts.workflow.environments import Environments
@@ -50,11 +50,12 @@ def test_a_cold_start_that_teaches_solutions_is_no_fault():
 def test_a_reference_that_no_answer_matches():
     grading = tasks.load("math", "Grading")
     rehearsal = tasks.load("math", "Rehearsal")
-    whole = {"id": "a", "question": "?", "level": "x", "reference": "9 * 2 = <<9*2=18>>18 dollars.\n#### 18"}
+    whole = {"id": "a", "question": "?", "level": "x", "reference": "She sells nine eggs.\nShe gets two dollars each."}
 
-    with Sandbox() as run:
+    with Workers() as run:
         assert not data.matches_itself(grading, rehearsal, whole, run)
         assert data.matches_itself(grading, rehearsal, whole | {"reference": "18"}, run)
+        assert data.matches_itself(grading, rehearsal, whole | {"reference": "So <<9*2=18>>18 dollars.\n#### 18"}, run)
         assert data.matches_itself(grading, rehearsal, whole | {"reference": r"\frac{1}{2}"}, run)
 
 

@@ -5,7 +5,7 @@ import pytest
 from workflow_scripts import tasks
 from workflow_scripts.config.sections import Split
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.sandbox import Sandbox
+from workflow_scripts.core.workers import Workers
 from workflow_scripts.tasks.math import arithmetic
 
 
@@ -46,7 +46,7 @@ def test_worked_examples_are_right_and_prefer_no_path_at_any_level():
     examples = list(cold_start.examples({"file": None, "count": counts}, 0))
     assert len(examples) == 1500
 
-    with Sandbox() as run:
+    with Workers() as run:
         for example in examples[::50]:
             a, sign, b = example["question"].rstrip(".?").split()[-3:]
             answer = "".join(piece for piece, _ in example["pieces"])
