@@ -150,6 +150,13 @@ def test_a_module_that_starts_itself_counts_as_a_whole(package):
     assert package(stage=stage.replace("return 1", "return 2")) != before
 
 
+def test_the_packages_that_a_module_declares_do_not_count(package):
+    """Not even in a module that counts as a whole: a missing package leads to no result at all."""
+    before = package("package.stage", stage="SIZE = 1\n")
+    assert package("package.stage", stage="PACKAGES = ('numpy',)\nSIZE = 1\n") == before
+    assert package("package.stage", stage="PACKAGES = ('numpy',)\nSIZE = 2\n") != before
+
+
 def test_exempt_rooms_never_count(package):
     stage = """
         from package.running.bar import show
