@@ -1,7 +1,7 @@
 # The commands of this project. Each target installs what it needs first.
 #
 #   make setup             install Roundhouse into .venv
-#   make setup-gpu         the same, and the environments of vLLM, DeepSpeed and QLoRA, for a machine with CUDA
+#   make setup-gpu         the same, and the environments of vLLM, DeepSpeed, QLoRA and lm-eval, for a machine with CUDA
 #   make demo              run the default experiment: three rounds on this machine's CPU
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
@@ -10,6 +10,7 @@
 #   make test-deepspeed    train with DeepSpeed (ZeRO 0, 2 and 3) in two processes; needs a C++ compiler
 #   make test-qlora        train LoRA adapters on weights in 4 bits
 #   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
+#   make test-lm-eval      run a task of lm-evaluation-harness on round 0 of the default experiment
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
@@ -21,7 +22,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-trl bench bench-rewards bench-rollouts bench-gpu full
+.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -38,7 +39,7 @@ setup: .venv/ready
 
 # These environments see the packages of .venv and add a few. .venv itself stays without them, because they slow down
 # every start. The setuptools of a fresh environment would hide those of .venv, and may be too old to build wheels.
-.venv-deepspeed/ready .venv-qlora/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
+.venv-deepspeed/ready .venv-qlora/ready .venv-lm-eval/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade setuptools wheel
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
@@ -54,11 +55,20 @@ setup: .venv/ready
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# Runs find .venv-vllm, .venv-deepspeed and .venv-qlora by themselves (workflow_scripts/workflow/environments.py).
-setup-gpu: .venv/ready .venv-deepspeed/ready .venv-qlora/ready
+# This environment sees the packages of .venv-vllm.
+.venv-lm-eval-vllm/ready: envs/lm-eval.txt envs/lm-eval-vllm.txt | .venv-vllm/ready
+	$(PYTHON) -m venv .venv-lm-eval-vllm
+	.venv-lm-eval-vllm/bin/python -m pip install --quiet --upgrade setuptools wheel
+	.venv-vllm/bin/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-lm-eval-vllm/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
+	.venv-lm-eval-vllm/bin/python -m pip install --quiet --no-build-isolation -r envs/lm-eval.txt -r envs/lm-eval-vllm.txt
+	touch $@
+
+# Runs find these environments by themselves (workflow_scripts/workflow/environments.py).
+setup-gpu: .venv/ready .venv-deepspeed/ready .venv-qlora/ready .venv-lm-eval/ready
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet -r envs/vllm.txt
 	touch .venv-vllm/ready
+	$(MAKE) .venv-lm-eval-vllm/ready
 
 # ---------------------------------------------------------------- runs and tests
 
@@ -102,6 +112,10 @@ test-slurm: setup
 	ROUNDHOUSE_SLURM=1 $(BIN)/python -m pytest -s tests/workflow/test_slurm.py $(or $(ONLY),-m "slow or not slow"); \
 	    status=$$?; $(SUDO) tests/workflow/slurm.sh down; exit $$status
 
+test-lm-eval: .venv-lm-eval/ready
+	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
+	ROUNDHOUSE_LM_EVAL=$(CURDIR)/.venv-lm-eval/bin/python HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/round/test_suites.py
+
 test-trl: .venv-trl/ready
 	.venv-trl/bin/python -m pytest tests/training/test_against_trl.py
 
@@ -138,7 +152,7 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
-full: test demo test-slurm test-vllm test-deepspeed test-qlora test-trl bench bench-rollouts
+full: test demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-trl bench bench-rollouts
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

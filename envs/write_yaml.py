@@ -4,7 +4,8 @@ Snakemake copies an environment's file before it builds the environment, so a li
 not be found. Therefore each .yaml holds the pinned packages themselves. Only the .txt files are edited by hand.
 
 An environment holds what requirements.txt names above its line `# development`, and all that these packages require,
-in the versions of constraints.txt. `deepspeed` and `qlora` add their own .txt. `vllm` stands alone.
+in the versions of constraints.txt. `deepspeed`, `qlora` and `lm-eval` add their own .txt. `vllm` stands alone, and
+`lm-eval-vllm` adds to it.
 """
 
 import re
@@ -20,6 +21,7 @@ ENVIRONMENTS = {  # name → (files with further packages, packages of conda)
     "roundhouse": ([], []),
     "deepspeed": (["deepspeed.txt"], ["cxx-compiler"]),  # DeepSpeed compiles a C++ extension when it starts
     "qlora": (["qlora.txt"], []),
+    "lm-eval": (["lm-eval.txt"], []),
 }
 
 
@@ -81,7 +83,11 @@ def texts() -> dict[str, str]:
         pins = base_pins + [str(pin) for file in further for pin in requirements(file)]
         files[f"{name}.yaml"] = environment(name, conda, pins)
 
-    files["vllm.yaml"] = environment("vllm", [], [str(pin) for pin in requirements("vllm.txt")])
+    for name in ("vllm", "lm-eval-vllm"):
+        further = ["lm-eval.txt", "lm-eval-vllm.txt"] if name == "lm-eval-vllm" else []
+        own_pins = {str(pin) for file in further for pin in requirements(file)}
+        of_vllm = [str(pin) for pin in requirements("vllm.txt")]
+        files[f"{name}.yaml"] = environment(name, [], [*of_vllm, *sorted(own_pins - set(of_vllm))])
     return files
 
 

@@ -29,6 +29,7 @@ from workflow_scripts.workflow.params import ParamsOfRules
 from workflow_scripts.workflow.preflight import Preflight
 from workflow_scripts.workflow.rehearsal import Rehearsal
 from workflow_scripts.workflow.resources import ResourcesOfRules
+from workflow_scripts.workflow.suites import suite_files
 from workflow_scripts.workflow.targets import executor_on_command_line
 
 try:

@@ -81,11 +81,31 @@ def rounds_of(folder: Path, names: list[str]) -> list[Row]:
             row |= {f"{name} {level}": values.get(name) for name in names}
         if passes:
             row["passes"] = passes.get(evaluation["round"])
+        row |= suite_columns(evaluation)
         row["n"] = evaluation["n"]
         row["seconds"] = round(seconds_of(folder, evaluation["round"]), 1)
         rows.append(row)
 
     return rows
+
+
+def suite_columns(evaluation: Row) -> Row:
+    """Return the metrics of benchmark suites as columns, such as `gsm8k: exact_match`, with `low` and `high`."""
+    columns: Row = {}
+
+    for suite, summary in evaluation.get("suites", {}).items():
+        for metric, values in summary["metrics"].items():
+            name = f"{suite}: {metric}"
+            columns[name] = values["value"]
+            columns |= {f"{side} {name}": values[side] for side in ("low", "high") if side in values}
+
+    return columns
+
+
+def suite_metrics(rows: list[Row]) -> list[str]:
+    """Return the columns with values of benchmark suites, in the order of the rounds."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if ": " in name and not name.startswith(("low ", "high "))]
 
 
 def levels_of(rows: list[Row], first: str) -> list[str]:
@@ -122,6 +142,33 @@ def show(rows: list[Row], metrics: Metrics, title: str) -> None:
     Console(width=max(100, 30 + 22 * len(levels))).print(table)
 
 
+def show_suites(rows: list[Row], title: str) -> None:
+    """Print the metrics of benchmark suites as a table of their own; nothing if there are none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    names = suite_metrics(rows)
+    if not names:
+        return
+
+    table = Table(title=f"{title}: benchmark suites, 95 % interval", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("round", *names):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(str(row["round"]), *(suite_cell(row, name) for name in names))
+
+    Console(width=max(100, 20 + 40 * len(names))).print(table)
+
+
+def suite_cell(row: Row, name: str) -> str:
+    """Return a metric of a suite as text, such as 0.358 ± 0.050; a dash if the round has none."""
+    if row.get(name) is None:
+        return "–"
+    half = f" ± {row[f'high {name}'] - row[name]:.3f}" if f"high {name}" in row else ""
+    return f"{row[name]:.3f}{half}"
+
+
 def curves_of(runs: dict[str, list[Row]], name: str, first: str) -> dict[str, tuple[list[int], list, float]]:
     """Return {label: (rounds, values, line width)} of a metric: of one run by level, of several runs overall."""
     if len(runs) > 1:
@@ -141,7 +188,9 @@ def plot(runs: dict[str, list[Row]], metrics: Metrics, path: str) -> None:
     """Draw the curves of all metrics side by side."""
     rounds = sorted({row["round"] for rows in runs.values() for row in rows})
 
-    with figure(path, len(metrics), width=5) as axes:
+    names = suite_metrics(next(iter(runs.values()))) if len(runs) == 1 else []
+
+    with figure(path, len(metrics) + bool(names), width=5) as axes:
         for axis, (name, (label, form)) in zip(axes, metrics.items()):
             for curve, (places, values, width) in curves_of(runs, name, next(iter(metrics))).items():
                 axis.plot(places, values, marker="o", lw=width, label=curve)
@@ -150,6 +199,24 @@ def plot(runs: dict[str, list[Row]], metrics: Metrics, path: str) -> None:
                 axis.set(ylim=(-0.03, 1.03))
             axis.grid(alpha=0.3)
             axis.legend()
+
+        if names:
+            plot_suites(axes[-1], next(iter(runs.values())), names)
+
+
+def plot_suites(axis: Any, rows: list[Row], names: list[str]) -> None:
+    """Draw the metrics of benchmark suites by round, with their intervals as bands."""
+    for name in names:
+        known = [row for row in rows if row.get(name) is not None]
+        places = [row["round"] for row in known]
+        [line] = axis.plot(places, [row[name] for row in known], marker="o", lw=2.0, label=name)
+        if all(f"low {name}" in row for row in known):
+            lows, highs = ([row[f"{side} {name}"] for row in known] for side in ("low", "high"))
+            axis.fill_between(places, lows, highs, color=line.get_color(), alpha=0.15, lw=0)
+
+    axis.set(title="benchmark suites", xlabel="round", xticks=[row["round"] for row in rows])
+    axis.grid(alpha=0.3)
+    axis.legend()
 
 
 def write_csv(path: str, rows: list[Row]) -> None:
@@ -189,6 +256,7 @@ def main() -> None:
     if not (args.csv or args.plot):
         for folder, rows in runs.items():
             show(rows, metrics, folder)
+            show_suites(rows, folder)
 
 
 if __name__ == "__main__":

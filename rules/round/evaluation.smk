@@ -54,12 +54,43 @@ if cfg.judge:
             commands.judge("--results {input.data} --before {input.before} --output {output.data}")
 
 
+if cfg.evaluate.suites:
+
+    rule run_suite:
+        input:
+            model=lambda wildcards: run.checkpoint(wildcards.n),
+            files=lambda wildcards: suite_files(cfg.evaluate.suite(wildcards.suite)),
+        output:
+            metrics=run.suite("{n}", "{suite}"),
+            answers=run.suite("{n}", "{suite}").removesuffix(".json") + ".jsonl",
+        log:
+            run.log("run_suite/r{n}_{suite}"),
+        benchmark:
+            run.benchmark("run_suite/r{n}_{suite}")
+        wildcard_constraints:
+            suite=one_of(suite.name for suite in cfg.evaluate.suites),
+        conda:
+            environments.conda_file(cfg.evaluate.environment)
+        threads: cfg.evaluate.threads
+        resources:
+            **resources_of.suite(),
+        params:
+            **params_of.stage(
+                "run_suite",
+                suite=lambda wildcards: settings_of(cfg.evaluate.suite(wildcards.suite)),
+                settings=settings_of(cfg.evaluate, "suites", "gpus"),
+            ),
+        shell:
+            commands.suite("--inputs {input.files:q} --model {input.model} --output {output.metrics}")
+
+
 rule evaluate:
     input:
         data=ancient(run.eval_graded("{n}")),
         manifests=manifests(run.eval_graded("{n}")),
         before=answers_before,
         judged=lambda wildcards: [run.judged(wildcards.n)] if cfg.judge and int(wildcards.n) else [],
+        suites=lambda wildcards: run.suites(wildcards.n),
         task=wing.files("evaluate").values(),
     output:
         run.evaluation("{n}"),
@@ -76,8 +107,8 @@ rule evaluate:
     shell:
         commands.stage(
             "evaluate",
-            "--results {input.data} --before {input.before} --judged {input.judged} --round {wildcards.n} "
-            "--output {output}",
+            "--results {input.data} --before {input.before} --judged {input.judged} --suites {input.suites} "
+            "--round {wildcards.n} --output {output}",
         )
 
 

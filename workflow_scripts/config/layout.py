@@ -24,8 +24,8 @@ def manifests(paths: Iterable[str]) -> list[str]:
     return [re.sub(r"\.[a-z]+$", ".json", path) for path in paths]
 
 
-def one_of(rounds: Iterable[int]) -> str:
-    """Return a regular expression for the numbers of these rounds, as a wildcard's constraint."""
+def one_of(rounds: Iterable[int | str]) -> str:
+    """Return a regular expression for the numbers of these rounds, or for these names, as a wildcard's constraint."""
     return "|".join(map(str, rounds)) or "never"
 
 
@@ -226,6 +226,14 @@ class Run:
     def evaluations(self, last: int) -> list[str]:
         """The metrics of the evaluated checkpoints up to `last`; none if the run has no eval questions."""
         return [self.evaluation(n) for n in self.evaluated_rounds(last)] if self.cfg.evaluates else []
+
+    def suite(self, n: int | str, name: str) -> str:
+        """The metrics of checkpoint n on a benchmark suite; beside it, with the suffix .jsonl, lie the answers."""
+        return f"{self.folder}/evaluation/suites/r{n}/{name}.json"
+
+    def suites(self, n: int | str) -> list[str]:
+        """The metrics of checkpoint n on all benchmark suites."""
+        return [self.suite(n, suite.name) for suite in self.cfg.evaluate.suites]
 
     def judged(self, n: int | str) -> str:
         """The judge's comparison of round n's eval answers with those of the round before."""

@@ -18,6 +18,7 @@ from workflow_scripts.config.sections import (
     ColdStart,
     Data,
     DeepSpeed,
+    Evaluate,
     Generate,
     Judge,
     Logp,
@@ -75,6 +76,7 @@ class Config(Section):
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
+    evaluate: Evaluate = Evaluate()
     python: dict[str, str] = Field(default_factory=dict)  # the Python of an environment of envs/; else .venv-<name>
     results: dict[PositiveInt, Results] = Field(default_factory=dict)  # existing answers, by round
     meta: dict[PositiveInt, Metas] = Field(default_factory=dict)  # existing answers with grades, by round
@@ -281,6 +283,8 @@ def _faults_of_sources(cfg: Config) -> Iterator[str]:
         yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
     if cfg.prompts.screening and not (cfg.prompts.train or cfg.prompts.pool):
         yield "prompts.screening: there are no prompts to screen; give prompts.train or prompts.pool"
+    if cfg.evaluate.suites and not cfg.evaluates:
+        yield "evaluate.suites: their metrics stand beside those of the eval questions; give prompts.eval"
     if cfg.judge and not cfg.evaluates:
         yield "judge: it compares answers to the eval questions; give prompts.eval"
 
@@ -340,7 +344,8 @@ def _faults_of_environments(cfg: Config) -> Iterator[str]:
 def environments() -> list[str]:
     """Return the names of the Python environments that parts of the project have for themselves."""
     of_engines = (plugins.constants("engines", name).get("ENVIRONMENT") for name in plugins.names("engines"))
-    return sorted({*filter(None, of_engines), DeepSpeed.ENVIRONMENT, Lora.ENVIRONMENT_OF_BITS})
+    of_sections = (DeepSpeed.ENVIRONMENT, Lora.ENVIRONMENT_OF_BITS, *Evaluate.ENVIRONMENTS.values())
+    return sorted({*filter(None, of_engines), *of_sections})
 
 
 def _faults_of_rewards(cfg: Config) -> Iterator[str]:

@@ -102,6 +102,12 @@ class Commands:
         options = self.endpoint_options({"task": self.wing.endpoints(module)})
         return self.stage(module, f"{options} {arguments}", gpu=needs_model(reward))
 
+    def suite(self, arguments: str) -> str:
+        """Return the command that runs a benchmark suite, in the Python of its backend's environment."""
+        python = self.environments.command(self.cfg.evaluate.environment)
+        launch = f"{python} {LAUNCH} --gpus {{resources.gpu}}"
+        return with_status(f"{launch} -- workflow_scripts.run_suite {{params}} {arguments}")
+
     def judge(self, arguments: str) -> str:
         """Return the command of the judge."""
         options = self.endpoint_options({"judge": endpoints_of(self.cfg.judge)})

@@ -155,6 +155,7 @@ class Freezing:
                 named.append((".".join(filter(None, ("prompts", split, name, "file"))), source.file))
         named.append(("cold_start.file", cfg.cold_start and cfg.cold_start.file))
         named.append(("data.source.file", cfg.data.source and cfg.data.source.file))
+        named += [("evaluate.suites", suite.file) for suite in cfg.evaluate.suites]
         named += list(self.wing.named_files().items())
 
         for key, reward in {"reward": cfg.reward, **cfg.task_section.rewards()}.items():

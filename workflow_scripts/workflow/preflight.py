@@ -101,6 +101,8 @@ class Preflight:
             return self.environments.of_generation, plugins.constants("engines", engine).get("PACKAGES", ())
         if training := self._training(job):
             return training.environment, (*PACKAGES, *LOADING, *training.packages)
+        if job.rule.name == "run_suite":
+            return self.cfg.evaluate.environment, self.cfg.evaluate.packages
         if job.rule.name == "freeze_prompts" and self.cfg.prompts.screening:
             return GENERAL, (*PACKAGES, "rensa")
         if self._endpoints(job):

@@ -57,6 +57,8 @@ def smaller(recipe: Config, values: dict[str, Any]) -> dict[str, Any]:
         changes["cold_start"] |= _smaller_examples(recipe.cold_start)
     if recipe.data.source:
         changes["data"] = {"source": {"limit": min(ROWS, recipe.data.source.limit or ROWS)}}
+    if recipe.evaluate.suites:
+        changes["evaluate"] = {"suites": []}
     if recipe.reward_model:
         changes["reward_model"] = small_model(name, "encoder" if recipe.reward == "bertscore" else "reward")
     if section := values.get(recipe.task):

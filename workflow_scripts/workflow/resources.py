@@ -91,6 +91,11 @@ def size_of_generation(cfg: Config) -> Size:
     return memory, 60 + 30 * billions(cfg) * tokens / 1024
 
 
+def size_of_suite(cfg: Config) -> Size:
+    """Size a benchmark suite. How many questions it has is unknown here, so its time is a guess."""
+    return PROCESS_MB + 1.2 * weights_mb(cfg) * BYTES[cfg.evaluate.dtype] / 4, 120 + 60 * billions(cfg)
+
+
 def size_of_scoring(cfg: Config) -> Size:
     """Size a shard of log-probs: each replica loads the whole fp32 weights."""
     return max(1, cfg.logp.gpus) * (PROCESS_MB + weights_mb(cfg)), 60 + 10 * billions(cfg)
@@ -198,6 +203,10 @@ class ResourcesOfRules:
             "api": choose(1, lambda wildcards, attempt: calls_endpoint),
             "nodes": 1,
         }
+
+    def suite(self) -> Resources:
+        """A benchmark suite on a checkpoint."""
+        return self._by_attempt(size_of_suite) | {"gpu": self.cfg.evaluate.gpus, "nodes": 1}
 
     def training(self, train: Train) -> Resources:
         """A training stage, with one GPU per process. On several nodes srun starts it, which the plugin calls mpi."""

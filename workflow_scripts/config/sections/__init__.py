@@ -19,6 +19,7 @@ from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Ro
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
+from workflow_scripts.config.sections.suites import Evaluate, Suite
 from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
 from workflow_scripts.config.sections.values import endpoints_of, settings_of
 
@@ -32,6 +33,7 @@ __all__ = [
     "Endpoint",
     "Engine",
     "EvalSets",
+    "Evaluate",
     "Generate",
     "Judge",
     "Logp",
@@ -54,6 +56,7 @@ __all__ = [
     "Source",
     "Split",
     "Structured",
+    "Suite",
     "TaskName",
     "Train",
     "Vllm",
