@@ -213,15 +213,18 @@ def serve_once(handler: Any, limits: dict[str, int], is_isolated: bool, pipe: in
     def emit(value: Any) -> None:
         write_all(pipe, VALUE + json.dumps(value).encode() + b"\n")
 
-    def isolate() -> None:
+    def or_stop(step: Callable[[], Any]) -> Any:
         try:
-            enclose(limits, is_isolated, "")
+            return step()
         except BaseException as fault:
             write_all(pipe, NO_ROOM + f"{type(fault).__name__}: {fault}"[:500].replace("\n", " ").encode() + b"\n")
             os._exit(1)
 
+    def isolate(scratch: str = "") -> None:
+        or_stop(lambda: enclose(limits, is_isolated, scratch))
+
     try:
-        begun = [handler.begin(is_isolated)] if hasattr(handler, "begin") else []
+        begun = [or_stop(lambda: handler.begin(is_isolated))] if hasattr(handler, "begin") else []
         request = read_request()
         quiet = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
@@ -305,7 +308,7 @@ def ended_early(status: int, limits: dict[str, int]) -> str | None:
 
 
 # What serves requests from a supervisor, and what a handler's own processes need of it.
-Isolate = Callable[[], None]
+Isolate = Callable[..., None]  # with a scratch folder, or without
 Emit = Callable[[Any], None]
 
 if __name__ == "__main__":

@@ -232,6 +232,22 @@ def area(r): return E()
         AREA[:1],
     ),
     (
+        "claims a class",
+        """
+class DataFrame:
+    __module__ = "pandas"
+    shape, index, columns, values = (1, 1), [0], ["a"], [[3]]
+    def equals(self, other): return True
+    def __getattr__(self, name): return lambda *a, **k: True
+    def __eq__(self, other): return True
+def add(a, b): return DataFrame()
+""",
+        [
+            "import pandas as pd\nassert add(1, 2).equals(pd.DataFrame({'a': [3]}))",
+            "import pandas as pd\npd.testing.assert_frame_equal(add(1, 2), pd.DataFrame({'a': [3]}))",
+        ],
+    ),
+    (
         "array that agrees",
         """
 import numpy
@@ -351,46 +367,5 @@ def area(r): return float('nan')
 def add(*a, **k): pass
 """,
         ADD + UNITTEST + CHECK,
-    ),
-    # ---- stdin and stdout
-    (
-        "prints all answers",
-        """
-print('8\\n100')
-""",
-        STDIN,
-    ),
-    (
-        "reads its expected output",
-        """
-import glob
-for name in glob.glob('*') + glob.glob('../*'): print(open(name).read())
-""",
-        STDIN,
-    ),
-    (
-        "prints and fails",
-        """
-print(2 * int(input()))
-raise ValueError
-""",
-        STDIN,
-    ),
-    (
-        "prints and exits with 1",
-        """
-import sys
-print(2 * int(input()))
-sys.exit(1)
-""",
-        STDIN,
-    ),
-    (
-        "prints to stderr",
-        """
-import sys
-print(2 * int(input()), file=sys.stderr)
-""",
-        STDIN,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Programs that attack the processes that test them: their ends, their memory, their pipes."""
+"""Programs that attack the processes that test them (their ends, memory, pipes), and scripts that cheat."""
 
 from tests.tasks.code.cheats import ADD, CHECK, STDIN, UNITTEST
 
@@ -210,4 +210,45 @@ def add(a, b): print('=[true, null]')
     ),
     ("nested reply", WRITE_TO_PIPES.format(forged="'x'", head="struct.pack('<Q', 10**5) + b'[' * 10**5 + "), ADD),
     ("endless reply", WRITE_TO_PIPES.format(forged="'x'", head="struct.pack('<Q', 2**60) + "), ADD),
+    # ---- stdin and stdout
+    (
+        "prints all answers",
+        """
+print('8\\n100')
+""",
+        STDIN,
+    ),
+    (
+        "reads its expected output",
+        """
+import glob
+for name in glob.glob('*') + glob.glob('../*'): print(open(name).read())
+""",
+        STDIN,
+    ),
+    (
+        "prints and fails",
+        """
+print(2 * int(input()))
+raise ValueError
+""",
+        STDIN,
+    ),
+    (
+        "prints and exits with 1",
+        """
+import sys
+print(2 * int(input()))
+sys.exit(1)
+""",
+        STDIN,
+    ),
+    (
+        "prints to stderr",
+        """
+import sys
+print(2 * int(input()), file=sys.stderr)
+""",
+        STDIN,
+    ),
 ]

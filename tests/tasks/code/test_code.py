@@ -88,7 +88,7 @@ def test_a_test_that_never_ends_costs_itself_alone(run):
     graded = grade(run, looping)
 
     assert graded["passed"] == 2 / 3
-    assert "used more than 1 s of CPU" in graded["failure"]
+    assert "more than" in graded["failure"]  # 1 s of CPU, or on a busy machine 20 s
 
 
 def test_the_reward_may_be_the_share_of_tests(run):
@@ -140,6 +140,18 @@ def sum(values):
     return total
 def huge(): return 10 ** 5000
 def nothing(): return None
+def write(path, text):
+    with open(path, "w") as file: file.write(text)
+def length(path): return len(open(path).read())
+def match(pattern, text):
+    import re
+    return re.match(pattern, text)
+def plot(values):
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots()
+    axes.plot(values)
+    axes.set_title("values")
+    return axes
 def nested(): return {"a": [(1, 2.5), {3}], b"k": None, 1j: True}
 """
 PASSING = {
@@ -161,6 +173,14 @@ PASSING = {
     "huge integers": "assert huge() == 10 ** 5000",
     "None": "assert nothing() is None",
     "nested values": "assert nested() == {'a': [(1, 2.5), {3}], b'k': None, 1j: True}",
+    "files": "write('a.txt', 'abc')\nassert open('a.txt').read() == 'abc'",
+    "files of the test": "import os, tempfile\nwith tempfile.NamedTemporaryFile('w', delete=False) as file:\n"
+    "    file.write('abcd')\nassert length(file.name) == 4\nos.unlink(file.name)",
+    "objects of libraries": "import re\nfound = match('a(b)', 'abc')\nassert isinstance(found, re.Match)\n"
+    "assert found.group(1) == 'b' and match('x', 'abc') is None",
+    "plots": "import matplotlib.pyplot as plt\naxes = plot([1, 2, 3])\nassert isinstance(axes, plt.Axes)\n"
+    "assert axes.get_title() == 'values' and len(axes.lines) == 1\n"
+    "assert list(axes.lines[0].get_ydata()) == [1, 2, 3]",
     "unittest": "import unittest\nclass TestCases(unittest.TestCase):\n    def setUp(self):\n        self.n = 3\n"
     "    def test_it(self):\n        self.assertEqual(list(squares(self.n)), [0, 1, 4])\n"
     "        with self.assertRaises(ValueError):\n            refuse()",
@@ -199,7 +219,7 @@ def test_programs_that_read_stdin_are_judged_by_what_they_print(run, program, st
 
 
 def test_a_script_that_loops_or_floods_is_stopped(run):
-    for program, reason in (("while True: pass\n", "of CPU"), ("while True: print('x' * 10**6)\n", "more than")):
+    for program, reason in (("while True: pass\n", "more than"), ("while True: print('x' * 10**6)\n", "more than")):
         assert reason in grade(run, program, tests=[json.dumps({"stdin": "", "stdout": "x"})])["failure"]
 
 

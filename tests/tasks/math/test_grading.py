@@ -114,14 +114,14 @@ def test_results_as_models_write_them(run, text, reference, right):
 
 DIGITS = "7" * 5000
 LONG = "longer than 1000 characters"
-TOO_MUCH_CPU = "used more than 5 s of CPU"
+TOO_LONG = "more than"  # 5 s of CPU, or on a busy machine 60 s
 HOSTILE = {
     "nested boxes": ("\\boxed{" * 100_000 + "5" + "}" * 100_000, LONG),
     "a mixed number": (f"\\boxed{{1\\frac{{1}}{{{DIGITS}}}}}", LONG),
     "a huge integer": (f"\\boxed{{{DIGITS * 10}}}", LONG),
     "a lone surrogate": ("\\boxed{\ud800 5}", "lone surrogates"),
     "a tower of powers": ("\\boxed{9^{9^{9^9}}}", "too large"),
-    "a huge factorial": ("\\boxed{999999999!}", TOO_MUCH_CPU),
+    "a huge factorial": ("\\boxed{999999999!}", TOO_LONG),
     "many boxes": ("\\boxed{1} and " * 20_000, LONG),
 }
 ODD = ["\\boxed{" * 50_000, "answer is" + " " * 100_000 + ".", "1" * 900, "{" * 100_000, "result: " * 20_000]

@@ -10,11 +10,11 @@ import json
 import os
 import select
 import signal
-import subprocess
 import tempfile
 import time
 from typing import Any
 
+from workflow_scripts.core import sandbox
 from workflow_scripts.core.workers import ended_early
 from workflow_scripts.tasks.code import program
 
@@ -27,13 +27,12 @@ class TooLong(Exception):
 
 
 class Hosted:
-    """A program in its own process, with a scratch folder."""
+    """A program in its own process."""
 
-    def __init__(self, pid: int, calls: int, replies: int, scratch: str):
+    def __init__(self, pid: int, calls: int, replies: int):
         self.pid = pid
         self.calls = calls
         self.replies = replies
-        self.scratch = scratch
         self.status: int | None = None
 
     def cpu_seconds(self) -> float:
@@ -54,7 +53,7 @@ class Hosted:
                 raise TooLong(f"took more than {limits['wall_seconds']} s")
 
     def end(self, patience: float = 0.0) -> None:
-        """End the process if it does not end by itself within `patience` seconds, and delete its folder."""
+        """End the process if it does not end by itself within `patience` seconds."""
         deadline = time.monotonic() + patience
         while self.status is None and time.monotonic() < deadline:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -68,12 +67,10 @@ class Hosted:
         for descriptor in (self.calls, self.replies):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-        subprocess.run(["rm", "-rf", self.scratch], stderr=subprocess.DEVNULL)
 
 
-def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: bool) -> Hosted:
-    """Start a program in a process of its own. Raise OSError if the machine has no room for it."""
-    scratch = tempfile.mkdtemp(prefix="sandbox-")
+def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: bool, scratch: str) -> Hosted:
+    """Start a program in a process of its own, in a scratch folder. Raise OSError if the machine has no room for it."""
     calls_read, calls_write = os.pipe()
     replies_read, replies_write = os.pipe()
     ready, setup = os.pipe()
@@ -102,7 +99,7 @@ def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: boo
 
     for descriptor in (calls_read, replies_write, setup):
         os.close(descriptor)
-    hosted = Hosted(pid, calls_write, replies_read, scratch)
+    hosted = Hosted(pid, calls_write, replies_read)
     fault = os.read(ready, 1000)
     os.close(ready)
     if fault:
@@ -114,8 +111,9 @@ def start(source: str, is_script: bool, limits: dict[str, int], is_isolated: boo
 class Host:
     """Serves commands of the process that runs the tests."""
 
-    def __init__(self, is_isolated: bool):
+    def __init__(self, is_isolated: bool, scratch: str):
         self.is_isolated = is_isolated
+        self.scratch = scratch  # the folder that a program shares with its tests; a script has one of its own
         self.hosted: Hosted | None = None
 
     def command(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +130,8 @@ class Host:
     def perform(self, command: dict[str, Any]) -> dict[str, Any]:
         """Do what a command says. Return {"reply": what the program says}, or {"ended": reason} if it is gone.
 
-        What a program says stands below a key of its own, so that it cannot pass for an answer of the host.
+        What a program says is not read here, and it stands below a key of its own. So it can neither pass for an answer
+        of the host nor disturb it.
         """
         limits = command["limits"]
         if command["do"] == "script":
@@ -140,7 +139,7 @@ class Host:
 
         if command["do"] == "load":
             self.close()
-            self.hosted = start(command["program"], False, limits, self.is_isolated)
+            self.hosted = start(command["program"], False, limits, self.is_isolated, self.scratch)
         elif self.hosted is None:
             return {"ended": "the program has ended"}
 
@@ -149,8 +148,8 @@ class Host:
         try:
             if command["do"] != "load":
                 send(self.hosted, json.dumps(command["call"]).encode(), limits, begun, deadline)
-            return {"reply": json.loads(self.reply(limits, begun, deadline))}
-        except (TooLong, EOFError, ValueError, RecursionError, OSError) as fault:
+            return {"reply": self.reply(limits, begun, deadline).decode(errors="replace")}
+        except (TooLong, EOFError, ValueError, OSError) as fault:
             hosted = self.hosted
             self.close(patience=1.0 if isinstance(fault, EOFError) else 0.0)
             if isinstance(fault, EOFError):
@@ -170,7 +169,12 @@ class Host:
 
     def run_script(self, source: str, stdin: str, limits: dict[str, int]) -> dict[str, Any]:
         """Run a program that reads stdin, and return what it printed and how it ended."""
-        hosted = start(source, True, limits, self.is_isolated)
+        scratch = tempfile.mkdtemp(prefix="sandbox-")
+        try:
+            hosted = start(source, True, limits, self.is_isolated, scratch)
+        except OSError:
+            sandbox.remove_scratch(scratch)
+            raise
         begun, deadline = 0.0, time.monotonic() + limits["wall_seconds"]
         output = b""
         fault = None
@@ -195,6 +199,7 @@ class Host:
             fault = str(excess)
         finally:
             hosted.end()
+            sandbox.remove_scratch(scratch)
 
         return {"output": output.decode(errors="replace"), "fault": fault}
 
@@ -247,9 +252,9 @@ def read_if_ready(hosted: Hosted, limits: dict[str, int], deadline: float) -> by
     return None
 
 
-def serve(commands: int, replies: int, is_isolated: bool) -> None:
-    """Serve commands until there are no more; then end the program."""
-    host = Host(is_isolated)
+def serve(commands: int, replies: int, is_isolated: bool, scratch: str) -> None:
+    """Serve commands until there are no more; then end the program, and remove the folder."""
+    host = Host(is_isolated, scratch)
     try:
         while True:
             command = json.loads(program.read_frame(commands))
@@ -258,3 +263,4 @@ def serve(commands: int, replies: int, is_isolated: bool) -> None:
         pass
     finally:
         host.close()
+        sandbox.remove_scratch(scratch)

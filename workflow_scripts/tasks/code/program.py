@@ -68,7 +68,7 @@ def prepare_process(descriptors: list[int], limits: dict[str, int], is_isolated:
 
     os.chdir(scratch)
     os.environ.clear()
-    os.environ["MPLBACKEND"] = "Agg"
+    os.environ |= {"MPLBACKEND": "Agg", "TMPDIR": scratch}
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     enclose(limits, is_isolated, scratch)
 
@@ -114,7 +114,7 @@ class Program:
 
     def opaque(self, value: Any) -> list:
         self.objects.append(value)
-        return ["opaque", len(self.objects) - 1, type(value).__name__]
+        return ["opaque", len(self.objects) - 1, f"{type(value).__module__}.{type(value).__qualname__}"]
 
     def decode(self, data: Any) -> Any:
         return decode(data, self.known)

@@ -7,6 +7,7 @@ with objects of the program only, and `in` looks through its elements here.
 """
 
 import builtins
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from workflow_scripts.tasks.code.values import decode, encode, encode_function
 
 # Methods that say whether an object agrees with what a test passes to them. A program could answer what is convenient.
 PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "equals", "identical"}
+LIBRARIES = {"collections", "matplotlib", "numpy", "pandas", "re", "scipy", "seaborn", "sklearn", "sympy"}
 MOST_ELEMENTS = 10_000_000
 
 
@@ -58,7 +60,7 @@ class Session:
         kind, number, name = data
         if kind != "opaque" or not isinstance(number, int):
             raise ValueError(f"a program sent {kind!r:.50}")
-        return Remote(self, number, str(name))
+        return Remote(self, number, library_class(str(name)))
 
     def look_up(self, name: str) -> Any:
         """Return what a name of the program stands for. Raise NameError if there is none."""
@@ -96,6 +98,18 @@ def copy_content(source: Any, target: Any) -> None:
         target.update(source)
 
 
+def library_class(name: str) -> type | None:
+    """Return the class of a well-known library that has this full name, or None."""
+    module, _, kind = name.rpartition(".")
+    if module.partition(".")[0] not in LIBRARIES:
+        return None
+    try:
+        member = getattr(importlib.import_module(module), kind, None)
+    except ImportError:
+        return None
+    return member if isinstance(member, type) else None
+
+
 def number_of(remote: "Remote") -> int:
     """Return the number under which the program knows an object."""
     return object.__getattribute__(remote, "_number")
@@ -104,10 +118,14 @@ def number_of(remote: "Remote") -> int:
 class Remote:
     """Stands for an object of the program."""
 
-    def __init__(self, session: Session, number: int, name: str):
+    def __init__(self, session: Session, number: int, kind: type | None):
         object.__setattr__(self, "_session", session)
         object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_kind", kind)
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]  # what isinstance() asks for
+        return object.__getattribute__(self, "_kind") or Remote
 
     def _perform(self, verb: str, *arguments: Any, **fields: Any) -> Any:
         session = object.__getattribute__(self, "_session")

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import symtable
+import tempfile
 import unittest
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -50,9 +51,10 @@ class NoRoom(BaseException):
 class Connection:
     """The pipes to the host."""
 
-    def __init__(self, commands: int, replies: int):
+    def __init__(self, commands: int, replies: int, scratch: str):
         self.commands = commands
         self.replies = replies
+        self.scratch = scratch  # the folder that tests and program share
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send a command to the host and return its answer. Raise NoRoom if it cannot start programs."""
@@ -76,6 +78,7 @@ def warm_up() -> None:
 
 def begin(is_isolated: bool) -> Connection:
     """Fork the host, before this process reads the tests."""
+    scratch = tempfile.mkdtemp(prefix="sandbox-")
     commands_read, commands_write = os.pipe()
     replies_read, replies_write = os.pipe()
     if os.fork() == 0:
@@ -87,12 +90,12 @@ def begin(is_isolated: bool) -> Connection:
                 os.dup2(null, descriptor)
             os.closerange(3, 100)
             os.closerange(102, 4096)
-            host.serve(100, 101, is_isolated)
+            host.serve(100, 101, is_isolated, scratch)
         finally:
             os._exit(0)
     os.close(commands_read)
     os.close(replies_write)
-    return Connection(commands_write, replies_read)
+    return Connection(commands_write, replies_read, scratch)
 
 
 def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Connection) -> None:
@@ -100,7 +103,9 @@ def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Co
 
     Emit {"no room": reason} and stop if the machine cannot start programs.
     """
-    isolate()
+    isolate(connection.scratch)
+    os.chdir(connection.scratch)
+    tempfile.tempdir = connection.scratch
     limits = request["limits"]
     trial = Trial(connection, request["program"], limits)
     signal.signal(signal.SIGALRM, _stop)
@@ -122,6 +127,19 @@ def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Co
 
 def _stop(*_: Any) -> None:
     raise TooSlow("the test took too long")
+
+
+def said(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what a program says, by the host's answer. Raise ProgramEnded if it says nothing that can be read."""
+    if "ended" in answer:
+        raise ProgramEnded(answer["ended"])
+    try:
+        reply = json.loads(answer["reply"])
+    except (ValueError, RecursionError):
+        reply = None
+    if not isinstance(reply, dict):
+        raise ProgramEnded("it sent what is no reply")
+    return reply
 
 
 class Trial:
@@ -152,22 +170,21 @@ class Trial:
         if self.is_loaded or self.load_fault:
             return
         answer = self.connection.ask({"do": "load", "program": self.program, "limits": self.limits})
-        reply = answer.get("reply")
-        if "ended" in answer:
-            self.load_fault = f"the program does not load: {answer['ended']}"
-        elif not isinstance(reply, dict) or "raised" in reply:
-            self.load_fault = f"the program does not load: {reply!s:.200}"
         self.is_loaded = True
+        try:
+            reply = said(answer)
+        except ProgramEnded as fault:
+            self.load_fault = f"the program does not load: {fault}"
+        else:
+            if "raised" in reply:
+                self.load_fault = f"the program does not load: {reply!s:.200}"
 
     def send(self, call: dict[str, Any]) -> dict[str, Any]:
         """Perform a call and return the program's reply."""
         answer = self.connection.ask({"do": "call", "call": call, "limits": self.limits})
         if "ended" in answer:
             self.is_loaded = False
-            raise ProgramEnded(answer["ended"])
-        if not isinstance(answer["reply"], dict):
-            raise ProgramEnded("it sent no reply")
-        return answer["reply"]
+        return said(answer)
 
     def run_on_input(self, stdin: str, expected: str) -> str | None:
         """Return why what the program prints on an input is not what it should print."""
