@@ -176,8 +176,9 @@ class Trial:
         except ProgramEnded as fault:
             self.load_fault = f"the program does not load: {fault}"
         else:
-            if "raised" in reply:
-                self.load_fault = f"the program does not load: {reply!s:.200}"
+            if names := reply.get("raised"):
+                cause = f"{names[0]}: {reply.get('message')}" if isinstance(names, list) else names
+                self.load_fault = f"the program does not load: {cause!s:.200}".replace("builtins.", "")
 
     def send(self, call: dict[str, Any]) -> dict[str, Any]:
         """Perform a call and return the program's reply."""
