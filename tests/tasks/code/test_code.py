@@ -296,3 +296,17 @@ def test_a_machine_without_room_stops_the_stage_and_grades_nothing():
         (True, None),
         (False, "it did not run: used more than 600 s of CPU"),
     ]
+
+
+def test_a_message_that_utf8_cannot_encode_can_be_written(run):
+    hostile = 'def add(a, b):\n    raise ValueError("\\ud800" * 9)\n# \ud800\n'
+    for program in (hostile, hostile.split("#")[0], "raise ValueError('\\ud800')\n"):
+        graded = grade(run, program)
+        assert graded["passed"] == 0
+        json.dumps(graded, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("reference", [[], {}, "assert add(1, 2) == 3", [1], None])
+def test_a_reference_that_is_no_list_of_tests_is_told(run, reference):
+    with pytest.raises(BadInput, match=r"answer q\.1: the reference should be a list of tests"):
+        tasks.load("code", "Grading").grade({"uid": "q.1", "answer": text_of(RIGHT), "reference": reference}, run)

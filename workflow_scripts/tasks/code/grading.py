@@ -9,10 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.records import Answer, Prompt
 from workflow_scripts.core.workers import Outcome, no_room
 from workflow_scripts.tasks import defaults
 from workflow_scripts.tasks.code import service, trial
+from workflow_scripts.tasks.code.readers import as_tests
 from workflow_scripts.tasks.defaults import mean
 
 LIMITS = {"cpu_seconds": 5, "wall_seconds": 20, "memory_mb": 1024, "file_mb": 1}  # of a program, per test
@@ -34,12 +36,13 @@ class Grading(defaults.Grading):
 
     def grade_batch(self, answers: Sequence[Answer], run: defaults.RunProgram) -> list[dict[str, Any]]:
         programs = [self.programs(answer["answer"]) for answer in answers]
-        trials = [(program, tuple(answer["reference"])) for answer, own in zip(answers, programs) for program in own]
+        tests = [tests_of(answer) for answer in answers]
+        trials = [(program, of_answer) for of_answer, own in zip(tests, programs) for program in own]
         distinct = list(dict.fromkeys(trials))
         results = dict(zip(distinct, self.results(distinct, run)))
         return [
-            self.grade_of(own, answer["reference"], [results[program, tuple(answer["reference"])] for program in own])
-            for answer, own in zip(answers, programs)
+            self.grade_of(own, of_answer, [results[program, of_answer] for program in own])
+            for of_answer, own in zip(tests, programs)
         ]
 
     def programs(self, text: str) -> list[str]:
@@ -71,9 +74,9 @@ class Grading(defaults.Grading):
             "reward": shares[-1] if self.settings.get("credit") == "share" else float(is_right),
             "passed": shares[-1],
             "path": "pot" if programs else "cot",
-            "prediction": "".join(programs[-1:]).encode(errors="replace").decode(),
+            "prediction": encodable("".join(programs[-1:])),
             "any_right": 1 in shares,
-            "failure": next(iter(reasons), None),
+            "failure": encodable(reasons[0] or "") if reasons else None,
         }
 
     def right_answer(self, prompt: Prompt) -> str | None:
@@ -87,6 +90,21 @@ class Grading(defaults.Grading):
             "passed": mean(answer["passed"] for answer in graded),
             "n": len(graded),
         }
+
+
+def tests_of(answer: Answer) -> tuple[str, ...]:
+    """Return the tests of an answer's question. Raise BadInput if its reference is no list of tests."""
+    tests = as_tests(answer["reference"])
+    if tests is None:
+        raise BadInput(
+            f"answer {answer.get('uid')}: the reference should be a list of tests, found {answer['reference']!r:.60}"
+        )
+    return tuple(tests)
+
+
+def encodable(text: str) -> str:
+    """Return a text with question marks for lone surrogates, which UTF-8 cannot encode."""
+    return text.encode(errors="replace").decode()
 
 
 def completed(outcome: Outcome, count: int) -> Results:

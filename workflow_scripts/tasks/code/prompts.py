@@ -7,7 +7,6 @@ A test is text: Python that fails by an exception, such as an assert statement, 
 `stdout`. In a file of yours, such a test may also be an object with these keys.
 """
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -16,7 +15,7 @@ from workflow_scripts.core.identity import record_id
 from workflow_scripts.core.records import Prompt
 from workflow_scripts.core.sources import records_of
 from workflow_scripts.tasks import defaults
-from workflow_scripts.tasks.code.readers import READERS
+from workflow_scripts.tasks.code.readers import READERS, as_tests
 
 ACECODE = ("question", "test_cases")
 
@@ -39,17 +38,3 @@ class Prompts(defaults.Prompts):
         for prompt in defaults.file_prompts(source, split, [ACECODE]):
             prompt["reference"] = as_tests(prompt["reference"])
             yield prompt
-
-
-def as_tests(value: Any) -> list[str] | None:
-    """Return the tests of a question as texts, or None if they are not a list of tests."""
-    if not isinstance(value, list) or not value:
-        return None
-    tests = []
-    for test in value:
-        if isinstance(test, dict) and test.keys() == {"stdin", "stdout"}:
-            test = json.dumps(test)
-        if not isinstance(test, str):
-            return None
-        tests.append(test)
-    return tests

@@ -152,6 +152,20 @@ def missing_libraries(libs: Any) -> list[str]:
     return [name for name in libs or [] if find_spec(str(name).partition(".")[0]) is None]
 
 
+def as_tests(value: Any) -> list[str] | None:
+    """Return the tests of a question as texts, or None if they are not a list of tests."""
+    if not isinstance(value, list) or not value:
+        return None
+    tests = []
+    for test in value:
+        if isinstance(test, dict) and test.keys() == {"stdin", "stdout"}:
+            test = json.dumps(test)
+        if not isinstance(test, str):
+            return None
+        tests.append(test)
+    return tests
+
+
 def are_texts(value: Any) -> bool:
     """Return whether a value is a list of texts that is not empty."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)

@@ -82,14 +82,18 @@ class Grading(defaults.Grading):
 def grade_of(text: str, result: Stated, of_final: list[Verdict], of_attempts: list[Verdict]) -> dict[str, Any]:
     """Return the fields that grading adds to an answer."""
     is_right = any(verdict.is_right for verdict in of_final)
-    prediction = (result.final or "")[:LONGEST].encode(errors="replace").decode()
     return {
         "reward": float(is_right),
         "path": path_of(text),
-        "prediction": prediction,
+        "prediction": encodable((result.final or "")[:LONGEST]),
         "any_right": is_right or any(verdict.is_right for verdict in of_attempts),
-        "undecided": next((verdict.undecided for verdict in of_final), None),
+        "undecided": next((encodable(verdict.undecided) for verdict in of_final if verdict.undecided), None),
     }
+
+
+def encodable(text: str) -> str:
+    """Return a text with question marks for lone surrogates, which UTF-8 cannot encode."""
+    return text.encode(errors="replace").decode()
 
 
 def run_ahead(texts: Sequence[str], run: Any) -> None:
