@@ -91,6 +91,25 @@ def test_a_test_that_never_ends_costs_itself_alone(run):
     assert "more than" in graded["failure"]  # 1 s of CPU, or on a busy machine 20 s
 
 
+def test_the_calls_of_a_test_share_its_limit(run):
+    slow = (
+        "import time\ndef add(a, b):\n    end = time.process_time() + 0.4\n    while time.process_time() < end: pass\n"
+    )
+    slow += "    return a + b\n"
+    many = "for i in range(20):\n    assert add(i, 1) == i + 1"
+    graded = grade(run, slow, tests=["assert add(1, 2) == 3", many, "assert add(2, 2) == 4"])
+
+    assert graded["passed"] == 2 / 3
+    assert "more than" in graded["failure"]
+
+
+def test_a_test_that_loops_itself_is_stopped_and_the_next_one_runs(run):
+    endless = "while True:\n    add(1, 2)"
+    graded = grade(run, RIGHT, tests=[endless, "while True: pass", "assert add(2, 2) == 4"])
+
+    assert graded["passed"] == 1 / 3
+
+
 def test_the_reward_may_be_the_share_of_tests(run):
     assert grade(run, HALF)["reward"] == 0
     assert grade(run, HALF, credit="share")["reward"] == 2 / 3

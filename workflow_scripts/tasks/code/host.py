@@ -48,7 +48,7 @@ class Hosted:
             if ready:
                 return os.read(self.replies, 65536)
             if self.cpu_seconds() - begun > limits["cpu_seconds"]:
-                raise TooLong(f"used more than {limits['cpu_seconds']} s of CPU")
+                raise TooLong(f"used more than {limits['cpu_seconds']:.3g} s of CPU")
             if time.monotonic() > deadline:
                 raise TooLong(f"took more than {limits['wall_seconds']} s")
 
@@ -148,7 +148,8 @@ class Host:
         try:
             if command["do"] != "load":
                 send(self.hosted, json.dumps(command["call"]).encode(), limits, begun, deadline)
-            return {"reply": self.reply(limits, begun, deadline).decode(errors="replace")}
+            reply = self.reply(limits, begun, deadline).decode(errors="replace")
+            return {"reply": reply, "cpu_seconds": self.hosted.cpu_seconds() - begun}
         except (TooLong, EOFError, ValueError, OSError) as fault:
             hosted = self.hosted
             self.close(patience=1.0 if isinstance(fault, EOFError) else 0.0)

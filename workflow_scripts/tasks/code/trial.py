@@ -38,6 +38,7 @@ MEMBERS = {"isclose": "math", "inf": "math", "nan": "math", "Counter": "collecti
            "Dict": "typing", "Tuple": "typing", "Set": "typing", "Optional": "typing", "Any": "typing",
            "Union": "typing"}  # fmt: skip
 BUILTINS = dict(vars(builtins))
+TIMERS = {signal.SIGALRM, signal.SIGPROF}
 
 
 class TooSlow(BaseException):
@@ -57,12 +58,18 @@ class Connection:
         self.scratch = scratch  # the folder that tests and program share
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Send a command to the host and return its answer. Raise NoRoom if it cannot start programs."""
+        """Send a command to the host and return its answer. Raise NoRoom if it cannot start programs.
+
+        A test's own time limit takes effect after the answer, so that none is left behind for the next command.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, TIMERS)
         try:
             write_frame(self.commands, json.dumps(command).encode())
             content = read_frame(self.replies)
         except (EOFError, BrokenPipeError):
             raise NoRoom("the process that starts programs has ended") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TIMERS)
         answer = json.loads(content)
         if "no room" in answer:
             raise NoRoom(answer["no room"])
@@ -149,6 +156,7 @@ class Trial:
         self.connection = connection
         self.program = program
         self.limits = limits
+        self.cpu_left = 0.0  # of the program, in the present test
         self.is_loaded = False
         self.load_fault: str | None = None
 
@@ -160,6 +168,7 @@ class Trial:
         self.load()
         if self.load_fault:
             return self.load_fault
+        self.cpu_left = float(self.limits["cpu_seconds"])
         signal.setitimer(signal.ITIMER_REAL, 2 * self.limits["wall_seconds"])
         signal.setitimer(signal.ITIMER_PROF, self.limits["cpu_seconds"])
         run_test(test, Session(self.send), self.program)
@@ -182,7 +191,9 @@ class Trial:
 
     def send(self, call: dict[str, Any]) -> dict[str, Any]:
         """Perform a call and return the program's reply."""
-        answer = self.connection.ask({"do": "call", "call": call, "limits": self.limits})
+        limits = self.limits | {"cpu_seconds": max(self.cpu_left, 0.01)}
+        answer = self.connection.ask({"do": "call", "call": call, "limits": limits})
+        self.cpu_left -= answer.get("cpu_seconds", 0.0)
         if "ended" in answer:
             self.is_loaded = False
         return said(answer)
