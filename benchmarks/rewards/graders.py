@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -104,6 +105,7 @@ def as_text(reference: Any) -> str:
 
 def programs(run: Workers) -> list[dict[str, Any]]:
     """Return how many cheating programs pass a test that they should not, and how fast honest ones are tested."""
+    python = f"Python {platform.python_version()}"
     grading = tasks.load("code", "Grading", {"limits": {"cpu_seconds": 2, "wall_seconds": 10}})
     answers = [{"answer": f"```python\n{program}```", "reference": cheated} for _, program, cheated in ALL_CHEATS]
     ours = sum(grade["passed"] > 0 for grade in grading.grade_batch(answers, run))
@@ -124,7 +126,9 @@ def programs(run: Workers) -> list[dict[str, Any]]:
     grading.grade_batch([{"answer": text, "reference": ADD} for text in honest], run)
     seconds = perf_counter() - begun
     return [
-        compared("cheating programs that pass a test", ours, peer, len(ALL_CHEATS), "tests in the same process", ""),
+        compared(
+            "cheating programs that pass a test", ours, peer, len(ALL_CHEATS), "tests in the same process", python
+        ),
         {"name": "programs tested", "value": SPEED / seconds, "unit": f"per second, {len(ADD)} tests each"},
     ]
 
