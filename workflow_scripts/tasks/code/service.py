@@ -50,7 +50,7 @@ def results(
             runs.append((number, program, *streams))
 
     with httpx2.Client(timeout=service["timeout"]) as client, ThreadPoolExecutor(service["concurrency"]) as threads:
-        outcomes = threads.map(lambda one: run_program(client, service, limits, one[1], one[2]), runs)
+        outcomes = threads.map(lambda job: run_program(client, service, limits, job[1], job[2]), runs)
         judged: list[list[tuple[bool, str | None]]] = [[] for _ in trials]
         for (number, _, _, expected), (output, fault) in zip(runs, outcomes):
             passed = fault is None and same_output(output, expected)

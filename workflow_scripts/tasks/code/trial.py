@@ -136,7 +136,7 @@ def _stop(*_: Any) -> None:
     raise TooSlow("the test took too long")
 
 
-def said(answer: dict[str, Any]) -> dict[str, Any]:
+def program_reply(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what a program says, by the host's answer. Raise ProgramEnded if it says nothing that can be read."""
     if "ended" in answer:
         raise ProgramEnded(answer["ended"])
@@ -181,7 +181,7 @@ class Trial:
         answer = self.connection.ask({"do": "load", "program": self.program, "limits": self.limits})
         self.is_loaded = True
         try:
-            reply = said(answer)
+            reply = program_reply(answer)
         except ProgramEnded as fault:
             self.load_fault = f"the program does not load: {fault}"
         else:
@@ -196,7 +196,7 @@ class Trial:
         self.cpu_left -= answer.get("cpu_seconds", 0.0)
         if "ended" in answer:
             self.is_loaded = False
-        return said(answer)
+        return program_reply(answer)
 
     def run_on_input(self, stdin: str, expected: str) -> str | None:
         """Return why what the program prints on an input is not what it should print."""

@@ -65,12 +65,12 @@ def boxed(text: str) -> list[str]:
 
 def marked(text: str) -> list[str]:
     """Return what follows "####" on the last line."""
-    return [found.strip() for found in MARK.findall(text)]
+    return [answer.strip() for answer in MARK.findall(text)]
 
 
 def claimed(text: str) -> list[str]:
     """Return what follows each "the answer is" and "the result is": a formula, a number, a letter or words."""
-    answers = [found.strip().strip("*").strip() for found in CLAIM.findall(text)]
+    answers = [claim.strip().strip("*").strip() for claim in CLAIM.findall(text)]
     return [answer for answer in answers if answer]
 
 
