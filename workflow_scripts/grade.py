@@ -153,7 +153,9 @@ def main() -> None:
     own = own_file(args.reward)
     inputs = [args.results, *task_files(args).values(), *([own] if own else [])]
     settings = {"reward": args.reward, "reward_model": args.reward_model, "task": args.task_settings}
-    write_manifest(args.output, inputs, settings, rows=len(graded))
+    undecided = sum(answer.get("undecided") is not None for answer in graded)
+    counts = {"undecided": undecided} if undecided else {}
+    write_manifest(args.output, inputs, settings, rows=len(graded), **counts)
     write_usage(args.output, seconds=time.time() - started, code=args.code)
 
     if not graded:

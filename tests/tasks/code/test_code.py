@@ -1,6 +1,7 @@
 """Programs are judged by tests, and what a program does outside of its functions changes no verdict."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from workflow_scripts import freeze_prompts, tasks
 from workflow_scripts.config.sections import Data, Split
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.workers import Outcome, Workers
+from workflow_scripts.tasks.code import trial
 from workflow_scripts.tasks.code.grading import completed
 from workflow_scripts.tasks.defaults import EnvironmentOptions
 
@@ -329,3 +331,24 @@ def test_a_message_that_utf8_cannot_encode_can_be_written(run):
 def test_a_reference_that_is_no_list_of_tests_is_told(run, reference):
     with pytest.raises(BadInput, match=r"answer q\.1: the reference should be a list of tests"):
         tasks.load("code", "Grading").grade({"uid": "q.1", "answer": text_of(RIGHT), "reference": reference}, run)
+
+
+def processes_below(pid: int) -> list[int]:
+    """Return the children of a process, and theirs."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children] + [under for child in children for under in processes_below(int(child))]
+
+
+def test_no_process_is_left():
+    grading = tasks.load("code", "Grading", {"limits": LIMITS})
+    programs = [
+        RIGHT,
+        RIGHT + "import os\nos._exit(0)\n",
+        "while True: pass\n",
+        "import os\nos.close(4)\nos.close(3)\n",
+    ]
+
+    with Workers(processes=1) as own:
+        grading.grade_batch([{"answer": text_of(program), "reference": TESTS} for program in programs], own)
+        [worker] = own.handlers[trial.__name__]
+        assert processes_below(worker.pid) == []

@@ -1,5 +1,6 @@
 """Test which final results are equal, and which of an answer's results is its final one."""
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -165,7 +166,7 @@ def test_undecided_answers_are_counted(run):
 
 
 def test_the_stage_grades_answers_that_utf8_cannot_encode(tmp_path):
-    records = [{"question": "Q?", "answer": text, "reference": "5"} for text in ("\ud800", "\\boxed{5}")]
+    records = [{"question": "Q?", "answer": text, "reference": "5"} for text in ("\\boxed{\ud800}", "\\boxed{5}")]
     write_pickle(tmp_path / "in.pkl", records)
     command = "-m workflow_scripts.grade --task math --results in.pkl --output out.pkl --ledger ledger".split()
     environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
@@ -173,3 +174,5 @@ def test_the_stage_grades_answers_that_utf8_cannot_encode(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "accuracy=0.5000" in done.stdout
+    assert "undecided=1" in done.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["undecided"] == 1

@@ -52,7 +52,8 @@ class NoRoom(BaseException):
 class Connection:
     """The pipes to the host."""
 
-    def __init__(self, commands: int, replies: int, scratch: str):
+    def __init__(self, host_pid: int, commands: int, replies: int, scratch: str):
+        self.host_pid = host_pid
         self.commands = commands
         self.replies = replies
         self.scratch = scratch  # the folder that tests and program share
@@ -75,6 +76,12 @@ class Connection:
             raise NoRoom(answer["no room"])
         return answer
 
+    def close(self) -> None:
+        """Let the host end, with the program, and wait for it."""
+        os.close(self.commands)
+        os.close(self.replies)
+        os.waitpid(self.host_pid, 0)
+
 
 def warm_up() -> None:
     """Import what tests and programs commonly use."""
@@ -88,7 +95,8 @@ def begin(is_isolated: bool) -> Connection:
     scratch = tempfile.mkdtemp(prefix="sandbox-")
     commands_read, commands_write = os.pipe()
     replies_read, replies_write = os.pipe()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         try:
             for name, descriptor in (("commands", commands_read), ("replies", replies_write)):
                 os.dup2(descriptor, {"commands": 100, "replies": 101}[name])
@@ -102,7 +110,7 @@ def begin(is_isolated: bool) -> Connection:
             os._exit(0)
     os.close(commands_read)
     os.close(replies_write)
-    return Connection(commands_write, replies_read, scratch)
+    return Connection(pid, commands_write, replies_read, scratch)
 
 
 def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Connection) -> None:
@@ -123,13 +131,15 @@ def handle(request: dict[str, Any], isolate: Isolate, emit: Emit, connection: Co
             reason = trial.run(test)
         except NoRoom as fault:
             emit({"no room": str(fault)})
-            return
+            break
         except BaseException as fault:
             reason = f"{type(fault).__name__}: {fault!s:.200}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
         emit([reason is None, reason])
+
+    connection.close()
 
 
 def _stop(*_: Any) -> None:
