@@ -163,13 +163,13 @@ def test_more_samples_generate_only_the_new_ones(fork):
 
 
 def test_a_changed_comparison_grades_again_without_generating(fork):
-    fork.edit("workflow_scripts/tasks/math/equality.py", "return left == right", "return abs(left - right) < 1")
+    fork.edit("workflow_scripts/tasks/math/equality.py", "integers[0] == integers[1]", "integers[0] >= integers[1]")
     output = fork.snakemake("-n", TARGET)
 
     assert {"grade", "construct_meta", "construct_data", "logp", "train", "evaluate"} <= jobs(output)
     assert not {"generate", "cold_start", "construct_sft", "init_model", "freeze_prompts"} & jobs(output)
     summary = output.split("Code changed since", 1)[1]
-    assert "  grade: workflow_scripts/tasks/math/equality.py: equal\n" in summary
+    assert "  grade: workflow_scripts/tasks/math/equality.py: decided\n" in summary
 
 
 def test_a_changed_objective_reruns_the_training_that_uses_it(fork):

@@ -16,7 +16,7 @@ from workflow_scripts.core.running import plugins
 TARGET = "round1_checkpoint"
 # A changed comparison in the grading code of each task: file, old text, new text.
 GRADERS = {
-    "code": ("grading.py", "counts[-1] == len(tests)", "counts[-1] >= len(tests) - 1"),
+    "code": ("grading.py", "is_right = shares[-1] == 1", "is_right = shares[-1] > 0.5"),
     "recommend": ("grading.py", 'outcome.success and not answer.get("fault")', "outcome.success"),
     "reference": ("grading.py", "fmean(parts.values())", "min(parts.values())"),
     "tabular": ("grading.py", 'status == "SUCCESS"', 'status != "FAILED"'),
