@@ -11,7 +11,17 @@ from workflow_scripts.core.running import plugins
 
 PACKAGE = REPOSITORY / "workflow_scripts"
 # A room may import rooms of its own floor and below.
-FLOORS = {"core": 0, "config": 1, "training": 2, "engines": 2, "rollout": 2, "rewards": 2, "tasks": 3, "workflow": 4}
+FLOORS = {
+    "core": 0,
+    "config": 1,
+    "training": 2,
+    "engines": 2,
+    "rollout": 2,
+    "rewards": 2,
+    "tasks": 3,
+    "workflow": 4,
+    "overview": 4,
+}
 STAGES = 4
 TASKS = plugins.names("tasks")
 # Words in which a task's name is an ordinary word, and not the task.

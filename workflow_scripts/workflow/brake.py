@@ -9,10 +9,8 @@ again and what that costs. A dry run prints the same summary. There are two ways
 import atexit
 import csv
 import os
-import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,9 @@ from workflow_scripts.config.load import Config
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.running import consent
 from workflow_scripts.core.running.code import Table
+from workflow_scripts.workflow.changes import code_digests
 
 ACCEPT_VARIABLE = "ROUNDHOUSE_ACCEPT_CODE"  # set by workflow_scripts.accept_code for its dry run
-CODE_PARAM = re.compile(r"""['"]?--code ([0-9a-f]{12})['"]?""")
 
 
 @dataclass
@@ -83,7 +81,7 @@ class Brake:
 
         for job in [*affected.roots, *affected.followers]:
             change = workflow.persistence.params_changed(job)
-            before, now = _code_digests(change.only_old), _code_digests(change.only_new)
+            before, now = code_digests(change.only_old), code_digests(change.only_new)
             if before and now and _is_code_only(change):
                 acceptances[_name(job)] = {
                     "counts_as": before[0],
@@ -101,13 +99,13 @@ class Brake:
     def find(self, workflow: Any) -> Affected:
         """Return the finished jobs that would run only because of changed code."""
         dag = workflow.dag
-        pending = [job for job in dag.jobs if _will_run(dag.reason(job))]
+        pending = [job for job in dag.jobs if will_run(dag.reason(job))]
         running = set(pending)
         affected = Affected()
         followers = set()
         others = set()  # jobs that run for reasons of their own, or because of such jobs
 
-        for job in _in_order(dag, pending):
+        for job in in_order(dag, pending):
             change = workflow.persistence.params_changed(job)
             producers = [producer for producer in dag.dependencies[job] if producer in running]
             is_finished = bool(job.output) and all(os.path.exists(path) for path in job.output)
@@ -154,8 +152,8 @@ class Brake:
         lines.append("Making them again, with what follows from them:")
         total_seconds = total_gpu_hours = 0.0
         for rule, jobs in _by_rule([*affected.roots, *affected.followers]).items():
-            seconds = sum(map(_seconds, jobs))
-            gpu_hours = sum(_seconds(job) * _gpus(job) for job in jobs) / 3600
+            seconds = sum(map(seconds_of, jobs))
+            gpu_hours = sum(seconds_of(job) * _gpus(job) for job in jobs) / 3600
             total_seconds += seconds
             total_gpu_hours += gpu_hours
             lines.append(f"  {rule:<20} {len(jobs):>5} jobs {seconds:>9.0f} s {gpu_hours:>8.2f} GPU-hours")
@@ -169,7 +167,7 @@ class Brake:
 
         for job in affected.roots:
             change = workflow.persistence.params_changed(job)
-            before, now = _code_digests(change.only_old), _code_digests(change.only_new)
+            before, now = code_digests(change.only_old), code_digests(change.only_new)
             reasons[job.rule.name] |= set(self.changed(before[0], now[0])) if before and now else set()
 
         return {rule: sorted(names) for rule, names in reasons.items()}
@@ -177,7 +175,7 @@ class Brake:
     # ------------------------------------------------------------ memory
 
     def _code_of(self, job: Any) -> list[str]:
-        return _code_digests(map(str, job.params))
+        return code_digests(map(str, job.params))
 
     def _remember(self, digest: str) -> None:
         """Write down the definitions behind a digest, so that a later change can be named."""
@@ -193,18 +191,14 @@ To make them again, add to your snakemake command
   --config code_changes=remake"""
 
 
-def _code_digests(params: Iterable[str]) -> list[str]:
-    return [match[1] for match in map(CODE_PARAM.fullmatch, params) if match]
-
-
 def _is_code_only(change: Any) -> bool:
     """Return whether parameters changed, and the code parameter was the only one."""
     if not change:
         return False
-    return all(CODE_PARAM.fullmatch(param) for param in (*change.only_old, *change.only_new))
+    return all(code_digests([param]) for param in (*change.only_old, *change.only_new))
 
 
-def _will_run(reason: Any) -> bool:
+def will_run(reason: Any) -> bool:
     """Return whether a job runs. Snakemake's own flag does not tell, since a dry run counts all jobs as finished."""
     return bool(
         reason.forced
@@ -234,7 +228,7 @@ def _has_other_reason(reason: Any, change: Any) -> bool:
     )
 
 
-def _in_order(dag: Any, jobs: list[Any]) -> list[Any]:
+def in_order(dag: Any, jobs: list[Any]) -> list[Any]:
     """Return jobs with producers before consumers."""
     selected_jobs = set(jobs)
     return [job for level in dag.toposorted() for job in level if job in selected_jobs]
@@ -251,7 +245,7 @@ def _name(job: Any) -> str:
     return consent.job_name(job.rule.name, job.wildcards.items())
 
 
-def _seconds(job: Any) -> float:
+def seconds_of(job: Any) -> float:
     """Return what a job took the last time, by Snakemake's benchmark file."""
     if not job.benchmark or not os.path.exists(job.benchmark):
         return 0.0

@@ -1,17 +1,19 @@
-"""Add to a dry run's output: short lists of files, and a table of what the jobs ask for."""
+"""Add to a dry run's output: reasons in words, short lists of files, why stages are pending, and what jobs ask for."""
 
 import atexit
 import logging
 import os
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from tabulate import tabulate
 
-from workflow_scripts.workflow.brake import ACCEPT_VARIABLE
+from workflow_scripts.workflow import changes
+from workflow_scripts.workflow.brake import ACCEPT_VARIABLE, Brake
 
+PARAMS = re.compile("Params have changed since last execution: ")
 MOST = 6  # files of a list that are shown
 LEGEND = (
     "\nThese are requests to a scheduler, not estimates of what the jobs use. A machine without a GPU uses its CPU."
@@ -20,19 +22,41 @@ LEGEND = (
 LISTS = re.compile(r"((?:Missing output|Incomplete output|Updated input|Input) files[^:;]*: )([^;]+)")
 
 
-class ShortLists(logging.Filter):
-    """Shortens the lists of files in what Snakemake says of a job. All files of a round can be hundreds."""
+class PlainReasons(logging.Filter):
+    """Changes what Snakemake says of a job: changed settings by their keys, and short lists of files.
+
+    All files of a round can be hundreds, and Snakemake shows changed settings as two long texts.
+    """
+
+    def __init__(self, workflow: Any, task: str, brake: Brake):
+        super().__init__()
+        self.workflow = workflow
+        self.task = task
+        self.brake = brake
 
     def filter(self, record: logging.LogRecord) -> bool:
         values = record.__dict__
 
         if isinstance(values.get("reason"), str):
-            values["reason"] = LISTS.sub(lambda match: match[1] + shortened(match[2].split(", ")), values["reason"])
+            reason = self._with_plain_settings(values["reason"], values)
+            values["reason"] = LISTS.sub(lambda match: match[1] + shortened(match[2].split(", ")), reason)
         for name in ("input", "output"):
             if isinstance(values.get(name), list) and len(values[name]) > MOST:
                 values[name] = [shortened(values[name])]
 
         return True
+
+    def _with_plain_settings(self, text: str, values: dict[str, Any]) -> str:
+        """Return a reason with changed settings as "train.lr: 1e-6 → 2e-6"."""
+        match = PARAMS.search(text)
+        if not match or "jobid" not in values:
+            return text
+
+        dag = self.workflow.dag
+        job = next(job for job in dag.jobs if dag.jobid(job) == values["jobid"])
+        change = dag.reason(job).params_changed
+        texts = changes.of_parameters(job.rule.name, self.task, change, self.brake.changed)
+        return text.replace(f"{match[0]}{change}", "; ".join(texts))
 
 
 def shortened(files: list[str]) -> str:
@@ -42,8 +66,8 @@ def shortened(files: list[str]) -> str:
     return ", ".join(files[: MOST - 2]) + f" and {len(files) - MOST + 2} more files"
 
 
-def watch(workflow: Any) -> None:
-    """Arrange that a dry run ends with the table."""
+def watch(workflow: Any, task: str, brake: Brake) -> None:
+    """Arrange that a dry run ends with two tables: why jobs are pending, and what they ask for."""
 
     def at_end() -> None:
         is_dry = workflow.dryrun and getattr(workflow, "_dag", None) is not None
@@ -52,9 +76,27 @@ def watch(workflow: Any) -> None:
             in_order = (job for level in workflow.dag.toposorted() for job in level)
             jobs = [job for job in in_order if job in pending and job.rule.shellcmd]
             if jobs:
-                print(f"\n{table(jobs)}", file=sys.stderr, flush=True)
+                print(f"\n{why(jobs, workflow, task, brake)}\n\n{table(jobs)}", file=sys.stderr, flush=True)
 
     atexit.register(at_end)
+
+
+def why(jobs: list[Any], workflow: Any, task: str, brake: Brake) -> str:
+    """Return why the jobs of each rule are pending, as a table with a line for each reason."""
+    pending = set(jobs)
+    counts: Counter[tuple[str, str]] = Counter()
+
+    for job in jobs:
+        reason = workflow.dag.reason(job)
+        change = workflow.persistence.params_changed(job)
+        texts = changes.reasons(job, reason, change, task, brake.changed)
+        if not texts:
+            producers = [producer for producer in workflow.dag.dependencies[job] if producer in pending]
+            texts = [f"follows from {', '.join(sorted({producer.rule.name for producer in producers}))}"]
+        counts[job.rule.name, "; ".join(texts)] += 1
+
+    rows = [[rule, count, text] for (rule, text), count in counts.items()]
+    return "The reasons of the pending jobs:\n" + tabulate(rows, ["rule", "jobs", "why"], disable_numparse=True)
 
 
 def table(jobs: list[Any]) -> str:

@@ -16,9 +16,10 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, needs_model
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.running import consent
-from workflow_scripts.core.running.code import Table, code_table, table_digest
+from workflow_scripts.core.running.code import Table, table_digest
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.training import objectives
+from workflow_scripts.workflow.known_code import KnownCode
 
 Params = dict[str, Any]
 
@@ -73,11 +74,12 @@ class StageCode:
 
     def __init__(self, run: Run):
         self.folder = Path(run.folder)
+        self.known = KnownCode()
         self.tables: dict[str, Table] = {}  # by digest
 
     def param(self, rule: str, roots: Iterable[str]) -> Callable[[Any], str]:
         """Return the parameter `--code DIGEST` of a rule whose code starts at these roots."""
-        table = code_table(*roots)
+        table = self.known.table(roots)
         current = table_digest(table)
         self.tables[current] = table
 

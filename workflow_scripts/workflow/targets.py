@@ -21,12 +21,28 @@ STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation
 TRAINED = ("checkpoint", "evaluation")  # the stages that need the training of their round
 ROUND = re.compile(r"round(0|[1-9]\d*)_(\w+)")
 FIRST_ROUNDS = 20  # that have rules of their own in any case; a rule for each of many rounds would take long to read
+WHICH_RUN = ("--configfile", "--configfiles", "--config", "-C", "--snakefile", "-s", "--directory", "-d", "--profile")
 GENERAL = ("all", "report", "verify", "rehearse")
 
 
 def targets_on_command_line() -> list[str]:
     """Return the targets that `snakemake` was called with. It reads the Snakefile before it hands them out."""
     return get_argument_parser().parse_known_args(sys.argv[1:])[0].targets if _is_snakemake() else []
+
+
+def arguments_on_command_line() -> list[str]:
+    """Return the targets that `snakemake` was called with, and the options that say which run is made of what."""
+    pieces: list[str] = []
+    is_kept = False
+
+    for word in sys.argv[1:]:
+        if word.startswith("-"):
+            is_kept = word.split("=")[0] in WHICH_RUN
+        if is_kept:
+            pieces.append(word)
+
+    targets = targets_on_command_line()
+    return [*targets, *(word for word in pieces if word not in targets)]
 
 
 def _is_snakemake() -> bool:

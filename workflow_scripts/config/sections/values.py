@@ -3,6 +3,7 @@
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from workflow_scripts.config.sections.endpoints import IDENTIFIES_ENDPOINT, Endpoint
 
@@ -20,14 +21,17 @@ def settings_of(section: BaseModel, *left_out: str, include: set[str] | None = N
             continue
 
         value = getattr(section, name)
-        neutral = field.get_default(call_default_factory=True)
-        if isinstance(field.json_schema_extra, dict) and "neutral" in field.json_schema_extra:
-            neutral = field.json_schema_extra["neutral"]
-
-        if value != neutral or field.is_required():
+        if value != neutral_value(field) or field.is_required():
             values[name] = _as_json(value)
 
     return values
+
+
+def neutral_value(field: FieldInfo) -> Any:
+    """Return the value that a key has if it is not passed on; PydanticUndefined if it is always passed on."""
+    if isinstance(field.json_schema_extra, dict) and "neutral" in field.json_schema_extra:
+        return field.json_schema_extra["neutral"]
+    return field.get_default(call_default_factory=True)
 
 
 def _as_json(value: Any) -> Any:

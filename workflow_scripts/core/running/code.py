@@ -7,8 +7,9 @@ root reaches determines nothing: a new objective, a new engine or an unused func
 The digest of a definition covers its syntax tree without what cannot change a result: comments, docstrings, type
 annotations of functions, and words for people (arguments of BadInput, of `say` and `print`, `help=` and `desc=`). A
 module that counts as a whole does so without `PACKAGES`, since a missing package leads to no result at all.
-Three rooms are exempt as a whole: `core/running/` and `workflow/`, which decide how a stage runs, and `config/` with
-the sections of the tasks (`tasks/<task>/settings.py`), whose values are parameters that Snakemake compares.
+Four rooms are exempt as a whole: `core/running/` and `workflow/`, which decide how a stage runs, `overview/`, which
+shows results and makes none, and `config/` with the sections of the tasks (`tasks/<task>/settings.py`), whose values
+are parameters that Snakemake compares.
 
 What the analysis cannot see is loaded by name (tasks, engines, objectives, rewards). The caller adds it as a root.
 A module that mentions its own `__file__`, such as the sandbox that starts itself as a script, is covered as a whole.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]
 ROOT = PACKAGE.parent
-EXEMPT = (PACKAGE / "core/running", PACKAGE / "config", PACKAGE / "workflow")
+EXEMPT = (PACKAGE / "core/running", PACKAGE / "config", PACKAGE / "workflow", PACKAGE / "overview")
 WORDS = {"say", "print"}  # calls that only speak to people
 WORDY_KEYWORDS = {"help", "desc", "unit"}  # arguments that only people read
 NEEDS = {"PACKAGES"}  # constants that say what a module needs, and not what it computes
