@@ -4,9 +4,14 @@ import glob
 from pathlib import Path
 
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.files import write_json
 from workflow_scripts.core.running import slurm
-from workflow_scripts.workflow.targets import Targets, allow_many_rounds, targets_on_command_line
+from workflow_scripts.workflow import driver
+from workflow_scripts.workflow.targets import (
+    Targets,
+    allow_many_rounds,
+    arguments_on_command_line,
+    targets_on_command_line,
+)
 
 targets = Targets(cfg, run, wing, targets_on_command_line())
 targets.check()
@@ -36,7 +41,9 @@ onstart:
         slurm.claim(Path(f"{run.folder}/slurm_run.json"), executor.run_uuid if is_slurm else None)
     except BadInput as error:
         raise WorkflowError(str(error))
-    write_json(f"{run.folder}/run.json", {"name": cfg.name, "task": cfg.task})
+    survey.note_run(workflow, cfg, run, is_whole=targets.end_with_report())
+    if targets.on_command_line != ["verify"]:
+        driver.note_start(run.folder, arguments_on_command_line())
     if not workflow.touch:
         attempts.watch(workflow)
     rehearsal.begin(is_local=workflow.local_exec)
@@ -44,10 +51,13 @@ onstart:
 
 # After Ctrl-C, the jobs on this machine have ended, but nobody reported that they failed.
 onerror:
+    driver.note_end(run.folder, succeeded=False)
     attempts.restore_left()
     rehearsal.after_error()
 
 
 onsuccess:
+    driver.note_end(run.folder, succeeded=True)
     if glob.glob(f"{run.folder}/evaluation/r*.json") and targets.end_with_report():
         shell("python -m workflow_scripts.report --task {cfg.task} --run {run.folder} || true")
+        shell("python -m workflow_scripts.page --task {cfg.task} --run {run.folder} --closing || true")

@@ -141,9 +141,35 @@ rule compare_logps:
         )
 
 
+# The page has no code among its parameters, because its code changes no result; `snakemake -f` makes it again.
+rule page:
+    input:
+        targets.products(cfg.rounds),
+        ancient(run.further_evaluations()),
+    output:
+        report(
+            run.page,
+            category="Rounds",
+            labels={"figure": "the page of the run"},
+            caption="../../report/page.rst",
+        ),
+    log:
+        run.log("page"),
+    retries: 0
+    localrule: True
+    conda:
+        ENV
+    params:
+        task=f"--task {cfg.task}",
+        run=f"--run {run.folder}",
+    shell:
+        commands.stage("page", "--output {output}")
+
+
 rule report:
     input:
         targets.products(cfg.rounds),
+        run.page,
         run.logp_comparisons(),
         ancient(run.further_evaluations()),
     output:

@@ -251,6 +251,11 @@ class Run:
         numbers = {int(path.stem[1:]): str(path) for path in Path(self.folder).glob("evaluation/r*.json")}
         return [path for n, path in sorted(numbers.items()) if n > self.cfg.rounds]
 
+    @property
+    def page(self) -> str:
+        """The page of the run, with its curves, answers and cost."""
+        return f"{self.folder}/report/report.html"
+
     def log(self, name: str) -> str:
         return f"{self.folder}/logs/{name}.log"
 

@@ -1,0 +1,120 @@
+"""`plan` counts the records that a command will compute, and what they cost."""
+
+import json
+
+import pytest
+
+from tests.harness import Copy, edit_prompts, in_ledger, tiny_config
+from workflow_scripts.overview.estimate import schedule
+from workflow_scripts.overview.jobs import survey
+from workflow_scripts.overview.plan import plan_of
+
+
+def plan(copy: Copy, *arguments: str) -> dict:
+    """Return what `plan --json` prints, with its lines by stage."""
+    values = json.loads(copy.run("workflow_scripts.plan", *arguments, "--json"))
+    return values | {"lines": {line["stage"]: line for line in values["lines"]}}
+
+
+def computed(copy: Copy, pattern: str) -> int:
+    """Return the records that the jobs with these logs computed, by their own words."""
+    count = 0
+    for log in copy.folder.glob(f"runs/arithmetic/logs/{pattern}"):
+        text = log.read_text()
+        stored, total = in_ledger(text) if "in the ledger" in text else (0, None)
+        manifest = json.loads(_manifest_of(copy, log).read_text())
+        count += (total or manifest["rows"]) - stored
+    return count
+
+
+def _manifest_of(copy: Copy, log):
+    name = str(log.relative_to(copy.path("logs")))
+    if name.startswith("grade/"):
+        return copy.path(name.removeprefix("grade/").replace(".log", "_matchlog.json"))
+    round, version, shard = name.removeprefix("generate/").removesuffix(".log").split("_", 2)
+    return copy.path(f"results/{round}/{version}/{shard}.json")
+
+
+def with_value(frame, column: str, value: str):
+    """Return prompts with another value in the sixth one."""
+    frame.loc[5, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("edit", "samples", "generated", "graded"),
+    [
+        (
+            ("question", "What is 7 plus 1?"),
+            4,
+            1 * (4 + 4),
+            1 * (4 + 4),
+        ),  # one question: four auto answers, and two of each of two triggers
+        (("reference", "77"), 4, 0, 4 + 4),  # its answers stay, and are graded again
+        (None, 6, 24 * 2, 24 * 2),  # two more samples of each of 24 questions
+    ],
+)
+def test_the_records_of_a_change_are_those_that_the_run_computes(fork, edit, samples, generated, graded):
+    if edit:
+        edit_prompts(fork, lambda frame: with_value(frame, *edit))
+    config = tiny_config()
+    config["generate"]["auto"]["samples"] = samples
+    fork.configure(config)
+
+    lines = plan(fork, "round1_graded")["lines"]
+
+    planned = {stage: line["records"] for stage, line in lines.items()}
+    assert sum(count for stage, count in planned.items() if stage.startswith("generate")) == generated
+    assert sum(count for stage, count in planned.items() if stage.startswith("grade")) == graded
+    assert all(line["is_exact"] for line in lines.values())
+
+    for log in [*fork.path("logs").rglob("generate/*.log"), *fork.path("logs").rglob("grade/results/r1/*/*.log")]:
+        log.unlink()  # those that are left afterwards are of this run
+    fork.snakemake("round1_graded")
+    assert computed(fork, "generate/*.log") == generated
+    assert computed(fork, "grade/results/r1/*/*.log") == graded
+
+
+def test_a_further_round_is_priced_by_the_one_before(finished):
+    state = plan(finished, "round2_checkpoint")
+    lines = state["lines"]
+
+    assert lines["generate auto"]["records"] == 24 * 4 and lines["generate auto"]["is_exact"]
+    assert lines["grade evaluation"]["records"] == 12
+    rows = json.loads(finished.path("checkpoints/r1/checkpoint.json").read_text())["rows"]
+    assert lines["train"]["records"] == rows * 3 and not lines["train"]["is_exact"]
+    assert lines["generate auto"]["tokens"] > 0 and lines["train"]["bytes"] > 100_000
+
+    low, middle, high = state["seconds"]
+    assert 0 < low < middle < high and state["unknown"] == []
+    assert {"0", "1"} == set(state["untouched"])
+
+    output = finished.run("workflow_scripts.plan", "round2_checkpoint")
+    assert "Time until the end:" in output and "Left alone:" in output and "about" in output
+
+
+def test_without_history_it_says_that_it_does_not_know(fork):
+    config = tiny_config(name="new")
+    fork.configure(config)
+
+    state = plan(fork, "round1_checkpoint")
+
+    assert state["seconds"] is None and "cold_start" in state["unknown"]
+    assert state["lines"]["generate auto"]["records"] == 24 * 4
+    assert state["lines"]["train"]["records"] is None
+    output = fork.run("workflow_scripts.plan", "round1_checkpoint")
+    assert "unknown, because no job of" in output
+
+
+def test_nothing_pending_costs_nothing(finished):
+    assert "nothing is pending" in finished.run("workflow_scripts.plan", "round1_checkpoint")
+
+
+def test_a_round_like_the_first_is_expected_to_take_as_long(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    run = survey(["round2_checkpoint"])
+    seconds = schedule(run, [job.seconds if job.round == 1 else 0.0 for job in run.jobs])
+
+    expected = plan_of(run).seconds
+
+    assert expected and expected[1] / 2 < seconds < 2 * expected[1]
