@@ -15,6 +15,7 @@
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
 #   make bench-rollouts    measure how full vLLM is kept and how fast programs run, on the CPU
+#   make bench-plan        compare what `plan` says with what runs do, over 30 random edits, into benchmarks/out/plan.json
 #   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
 #   make full              run everything at its real size
 
@@ -140,6 +141,9 @@ bench-rewards: setup
 
 bench-rollouts: .venv-vllm/ready
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m benchmarks.rollouts
+
+bench-plan: demo
+	$(BIN)/python -m benchmarks.plan
 
 # It installs nothing, because a machine with a GPU may have no network, and needs only torch, transformers, accelerate,
 # safetensors and pydantic. It runs in the first of these environments that exists. PARTS="right fast" selects parts.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.harness import Copy, edit_prompts, in_ledger, tiny_config
+from tests.harness import Copy, edit_prompts, tiny_config
 from workflow_scripts.overview.estimate import schedule
 from workflow_scripts.overview.jobs import survey
 from workflow_scripts.overview.plan import plan_of
@@ -16,23 +16,10 @@ def plan(copy: Copy, *arguments: str) -> dict:
     return values | {"lines": {line["stage"]: line for line in values["lines"]}}
 
 
-def computed(copy: Copy, pattern: str) -> int:
-    """Return the records that the jobs with these logs computed, by their own words."""
-    count = 0
-    for log in copy.folder.glob(f"runs/arithmetic/logs/{pattern}"):
-        text = log.read_text()
-        stored, total = in_ledger(text) if "in the ledger" in text else (0, None)
-        manifest = json.loads(_manifest_of(copy, log).read_text())
-        count += (total or manifest["rows"]) - stored
-    return count
-
-
-def _manifest_of(copy: Copy, log):
-    name = str(log.relative_to(copy.path("logs")))
-    if name.startswith("grade/"):
-        return copy.path(name.removeprefix("grade/").replace(".log", "_matchlog.json"))
-    round, version, shard = name.removeprefix("generate/").removesuffix(".log").split("_", 2)
-    return copy.path(f"results/{round}/{version}/{shard}.json")
+def entries(copy: Copy, stage: str) -> int:
+    """Return how many records the ledgers of a stage hold for round 1's answers."""
+    files = [path for path in copy.path(f"ledger/{stage}").rglob("*.jsonl") if "evaluation" not in path.parts]
+    return sum(len(json.loads(line)) for path in files for line in path.read_text().splitlines())
 
 
 def with_value(frame, column: str, value: str):
@@ -68,11 +55,10 @@ def test_the_records_of_a_change_are_those_that_the_run_computes(fork, edit, sam
     assert sum(count for stage, count in planned.items() if stage.startswith("grade")) == graded
     assert all(line["is_exact"] for line in lines.values())
 
-    for log in [*fork.path("logs").rglob("generate/*.log"), *fork.path("logs").rglob("grade/results/r1/*/*.log")]:
-        log.unlink()  # those that are left afterwards are of this run
+    before = {stage: entries(fork, stage) for stage in ("generate", "grade")}
     fork.snakemake("round1_graded")
-    assert computed(fork, "generate/*.log") == generated
-    assert computed(fork, "grade/results/r1/*/*.log") == graded
+    assert entries(fork, "generate") - before["generate"] == generated
+    assert entries(fork, "grade") - before["grade"] == graded
 
 
 def test_a_further_round_is_priced_by_the_one_before(finished):

@@ -168,10 +168,29 @@ class Counter:
     # ------------------------------------------------------------ training
 
     def _scores(self, job: Job) -> Count:
-        """Count the rows that are scored: known if the data is there, else about those of the last round with data."""
+        """Count the rows that are scored: known if the data is there, else about those of the last round with data.
+
+        Under the same checkpoint, rows that were scored before are in the ledger, so about those of new answers are
+        left.
+        """
         rows, is_exact = self._data_rows(job)
+        if rows is None:
+            return Count(None, False, "rows")
+
+        checkpoint = self._producer(job, ("train", "cold_start", "init_model"))
+        if job.exists and not job.changed and not (checkpoint and checkpoint.pending):
+            rows = min(rows, self._new_answers(job.round))
+            is_exact = False
         shards = self._shards(job)
-        return Count(None if rows is None else round(rows / shards), is_exact and shards == 1, "rows")
+        return Count(round(rows / shards), is_exact and shards == 1, "rows")
+
+    def _new_answers(self, number: int) -> int:
+        """Return the records that the pending grades of a round compute."""
+        counts = [count for place, count in self.counts.items() if self._is_grade(self.survey.jobs[place], number)]
+        return sum(count.records or 0 for count in counts)
+
+    def _is_grade(self, job: Job, number: int) -> bool:
+        return job.rule == "grade" and job.round == number and not job.stage.endswith("evaluation")
 
     def _updates(self, job: Job) -> Count:
         rows, is_exact = self._data_rows(job)

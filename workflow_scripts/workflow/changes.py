@@ -192,7 +192,9 @@ def reasons(job: Any, reason: Any, change: Any, task: str, changed_code: Callabl
     if change:
         texts += of_parameters(job.rule.name, task, change, changed_code)
     if files := sorted(set(map(str, reason.updated_input)) - set(map(str, reason.updated_input_run))):
-        texts.append(f"changed: {_files_text(files)}")
+        others = [file for file in files if "/prompts/shards/" not in file]
+        texts += ["its questions changed"] if len(others) < len(files) else []
+        texts += [f"changed: {_files_text(others)}"] if others else []
     if reason.input_changed:
         texts.append("it has other input files than before")
     if reason.software_stack_changed:
