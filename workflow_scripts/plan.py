@@ -75,6 +75,8 @@ def _range(seconds: tuple[float, float, float] | None) -> str:
     if seconds is None:
         return "unknown"
     low, middle, high = seconds
+    if high < 1:
+        return "below 1 s"
     return f"{duration(middle)} ({duration(low)} to {duration(high)})"
 
 
@@ -94,10 +96,12 @@ def show(plan: Plan, run: str) -> None:
         return
 
     Console(width=140).print(table_of(plan))
+    unknown = ", ".join(plan.unknown)
     if plan.seconds:
-        print(f"Time until the end: {_range(plan.seconds)}, in 80 % of cases.")
+        rest = f", without {unknown}, of which no job has ever finished in {run}" if unknown else ""
+        print(f"Time until the end: {_range(plan.seconds)}, in 80 % of cases{rest}.")
     else:
-        print(f"Time until the end: unknown, because no job of {', '.join(plan.unknown)} has ever finished in {run}.")
+        print(f"Time until the end: unknown, because no job of {unknown} has ever finished in {run}.")
 
     disk = sum(line.bytes for line in plan.lines)
     money = sum(line.money for line in plan.lines)

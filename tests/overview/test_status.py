@@ -167,7 +167,7 @@ def test_the_last_bar_of_a_log_is_read(tmp_path, bar, expected):
 
 
 def job(number: int, needs: list[int], threads: int = 1) -> Job:
-    return Job("a", "a", 1, [], None, threads, 0, needs, [], [], True, False, [], None, 0.0)
+    return Job("a", "a", 1, [], None, threads, 0, needs, [], [], True, False, [], None, True, 0.0)
 
 
 def run_of(jobs: list[Job], cores: int, jobs_at_once: int | None = None) -> Survey:

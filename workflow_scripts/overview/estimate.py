@@ -25,7 +25,7 @@ class Pace:
 
     def whole(self, job: Job) -> float | None:
         """Return what a job takes from beginning to end; None if no job like it was ever finished."""
-        if job.seconds:
+        if job.seconds or not job.measured:
             return job.seconds
         alike = self.by_stage.get(job.stage) or self.by_rule.get(job.rule)
         return mean(alike) if alike else None

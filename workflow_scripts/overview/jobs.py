@@ -38,6 +38,7 @@ class Job:
     exists: bool  # all outputs are there
     reasons: list[str]
     started: float | None
+    measured: bool  # Snakemake notes its seconds; jobs without that take a few
     seconds: float  # what it took when it was last finished; 0 if unknown
     state: str = "pending"
     progress: Progress | None = None

@@ -65,7 +65,7 @@ class Plan:
     """What a command would do."""
 
     lines: list[Line]
-    seconds: tuple[float, float, float] | None  # until the last job ends: low, middle, high
+    seconds: tuple[float, float, float] | None  # until the last job ends, without unknown stages: low, middle, high
     unknown: list[str]  # the stages of which no job was ever finished
     untouched: dict[int, int]  # the finished jobs of each round that stay as they are
 
@@ -169,6 +169,9 @@ def plan_of(survey: Survey) -> Plan:
         if job.pending:
             pending[job.stage].append(number)
 
+    for stage, numbers in pending.items():
+        if not survey.jobs[numbers[0]].measured:  # such jobs take a few seconds
+            rates[stage] = Rates(0, 0.0, 0.0, 0.0, counts=False)
     unknown = [stage for stage in pending if stage not in rates]
     draws = _draws(survey, counts, rates)
     lines = []
@@ -182,7 +185,7 @@ def plan_of(survey: Survey) -> Plan:
     for job in survey.jobs:
         if not job.pending:
             untouched[job.round] += 1
-    seconds = _interval(ends) if pending and not unknown else None
+    seconds = _interval(ends) if any(ends) else None
     return Plan(lines, seconds, unknown, dict(sorted(untouched.items())))
 
 

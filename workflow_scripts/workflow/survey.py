@@ -130,6 +130,7 @@ def _description(job: Any, numbers: dict[Any, int], workflow: Any, cfg: Config, 
         "changed": _changed(job, change, cfg) if is_pending else [],
         "reasons": changes.reasons(job, reason, change, cfg.task, brake.changed) if is_pending else [],
         "started": _started(job, workflow.persistence) if is_pending else None,
+        "measured": bool(job.benchmark),
         "seconds": seconds_of(job),
     }
 
