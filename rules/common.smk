@@ -4,7 +4,6 @@ import os
 import sys
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 from snakemake.persistence.file import FilePersistence
 
 sys.path.insert(0, workflow.basedir)
@@ -12,7 +11,7 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests, none_of, one_of
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.sources import is_file, is_on_hub
-from workflow_scripts.workflow import dry_run, survey
+from workflow_scripts.workflow import dry_run
 from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
 from workflow_scripts.workflow.commands import Commands, shell_prefix
@@ -55,13 +54,7 @@ shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
 if workflow.is_main_process and not is_locked(run.folder):
     attempts.restore_left()
 freezing.prepare(tells=workflow.is_main_process)
-if survey.is_wanted():
-    survey.watch_dry_run(workflow, cfg, run, brake)
-else:
-    brake.watch_dry_run(workflow)
-    preflight.watch_dry_run(workflow)
-    dry_run.watch(workflow, cfg.task, brake)
-logger.addFilter(dry_run.PlainReasons(workflow, cfg.task, brake))
+dry_run.watch(workflow, cfg, run, brake, preflight)
 
 # A job on a cluster leaves its outputs marked as incomplete until the driver has recorded what they were made with. What
 # a job finishes after its driver was killed has no such record, and must not count as made with the config of today.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running import slurm
-from workflow_scripts.workflow import driver
+from workflow_scripts.workflow import driver, survey
 from workflow_scripts.workflow.targets import (
     Targets,
     allow_many_rounds,

@@ -8,10 +8,14 @@ import sys
 from collections import Counter, defaultdict
 from typing import Any
 
+from snakemake.logging import logger
 from tabulate import tabulate
 
-from workflow_scripts.workflow import changes
+from workflow_scripts.config.layout import Run
+from workflow_scripts.config.load import Config
+from workflow_scripts.workflow import changes, survey
 from workflow_scripts.workflow.brake import ACCEPT_VARIABLE, Brake
+from workflow_scripts.workflow.preflight import Preflight
 
 PARAMS = re.compile("Params have changed since last execution: ")
 MOST = 6  # files of a list that are shown
@@ -66,7 +70,22 @@ def shortened(files: list[str]) -> str:
     return ", ".join(files[: MOST - 2]) + f" and {len(files) - MOST + 2} more files"
 
 
-def watch(workflow: Any, task: str, brake: Brake) -> None:
+def watch(workflow: Any, cfg: Config, run: Run, brake: Brake, preflight: Preflight) -> None:
+    """Arrange what a dry run ends with: the tables, what is missing, and what changed code would make again.
+
+    If it is asked for a description of the run (`survey.py`), it writes that and prints nothing.
+    """
+    logger.addFilter(PlainReasons(workflow, cfg.task, brake))
+    if survey.is_wanted():
+        survey.watch_dry_run(workflow, cfg, run, brake)
+        return
+
+    brake.watch_dry_run(workflow)
+    preflight.watch_dry_run(workflow)
+    _print_tables(workflow, cfg.task, brake)
+
+
+def _print_tables(workflow: Any, task: str, brake: Brake) -> None:
     """Arrange that a dry run ends with two tables: why jobs are pending, and what they ask for."""
 
     def at_end() -> None:
