@@ -67,7 +67,7 @@ def test_changed_code_and_a_missing_round_are_named(fork):
 
     state = status(fork, "round2_checkpoint")
 
-    assert stages(state, 1)["grade auto"]["reasons"] == ["code: workflow_scripts/tasks/math/grading.py: Grading"]
+    assert stages(state, 1)["grade auto"]["reasons"] == ["code: workflow_scripts/tasks/math/grading.py: grade_of"]
     assert {stage["state"] for stage in stages(state, 2).values()} == {"pending"}
     assert "2       all stages" in fork.run("workflow_scripts.status", "round2_checkpoint")
 

@@ -35,7 +35,7 @@ def test_a_dry_run_tells_what_changed_code_would_make_again_and_what_that_costs(
     assert {"grade", "construct_meta", "construct_data", "evaluate", "train"} <= jobs(output)
     assert not {"generate", "cold_start", "freeze_prompts", "init_model"} & jobs(output)
     summary = output.split("Code changed since these finished results were made", 1)[1]
-    assert f"grade: {GRADING}: Grading" in summary
+    assert f"grade: {GRADING}: grade_of" in summary
     assert re.search(r"grade +\d+ jobs +\d+ s +\d+\.\d\d GPU-hours", summary)
     assert re.search(r"train +1 jobs", summary)
     assert "workflow_scripts.accept_code" in summary and "code_changes=remake" in summary
@@ -66,7 +66,7 @@ def test_accepted_results_are_kept_and_verify_shows_them(fork):
         r"round 1: sound \(\d+ artefacts, \d+ accepted although made by earlier code\)", fork.snakemake("verify")
     )
     accepted = json.loads(fork.path("accepted_code.json").read_text())
-    assert all(entry["changed"] == [f"{GRADING}: Grading"] for entry in accepted.values())
+    assert all(entry["changed"] == [f"{GRADING}: grade_of"] for entry in accepted.values())
     assert len(accepted) == 8  # four shards of answers, two of each evaluation
 
 
