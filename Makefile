@@ -23,7 +23,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-gpu full
+.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
