@@ -169,7 +169,7 @@ rule page:
 rule report:
     input:
         targets.products(cfg.rounds),
-        run.page,
+        ancient(run.page),  # the end of a run writes it again
         run.logp_comparisons(),
         ancient(run.further_evaluations()),
     output:
