@@ -33,6 +33,7 @@ rule all:
 include: "rules/round/prompts.smk"
 include: "rules/round/cold_start.smk"
 include: "rules/round/answers.smk"
+include: "rules/round/rewards.smk"
 include: "rules/round/data.smk"
 include: "rules/round/training.smk"
 include: "rules/round/evaluation.smk"

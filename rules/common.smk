@@ -1,6 +1,7 @@
 # This file holds what all rules use: the config, the run's layout, and the builders of parameters, commands, resources.
 
 import os
+import re
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +23,7 @@ from workflow_scripts.workflow.freezing import (
     local_input,
     logp_files,
     model_files,
+    part_files,
     reward_files,
 )
 from workflow_scripts.workflow.params import ParamsOfRules
@@ -62,6 +64,9 @@ if workflow.remote_exec:
     FilePersistence._unmark_incomplete = lambda persistence, key: None
 
 
+GRADED_PLACES = r"results/r\d+/(?:auto|trigger)|evaluation/r\d+"  # folders of answers that are graded
+
+
 wildcard_constraints:
     n=r"\d+",
     version="auto|trigger",
@@ -83,9 +88,3 @@ def stored_logps(wildcards):
         if name == "ref_logp":
             inputs["reference"] = run.checkpoint(under)
     return inputs
-
-
-def answers_before(wildcards):
-    """Return the graded eval answers of the evaluated round before, for tasks that compare rounds."""
-    n = int(wildcards.n)
-    return run.eval_graded(run.evaluated_before(n)) if n > 0 and cfg.task_section.compares_rounds else []

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.harness import REPOSITORY
-from workflow_scripts.config.load import environments
+from workflow_scripts.config.faults import environments
 
 ENVS = REPOSITORY / "envs"
 

@@ -1,14 +1,14 @@
 """Let a judge compare a checkpoint's eval answers with those of the round before: which one is better, A or B?
 
 The judge is a model behind an OpenAI-compatible endpoint. Its answers are kept in a ledger and paid for once. Which
-answer is shown first is drawn from the answer's id, so that a judge who prefers first answers favours no round. Equal
-answers are ties, and the judge is not asked about them. The output has one JSON line per answer with uid and verdict
-(1 won, 0.5 tie, 0 lost). Answers without a verdict are listed in OUTPUT.rejects.jsonl.
+answer is shown first is drawn from the answer's id, and a share of the pairs is shown in both orders
+(rewards/_pairs.py). Equal answers are ties, and the judge is not asked about them. The output has one JSON line per
+answer with uid, verdict (1 won, 0.5 tie, 0 lost) and `preferred` (first, second or tie, per order). Answers without a
+verdict are listed in OUTPUT.rejects.jsonl. The manifest has the position bias.
 """
 
 import argparse
 import json
-import re
 from contextlib import closing
 from typing import Any
 
@@ -17,7 +17,6 @@ from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Judge, settings_of
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_jsonl, write_rejects
-from workflow_scripts.core.identity import digest
 from workflow_scripts.core.records import conserve, read_records
 from workflow_scripts.core.running.cli import (
     add_code_argument,
@@ -29,51 +28,17 @@ from workflow_scripts.core.running.cli import (
 )
 from workflow_scripts.core.running.ledger import Ledger
 from workflow_scripts.core.running.manifest import write_manifest, write_usage
-from workflow_scripts.engines import Chat, Reply
-
-TIE = 0.5
-QUESTION = """Which of two answers to an instruction is better: more helpful, more correct, better written?
-
-Instruction:
-{question}
-
-Answer A:
-{a}
-
-Answer B:
-{b}
-
-Reply with one word: A, B or tie."""
+from workflow_scripts.rewards._pairs import (
+    CRITERION,
+    Judged,
+    Pair,
+    described,
+    judge_pairs,
+    position_bias,
+    read_rubric,
+)
 
 Answer = dict[str, Any]
-
-
-def is_shown_first(uid: str) -> bool:
-    """Return whether the newer answer is A."""
-    return int(digest(["judge", uid]), 16) % 2 == 0
-
-
-def chat(answer: Answer, before: Answer, max_tokens: int) -> Chat:
-    """Return the question to the judge about two answers."""
-    texts = (answer["answer"], before["answer"])
-    a, b = texts if is_shown_first(answer["uid"]) else texts[::-1]
-    content = QUESTION.format(question=answer["question"], a=a.strip(), b=b.strip())
-    seed = int(digest(answer["uid"]), 16) % 2**31
-    return Chat([{"role": "user", "content": content}], seed, max_tokens)
-
-
-def verdict(answer: Answer, reply: Reply) -> tuple[float | None, str | None]:
-    """Return (1, 0.5 or 0 for the newer answer, None), or (None, the reason why there is no verdict)."""
-    if reply.rejected:
-        return None, reply.rejected
-
-    match = re.fullmatch(r"\W*(A|B|tie)\W*", reply.text, re.IGNORECASE)
-    if not match:
-        return None, f"neither A, B nor tie: {reply.text.strip()!r:.60}"
-    if match[1].casefold() == "tie":
-        return TIE, None
-
-    return float((match[1].upper() == "A") == is_shown_first(answer["uid"])), None
 
 
 def read_pairs(results: list[str], before: list[str]) -> list[tuple[Answer, Answer]]:
@@ -87,23 +52,25 @@ def read_pairs(results: list[str], before: list[str]) -> list[tuple[Answer, Answ
     return [(answer, earlier[answer["uid"]]) for answer in answers]
 
 
-def ask(args: argparse.Namespace, pairs: list[tuple[Answer, Answer]]) -> tuple[list[Reply], dict[str, Any]]:
-    """Return the judge's replies about the pairs, and what they cost."""
+def ask(args: argparse.Namespace, pairs: list[tuple[Answer, Answer]]) -> tuple[list[Judged], dict[str, Any]]:
+    """Return the judge's verdicts on the pairs, and what they cost."""
     settings = Judge.model_validate(merged(json.loads(args.settings), args.endpoints.get("judge", {})))
+    values = settings.model_dump(mode="json")
     folder = args.requests or f"{args.output}.requests"
     engine = engines.load(
         "openai",
-        settings=settings.openai.model_dump(mode="json"),
-        sampling=settings.model_dump(mode="json"),
+        settings=values["openai"],
+        sampling=values,
         stop=(),
         purpose="judge",
         ledger=Ledger(f"{folder}/judge_requests", "1_0"),
     )
+    compared = [Pair(answer["uid"], answer["question"], answer["answer"], before["answer"]) for answer, before in pairs]
 
     with closing(engine):
-        replies = engine.generate([chat(*pair, settings.max_tokens) for pair in pairs])
+        judged = judge_pairs(engine, compared, values, read_rubric(settings.rubric) or CRITERION)
 
-    return replies, engine.usage
+    return judged, engine.usage
 
 
 def main() -> None:
@@ -117,30 +84,30 @@ def main() -> None:
     args = parser.parse_args()
 
     pairs = read_pairs(args.results, args.before)
-    different = [(answer, before) for answer, before in pairs if answer["answer"] != before["answer"]]
-    replies, usage = ask(args, different)
+    judged, usage = ask(args, pairs)
 
-    judged = {answer["uid"]: verdict(answer, reply) for (answer, _), reply in zip(different, replies)}
     verdicts = []
     rejects = []
-    for answer, _ in pairs:
-        value, reason = judged.get(answer["uid"], (TIE, None))
-        if reason is None:
-            verdicts.append({"uid": answer["uid"], "verdict": value})
+    for (answer, _), one in zip(pairs, judged):
+        if one.value is None:
+            rejects.append({"uid": answer["uid"], "reason": one.reason})
         else:
-            rejects.append({"uid": answer["uid"], "reason": reason})
+            line = {"uid": answer["uid"], "verdict": one.value}
+            verdicts.append(line | ({"preferred": one.preferred} if one.preferred else {}))
 
     conserve("judge", len(pairs), len(verdicts), len(rejects))
     write_jsonl(args.output, verdicts)
     write_rejects(args.output, rejects)
     used = settings_of(Judge.model_validate_json(args.settings))
-    write_manifest(args.output, [*args.results, *args.before], used, rows=len(verdicts), rejects=len(rejects))
+    bias = position_bias(line.get("preferred", []) for line in verdicts)
+    inputs = [*args.results, *args.before, *filter(None, [used.get("rubric")])]
+    write_manifest(args.output, inputs, used, rows=len(verdicts), rejects=len(rejects), position_bias=bias)
     write_usage(args.output, code=args.code, **usage)
 
     if rejects:
         say(f"{len(rejects)} answers without a verdict; the first reason: {rejects[0]['reason']}")
     wins = sum(line["verdict"] for line in verdicts) / max(1, len(verdicts))
-    print(f"{len(verdicts)} verdicts on {len(pairs)} answers ({len(different)} asked about), wins {wins:.1%}")
+    print(f"{len(verdicts)} verdicts on {len(pairs)} answers, wins {wins:.1%}; {described(bias)}")
 
 
 if __name__ == "__main__":

@@ -65,27 +65,27 @@ rule grade:
     input:
         data=ancient(f"{run.folder}/{{place}}/{{shard}}.pkl"),
         manifest=f"{run.folder}/{{place}}/{{shard}}.json",
-        reward=reward_files(cfg, cfg.reward),
+        reward=reward_files(cfg, cfg.chosen_reward),
         task=wing.files("grade").values(),
     output:
-        data=f"{run.folder}/{{place}}/{{shard}}_matchlog.pkl",
-        manifest=f"{run.folder}/{{place}}/{{shard}}_matchlog.json",
+        data=run.own_graded,
+        manifest=manifests([run.own_graded]),
     log:
         run.log("grade/{place}/{shard}"),
     benchmark:
         run.benchmark("grade/{place}/{shard}")
     wildcard_constraints:
-        place=r"results/r\d+/(?:auto|trigger)|evaluation/r\d+",
+        place=GRADED_PLACES,
     conda:
         ENV
     resources:
-        **resources_of.reward("grade", cfg.reward),
+        **resources_of.reward("grade", cfg.chosen_reward),
     params:
         **params_of.grade(),
     shell:
         commands.reward(
             "grade",
-            cfg.reward,
+            cfg.chosen_reward,
             "--results {input.data} --shard {wildcards.shard} "
             f"--ledger {run.ledger('grade/{wildcards.place}')} --output {{output.data}}",
         )

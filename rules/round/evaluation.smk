@@ -34,7 +34,8 @@ if cfg.judge:
         input:
             data=ancient(run.eval_graded("{n}")),
             manifests=manifests(run.eval_graded("{n}")),
-            before=answers_before,
+            before=lambda wildcards: run.graded_before(wildcards.n),
+            rubric=cfg.judge.rubric or [],
         output:
             data=run.judged("{n}"),
             manifest=manifests([run.judged("{n}")]),
@@ -88,7 +89,11 @@ rule evaluate:
     input:
         data=ancient(run.eval_graded("{n}")),
         manifests=manifests(run.eval_graded("{n}")),
-        before=answers_before,
+        before=lambda wildcards: ancient(run.graded_before(wildcards.n)),
+        round0=lambda wildcards: ancient(run.graded_in_round0(wildcards.n)),
+        compared=lambda wildcards: manifests(
+            dict.fromkeys([*run.graded_before(wildcards.n), *run.graded_in_round0(wildcards.n)])
+        ),
         judged=lambda wildcards: [run.judged(wildcards.n)] if cfg.judge and int(wildcards.n) else [],
         suites=lambda wildcards: run.suites(wildcards.n),
         task=wing.files("evaluate").values(),
@@ -107,7 +112,8 @@ rule evaluate:
     shell:
         commands.stage(
             "evaluate",
-            "--results {input.data} --before {input.before} --judged {input.judged} --suites {input.suites} "
+            "--results {input.data} --before {input.before} --round0 {input.round0} --judged {input.judged} "
+            "--suites {input.suites} "
             "--round {wildcards.n} --output {output}",
         )
 

@@ -179,5 +179,5 @@ def test_a_single_part_is_taken_as_it_is():
 def test_every_reward_says_whether_a_model_computes_it(name):
     """The config is checked where torch may be missing, so this is read from the source."""
     needs_model = plugins.constants("rewards", name).get("NEEDS_MODEL", False)
-    assert needs_model == any(part in ("rm", "bertscore") for part in rewards.parts_of(name))
+    assert needs_model == any(part in ("rm", "bertscore", "reward_model") for part in rewards.parts_of(name))
     assert rewards.roots(name) == [f"workflow_scripts.rewards.{part}" for part in rewards.parts_of(name)]

@@ -60,6 +60,12 @@ def _takes(engine: str) -> tuple[str, ...]:
 
 def faults_of_sampling(cfg: "Config") -> Iterator[str]:
     """Answers to learn from must be sampled from the distribution that log-probs are computed for."""
+    evaluated = cfg.generate.eval
+    if cfg.evaluates and evaluated.samples > 1 and evaluated.temperature == 0:
+        yield (
+            f"generate.eval.samples {evaluated.samples}: with temperature 0, all answers to a question are alike; use "
+            "samples: 1, or a temperature above 0"
+        )
     if cfg.data.source:
         return
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from workflow_scripts.config.load import Config
+from workflow_scripts.config.sections import OWN_GRADE
 from workflow_scripts.core.shards import names_of_shards, round_folder
 from workflow_scripts.core.slices import Slicing
 
@@ -131,6 +132,27 @@ class Run:
         """The graded answers of checkpoint n to the eval questions, all shards."""
         return [f"{self.folder}/evaluation/r{n}/{shard}_matchlog.pkl" for shard in self.shards("eval")]
 
+    # ------------------------------------------------------------ rewards
+
+    @property
+    def own_graded(self) -> str:
+        """A shard's answers with the task's own reward; if the reward is composed, its parts are still to be added."""
+        return f"{self.folder}/{{place}}/{{shard}}_{'graded' if self.cfg.reward_parts else 'matchlog'}.pkl"
+
+    @property
+    def reward_model(self) -> str:
+        """The reward model that the run trains."""
+        return f"{self.folder}/reward_model/checkpoint.json"
+
+    def reward_values(self, part: str = "{part}") -> str:
+        """The values of a part of a composed reward, for one shard of answers."""
+        return f"{self.folder}/{{place}}/{{shard}}_reward_{part}.pkl"
+
+    def all_reward_values(self) -> dict[str, str]:
+        """The values of the parts of a composed reward that stages of their own compute, by the part's name."""
+        parts = self.cfg.reward_parts.items()
+        return {name: self.reward_values(name) for name, part in parts if part.reward != OWN_GRADE}
+
     # ------------------------------------------------------------ data
 
     def meta(self, n: int | str, version: str) -> str:
@@ -222,6 +244,14 @@ class Run:
     def evaluated_before(self, n: int) -> int:
         """The last round before round n that is evaluated in any case."""
         return (n - 1) // self.cfg.evaluate_every * self.cfg.evaluate_every
+
+    def graded_before(self, n: int | str) -> list[str]:
+        """The graded eval answers of the evaluated round before round n; none for round 0."""
+        return self.eval_graded(self.evaluated_before(int(n))) if int(n) else []
+
+    def graded_in_round0(self, n: int | str) -> list[str]:
+        """The graded eval answers of round 0, for the rounds after it."""
+        return self.eval_graded(0) if int(n) else []
 
     def evaluations(self, last: int) -> list[str]:
         """The metrics of the evaluated checkpoints up to `last`; none if the run has no eval questions."""

@@ -6,33 +6,32 @@ between sections is checked once every section is valid by itself.
 
 import difflib
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
 
-from workflow_scripts.config.generation_faults import faults_of_engines, faults_of_sampling
+from workflow_scripts.config.faults import ENTRIES, cross_section_faults
+from workflow_scripts.config.rewards import parts_of
 from workflow_scripts.config.sections import (
     EVAL_TAGS,
+    REWARD_TAGS,
     ColdStart,
     Data,
-    DeepSpeed,
     Evaluate,
     Generate,
     Judge,
     Logp,
-    Lora,
     Metas,
     Model,
     Name,
+    Part,
     Prompts,
     Results,
-    Reward,
+    Rewards,
+    RewardTraining,
     Rows,
     Section,
     Shards,
-    Split,
     TaskName,
     Train,
     Wandb,
@@ -43,9 +42,6 @@ from workflow_scripts.core.templates import with_variables
 
 # YAML reads a bare `off` as False.
 OnOff = Annotated[Literal["on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))]
-
-
-ENTRIES = ("results", "meta", "rows")  # sections with existing files by round, in the order of a round's stages
 
 
 class ConfigError(Exception):
@@ -69,8 +65,9 @@ class Config(Section):
     code_changes: Literal["stop", "remake"] = (
         "stop"  # what to do if only changed code would make finished results again
     )
-    reward: Reward | None = None  # how answers are rewarded, for tasks that leave the choice
-    reward_model: str | None = None  # for rm and bleu_rm a reward model, for bertscore an encoder
+    reward: Rewards | None = None  # how answers are rewarded: a reward, or a list of weighted parts; null: the task's
+    reward_model: str | None = None  # for rm, bleu_rm and reward_model a reward model, for bertscore an encoder
+    train_reward_model: RewardTraining | None = None  # a reward model of the run's own, for parts with `model: trained`
     judge: Judge | None = None  # compares a round's eval answers with those of the round before
     prompts: Prompts = Prompts()
     model: Model
@@ -95,6 +92,16 @@ class Config(Section):
     def task_section(self) -> TaskSection:
         """The section that the task adds to the config."""
         return getattr(self, self.task)
+
+    @property
+    def chosen_reward(self) -> str | None:
+        """The reward by which the task itself grades, if it leaves the choice and `reward` names one."""
+        return self.reward if isinstance(self.reward, str) and self.task_section.takes_reward else None
+
+    @property
+    def reward_parts(self) -> dict[str, Part]:
+        """The parts of a composed reward, by the names of their columns; none if the task's own reward counts."""
+        return {part.column: part for part in parts_of(self)}
 
     @property
     def versions(self) -> list[str]:
@@ -208,7 +215,7 @@ def _with_nulls(value: Any) -> Any:
 
 
 def _describe(fault: Any, values: dict[str, Any], model: type[Config]) -> str:
-    location = tuple(part for part in fault["loc"] if part not in EVAL_TAGS)
+    location = tuple(part for part in fault["loc"] if part not in (*EVAL_TAGS, *REWARD_TAGS))
     path = ".".join(map(str, location))
 
     if fault["type"] == "extra_forbidden":
@@ -244,141 +251,3 @@ def _keys_beside(location: tuple, model: type[Config]) -> list[str]:
         # else the part is a key of a mapping, such as a round's number, whose section was found one step before
 
     return sorted(section.model_fields) if section else []
-
-
-# ---------------------------------------------------------------- faults between sections
-
-
-def cross_section_faults(cfg: Config) -> Iterator[str]:
-    """Yield what does not fit between the sections of a config."""
-    yield from _faults_of_sources(cfg)
-    yield from _faults_of_entries(cfg)
-    yield from faults_of_engines(cfg)
-    yield from _faults_of_environments(cfg)
-    yield from _faults_of_rewards(cfg)
-    yield from _faults_of_training(cfg)
-    yield from faults_of_sampling(cfg)
-    yield from cfg.task_section.faults(cfg)
-
-
-def _faults_of_sources(cfg: Config) -> Iterator[str]:
-    section = cfg.task_section
-    sources = {
-        "prompts.train": cfg.prompts.train,
-        "prompts.pool": cfg.prompts.pool,
-        "data.source": cfg.data.source,
-    }
-    present = [key for key, value in sources.items() if value]
-    needs_none = bool(cfg.entries) and not cfg.answering_rounds  # all rounds start from existing files
-
-    if len(present) != 1 and not (needs_none and not present):
-        yield (
-            "give exactly one of `prompts.train` (questions to answer), `prompts.pool` (prompts to select or make them "
-            f"from) and `data.source` (existing rows); found {' and '.join(present) or 'none'}"
-        )
-    elif bool(cfg.prompts.pool) != section.uses_pool:
-        yield section.pool_fault(cfg)
-
-    if not (cfg.evaluates or cfg.data.source or needs_none):
-        yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
-    if cfg.prompts.screening and not (cfg.prompts.train or cfg.prompts.pool):
-        yield "prompts.screening: there are no prompts to screen; give prompts.train or prompts.pool"
-    if cfg.evaluate.suites and not cfg.evaluates:
-        yield "evaluate.suites: their metrics stand beside those of the eval questions; give prompts.eval"
-    if cfg.judge and not cfg.evaluates:
-        yield "judge: it compares answers to the eval questions; give prompts.eval"
-
-    counted: dict[str, Split | ColdStart | None] = {
-        ".".join(filter(None, ("prompts", split, name))): source
-        for split in ("train", "pool", "eval")
-        for name, source in cfg.prompts.sources(split).items()
-    }
-    counted["cold_start"] = cfg.cold_start
-    for key, value in counted.items():
-        if value and value.count and not section.makes_up:
-            yield f"{key}.count: task {cfg.task!r} cannot make up questions; give {key}.file"
-
-    if cfg.data.source and cfg.prompts_per_round:
-        yield (
-            "prompts_per_round: with `data.source`, each round trains on all existing rows and answers no prompts; "
-            "remove this key"
-        )
-    if cfg.template_variables and cfg.template != "chat":
-        yield f"template_variables: the template {cfg.template} has none; use `template: chat`, or remove this key"
-    if cfg.model.scratch and not cfg.cold_start:
-        yield "cold_start: a model from `scratch` knows nothing, so it needs this section"
-
-
-def _faults_of_entries(cfg: Config) -> Iterator[str]:
-    """A round starts from existing files at one stage only, and the task must be able to read them."""
-    by_section = {name: getattr(cfg, name) for name in ENTRIES}
-
-    for name, rounds in by_section.items():
-        if rounds and cfg.data.source:
-            yield f"{name}: they stand in for a round's own, and with `data.source` there are none; remove one"
-        if rounds and name != "rows" and not cfg.task_section.imports_results:
-            yield f"{name}: task {cfg.task!r} cannot read answers from files; remove this section"
-
-    for n in sorted(set().union(*by_section.values())):
-        named = [name for name, rounds in by_section.items() if n in rounds]
-        if len(named) > 1:
-            yield f"round {n} starts from {' and from '.join(named)}; name its files in one of these sections only"
-
-    for n, rows in cfg.rows.items():
-        if rows.logp and not Path(rows.file).is_file():
-            yield f"rows.{n}.logp: log-probs are of the rows in one file, but {rows.file} is none"
-        is_pairs = rows.format == "preference"
-        if rows.format != "task" and is_pairs != (cfg.train.unit == "pairs"):
-            yield (
-                f"rows.{n}.format {rows.format}: these are {'preference pairs' if is_pairs else 'single rows'}, but "
-                f"train.objective {cfg.train.objective} learns from {cfg.train.unit}"
-            )
-
-
-def _faults_of_environments(cfg: Config) -> Iterator[str]:
-    for name in cfg.python:
-        if name not in environments():
-            yield f"python.{name}: there is no such environment; environments are {', '.join(environments())}"
-
-
-def environments() -> list[str]:
-    """Return the names of the Python environments that parts of the project have for themselves."""
-    of_engines = (plugins.constants("engines", name).get("ENVIRONMENT") for name in plugins.names("engines"))
-    of_sections = (DeepSpeed.ENVIRONMENT, Lora.ENVIRONMENT_OF_BITS, *Evaluate.ENVIRONMENTS.values())
-    return sorted({*filter(None, of_engines), *of_sections})
-
-
-def _faults_of_rewards(cfg: Config) -> Iterator[str]:
-    section = cfg.task_section
-
-    if cfg.reward and not section.takes_reward:
-        yield f"reward: task {cfg.task!r} grades in its own way; remove this key"
-    if cfg.judge and not section.compares_rounds:
-        yield f"judge: it compares answers in words, but task {cfg.task!r} counts right answers; remove this section"
-
-    for key, name in {"reward": cfg.reward, **section.rewards()}.items():
-        if name and needs_model(name) and not cfg.reward_model:
-            yield f"reward_model: {key} {name} is computed by a model; give its folder or its name on the hub"
-
-
-def needs_model(reward: str | None) -> bool:
-    """Return whether a model computes this reward."""
-    return bool(reward in plugins.names("rewards") and plugins.constants("rewards", reward).get("NEEDS_MODEL"))  # type: ignore
-
-
-def _faults_of_training(cfg: Config) -> Iterator[str]:
-    train = cfg.train
-
-    has_rows_only = bool(cfg.rows) and all(n in cfg.rows for n in range(1, cfg.rounds + 1))
-    is_unknown = cfg.data.source is not None and cfg.data.source.format == "task"
-    if not (has_rows_only or is_unknown) and (train.unit == "pairs") != cfg.learns_from_pairs:
-        data = "preference pairs" if cfg.learns_from_pairs else "single rows"
-        yield (
-            f"train.objective {train.objective}: it learns from {train.unit}, but the rounds' data are {data} "
-            "(preference pairs come from `data.source` with format preference, or from a task that makes pairs)"
-        )
-    if (train.needs_behaviour or train.needs_reference) and cfg.logp.dtype != train.dtype:
-        yield (
-            f"logp.dtype {cfg.logp.dtype} and train.dtype {train.dtype}: stored log-probs are compared with those of "
-            "training, so both must be the same"
-        )

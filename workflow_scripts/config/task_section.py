@@ -18,7 +18,6 @@ class TaskSection(Section):
     makes_up: ClassVar[bool] = False  # whether the task can make up prompts and worked examples by `count`
     makes_pairs: ClassVar[bool] = False  # whether its rounds learn from preference pairs
     takes_reward: ClassVar[bool] = False  # whether `reward` chooses how answers are graded
-    compares_rounds: ClassVar[bool] = False  # whether a round's eval answers are compared with the round's before
     imports_results: ClassVar[bool] = False  # whether answers can be read from files (`results`)
 
     @property

@@ -1,6 +1,6 @@
 """A local OpenAI-compatible server for rehearsals: it speaks in place of teachers, simulated users and judges.
 
-What it says comes from the task (`Rehearsal.reply`). A judge is answered with A, B or tie in turn.
+What it says comes from the task (`Rehearsal.reply`). In place of a judge it says A, B or tie, or a grade from 1 to 10.
 
     python -m workflow_scripts.rehearsal.endpoint --task recommend --port 20123
 """
@@ -18,6 +18,7 @@ from workflow_scripts.core.running.replicas import die_with_parent
 
 JUDGE = "Reply with one word: A, B or tie."  # how the question to a judge ends
 VERDICTS = ("A", "B", "tie")
+GRADE = "Reply with one number from 1 (worst) to 10 (best)."  # how the question for a grade ends
 WIDTH = 64  # of an embedding
 
 
@@ -26,6 +27,8 @@ def reply_to(messages: list[Any], rehearsal: Any) -> str:
     last = messages[-1]["content"]
     if last.rstrip().endswith(JUDGE):
         return VERDICTS[zlib.crc32(last.encode()) % len(VERDICTS)]
+    if last.rstrip().endswith(GRADE):
+        return str(1 + zlib.crc32(last.encode()) % 10)
     return rehearsal.reply(messages)
 
 

@@ -7,12 +7,18 @@ function, and, as literal constants at its top level,
     NEEDS_MODEL    True if a model computes it (config key reward_model)
     PACKAGES       the packages that it imports, beyond those of every stage
     PARTS          for a combination in place of `make`: the names of the rewards that it combines
+    OPTIONS        its options with their defaults; `make` takes them as a second argument. "" must be given
+    FILES          the options that name files
+    NEEDS_JUDGE    True if a judge computes it (key `judge` of the part)
+
+A weighted sum of several rewards is a list of parts in the config (`_parts.py`).
 
 Answers are compared by the mean of the parts' z-scores among the answers to one prompt.
 """
 
 import importlib.util
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -103,9 +109,22 @@ def compute(reward: Reward, answer: str, references: Sequence[str], record: dict
     try:
         value = reward(answer, references, record)
     except Exception as error:  # of whatever kind: the function may be the user's
-        raise BadInput(f"reward: record {record['uid']}: {type(error).__name__}: {error}") from error
+        raise BadInput(
+            f"reward: record {record['uid']}: {type(error).__name__}: {error}{line_in(file_of(reward), error)}"
+        ) from error
 
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadInput(f"reward: record {record['uid']}: should be a finite number, found {value!r}")
 
     return float(value)
+
+
+def file_of(reward: Reward) -> str | None:
+    """Return the file that a function is defined in."""
+    return getattr(getattr(reward, "__code__", None), "co_filename", None)
+
+
+def line_in(file: str | None, error: BaseException) -> str:
+    """Return where in a file an exception was raised, as the end of a message; "" if it was elsewhere."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file or "\0")]
+    return f" ({file}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""

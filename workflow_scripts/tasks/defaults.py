@@ -377,18 +377,35 @@ class Evaluation(Part):
 
     # metric → (label, format); rounds are compared by the first one
     metrics: ClassVar[dict[str, tuple[str, str]]] = {"reward": ("mean reward", ".3f")}
+    right: ClassVar[str | None] = (
+        "reward"  # the value that is 1 for right answers and 0 for wrong ones, if there is one
+    )
 
     def summarise(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the metrics of all answers, and under `by_level` those of each level.
 
-        For tasks that compare rounds, an answer has `before` (the round before's answer to the same question) and
-        `judged` (the judge's verdict), if there are any.
+        An answer has `before` (the round before's answer to the same question) and `judged` (the judge's verdict), if
+        there are any.
         """
         return by_level(answers, self.measure)
 
     def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the metrics of some answers, with their number `n`."""
-        return {"reward": mean(answer["reward"] for answer in answers), "n": len(answers)}
+        return self.means(answers) | {"n": len(answers)}
+
+    def values(self, answer: dict[str, Any]) -> dict[str, float]:
+        """Return the metrics of one answer. Only metrics that are means of such values get intervals and tests."""
+        return {"reward": answer["reward"]}
+
+    def vote(self, answer: dict[str, Any]) -> str | None:
+        """Return the final answer that counts in a majority vote among samples, or None if the answer states none."""
+        return None
+
+    def means(self, answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """Return the means of the answers' values; without answers, 0 for every metric of the task."""
+        columns = [self.values(answer) for answer in answers]
+        names = columns[0] if columns else self.metrics
+        return {name: mean(column[name] for column in columns) for name in names}
 
 
 def by_level(answers: Sequence[dict[str, Any]], measure: Callable[[Sequence[dict[str, Any]]], dict]) -> dict[str, Any]:

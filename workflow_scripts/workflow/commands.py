@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.config.layout import Run
-from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.load import Config
+from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import Train, endpoints_of, settings_of
 from workflow_scripts.core.running.status import with_status
 from workflow_scripts.tasks.defaults import Wing
@@ -107,6 +108,19 @@ class Commands:
         python = self.environments.command(self.cfg.evaluate.environment)
         launch = f"{python} {LAUNCH} --gpus {{resources.gpu}}"
         return with_status(f"{launch} -- workflow_scripts.run_suite {{params}} {arguments}")
+
+    def reward_part(self, arguments: str) -> str:
+        """Return the command of a rule that computes a part of a reward, on the GPUs that the part asks for."""
+        endpoints = {name: endpoints_of(part) for name, part in self.cfg.reward_parts.items()}
+        options = self.endpoint_options({"rewards": {name: value for name, value in endpoints.items() if value}})
+        return self.stage("reward", f"{options} {arguments}", gpu=True)
+
+    def combine_rewards(self, arguments: str) -> str:
+        """Return the command of the rule that adds up the parts of a reward."""
+        names = self.run.all_reward_values()
+        values = " ".join(f"{name}={path}" for name, path in names.items())
+        values = values.replace("{place}", "{wildcards.place}").replace("{shard}", "{wildcards.shard}")
+        return self.stage("combine_rewards", " ".join([f"--values {values}" if values else "", arguments]))
 
     def judge(self, arguments: str) -> str:
         """Return the command of the judge."""

@@ -14,7 +14,8 @@ from snakemake.exceptions import WorkflowError
 
 from workflow_scripts import freeze_prompts, screen_prompts, tasks
 from workflow_scripts.config.layout import Run
-from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.load import Config
+from workflow_scripts.config.rewards import is_trained_here, needs_model
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
@@ -57,6 +58,14 @@ def reward_files(cfg: Config, reward: str | None) -> list[str]:
         return model_files(cfg.reward_model)
     own = own_file(reward)
     return [own] if own else []
+
+
+def part_files(cfg: Config, name: str) -> list[str]:
+    """Return the files that the values of a part of a composed reward depend on, as inputs."""
+    part = cfg.reward_parts[name]
+    if is_trained_here(cfg, part):
+        return [*part.files, Run(cfg).reward_model]
+    return [*part.files, *model_files(part.model)]
 
 
 class Freezing:
@@ -158,8 +167,10 @@ class Freezing:
         named += [("evaluate.suites", suite.file) for suite in cfg.evaluate.suites]
         named += list(self.wing.named_files().items())
 
-        for key, reward in {"reward": cfg.reward, **cfg.task_section.rewards()}.items():
+        for key, reward in {"reward": cfg.chosen_reward, **cfg.task_section.rewards()}.items():
             named.append((key, own_file(reward)))
+        named.append(("train_reward_model.file", cfg.train_reward_model and cfg.train_reward_model.file))
+        named += [(f"reward.{name}", file) for name, part in cfg.reward_parts.items() for file in part.files]
         for n, files in cfg.results.items():
             named += [(f"results.{n}", file) for file in (*files.auto, *files.trigger)]
         for n, files in cfg.meta.items():

@@ -13,9 +13,10 @@ from typing import Any
 
 from workflow_scripts import engines, rewards, tasks
 from workflow_scripts.config.layout import Run
-from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.load import Config
+from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import settings_of
-from workflow_scripts.core.running import consent
+from workflow_scripts.core.running import consent, plugins
 from workflow_scripts.core.running.code import Table, table_digest
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.training import objectives
@@ -194,9 +195,32 @@ class ParamsOfRules:
 
     def grade(self) -> Params:
         """Return the parameters of the rule that grades answers."""
-        reward = self.cfg.reward
+        reward = self.cfg.chosen_reward
         roots = rewards.roots(reward)
         return self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
+
+    def reward_part(self) -> Params:
+        """Return the parameters of the rule that computes a part of a composed reward. Its weight is none of them."""
+        parts = self.cfg.reward_parts
+
+        def code(wildcards) -> str:
+            name = parts[wildcards.part].reward
+            own = [tasks.root(name, "Grading")] if name in plugins.names("tasks") else rewards.roots(name)
+            return self.code.param("reward", ["workflow_scripts.reward:main", *own])(wildcards)
+
+        params = self.stage(
+            "reward",
+            name=lambda wildcards: wildcards.part,
+            part=lambda wildcards: settings_of(parts[wildcards.part], "name", "weight"),
+            sandbox=self.cfg.sandbox,
+            task=self.cfg.task,
+        )
+        return params | {"code": code}
+
+    def combine_rewards(self) -> Params:
+        """Return the parameters of the rule that adds up the parts of a reward."""
+        weights = {name: part.weight for name, part in self.cfg.reward_parts.items()}
+        return self.stage("combine_rewards", weights=weights)
 
     def rows_of_round(self, wildcards) -> dict[str, Any]:
         """Return the settings of the stage that reads the existing rows of one round."""

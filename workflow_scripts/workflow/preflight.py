@@ -21,6 +21,7 @@ from snakemake.exceptions import WorkflowError
 
 from workflow_scripts import tasks
 from workflow_scripts.config.load import Config
+from workflow_scripts.config.rewards import is_trained_here
 from workflow_scripts.config.sections import Train, endpoints_of
 from workflow_scripts.core.running import hub, plugins
 from workflow_scripts.core.running.launch import candidate_gpus
@@ -93,7 +94,9 @@ class Preflight:
 
     def _reward(self, job: Any) -> str | None:
         """Return the reward that a job computes."""
-        return self.cfg.reward if job.rule.name == "grade" else self.wing.reward(job.rule.name)
+        if job.rule.name == "reward":
+            return self.cfg.reward_parts[job.wildcards.part].reward
+        return self.cfg.chosen_reward if job.rule.name == "grade" else self.wing.reward(job.rule.name)
 
     def _needs(self, job: Any) -> tuple[str, tuple[str, ...]]:
         """Return the environment of a job and the packages that it imports."""
@@ -120,6 +123,8 @@ class Preflight:
             endpoints.append(endpoints_of(self.cfg.generate))
         if job.rule.name == "judge":
             endpoints.append(endpoints_of(self.cfg.judge))
+        if job.rule.name == "reward":
+            endpoints.append(endpoints_of(self.cfg.reward_parts[job.wildcards.part]))
         return [section for section in endpoints if section]
 
     # ------------------------------------------------------------ checks
@@ -222,6 +227,10 @@ class Preflight:
             models["model.path"] = self.cfg.model.path
         if self.cfg.reward_model and any(getattr(job.params, "reward_model", "") for job in jobs):
             models["reward_model"] = self.cfg.reward_model
+        for name in sorted({job.wildcards.part for job in jobs if job.rule.name == "reward"}):
+            part = self.cfg.reward_parts[name]
+            if part.model and not is_trained_here(self.cfg, part):
+                models[f"reward.{name}.model"] = part.model
         for rule in sorted(rules):
             models |= self.wing.models(rule)
 

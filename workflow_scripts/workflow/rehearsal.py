@@ -61,6 +61,8 @@ def smaller(recipe: Config, values: dict[str, Any]) -> dict[str, Any]:
         changes["evaluate"] = {"suites": []}
     if recipe.reward_model:
         changes["reward_model"] = small_model(name, "encoder" if recipe.reward == "bertscore" else "reward")
+    if isinstance(recipe.reward, list):
+        changes["reward"] = [_smaller_part(part, name) for part in values["reward"]]
     if section := values.get(recipe.task):
         changes[recipe.task] = _smaller_section(recipe.task, section, name)
 
@@ -68,6 +70,13 @@ def smaller(recipe: Config, values: dict[str, Any]) -> dict[str, Any]:
     result.pop("python", None)
     result["generate"].pop("vllm", None)
     return _with_local_endpoints(result, endpoint_url(name))
+
+
+def _smaller_part(part: Any, name: str) -> Any:
+    """Return a part of a composed reward with a tiny model in place of its own."""
+    if not isinstance(part, dict) or not part.get("model"):
+        return part
+    return part | {"model": small_model(name, "encoder" if part["reward"] == "bertscore" else "reward")}
 
 
 def small_model(name: str, kind: str) -> str:
@@ -160,6 +169,8 @@ def _smaller_examples(cold_start: Any) -> dict[str, Any]:
 
 def _with_local_endpoints(value: Any, url: str) -> Any:
     """Return values in which all endpoints (sections with `base_url`) are the rehearsal's own server."""
+    if isinstance(value, list):
+        return [_with_local_endpoints(item, url) for item in value]
     if isinstance(value, list):
         return [_with_local_endpoints(item, url) for item in value]
     if not isinstance(value, dict):

@@ -13,7 +13,8 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
-from workflow_scripts.config.load import Config, needs_model
+from workflow_scripts.config.load import Config
+from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import Model, Train
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.training.memory import state_bytes
@@ -179,6 +180,30 @@ class ResourcesOfRules:
         if not needs_model(reward):
             return self.called_data(rule)
         return self.called_data(rule) | {"gpu": 1, "mem_mb": lambda wildcards, attempt: (attempt + 1) * REWARD_MODEL_MB}
+
+    def reward_model_training(self) -> Resources:
+        """The training of a reward model, which is as large as the run's own model."""
+        train = Train(tokens_per_bin=8192)
+        return self._by_attempt(size_of_training, train) | {"gpu": self.cfg.train_reward_model.gpus, "nodes": 1}  # type: ignore
+
+    def reward_part(self) -> Resources:
+        """A part of a composed reward: it runs a model, waits for a judge, or computes a formula."""
+        parts = self.cfg.reward_parts
+        plain = self.data()
+
+        def mem_mb(wildcards, input, attempt):
+            model = (attempt + 1) * REWARD_MODEL_MB if needs_model(parts[wildcards.part].reward) else 0
+            return max(model, plain["mem_mb"](wildcards, input, attempt))
+
+        def runtime(wildcards, attempt):
+            return DAY if parts[wildcards.part].judge else plain["runtime"](wildcards, attempt)
+
+        return {
+            "mem_mb": mem_mb,
+            "runtime": runtime,
+            "gpu": lambda wildcards: int(needs_model(parts[wildcards.part].reward)),
+            "api": lambda wildcards: int(parts[wildcards.part].judge is not None),
+        }
 
     def endpoint(self, is_called: bool = True) -> Resources:
         """A stage that waits for an endpoint, or for a script in its place."""

@@ -170,7 +170,7 @@ def trained_text(row: dict, run) -> str:
         ({"generate": {"auto": {"engine": "openai"}, "trigger": None}}, "the policy itself answers in dialogues"),
         ({"cold_start": {"count": {"genre": 3}}}, "makes up dialogues, not worked answers"),
         ({"cold_start": {"count": {"genre": 3}, "file": "x.jsonl"}}, "both are given"),
-        ({"reward": "bleu"}, "grades in its own way"),
+        ({"reward": "blue"}, "there is no such reward"),
         ({"results": {1: {"auto": ["x.pkl"]}}}, "cannot read answers from files"),
     ],
 )

@@ -341,8 +341,7 @@ def test_the_checkpoint_answers_the_pool_itself():
     assert "generate.pool.engine: " in text and "remote endpoint" in text
 
 
-def test_a_reward_is_refused_where_the_task_has_its_own():
-    assert "reward: task 'math' grades in its own way" in fault(tiny_config(reward="bleu"))
+def test_an_unknown_reward_is_refused():
     assert "reward: there is no such reward" in fault(tiny_config(reward="blue"))
 
 

@@ -17,14 +17,17 @@ from workflow_scripts.config.sections.base import (
 )
 from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Rows, Source, Wandb
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
-from workflow_scripts.config.sections.generation import Generate, Judge, Sampling, Shards, Structured, Vllm
+from workflow_scripts.config.sections.generation import Generate, Sampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
+from workflow_scripts.config.sections.rewards import OWN_GRADE, REWARD_TAGS, Judge, Part, Rewards, RewardTraining
 from workflow_scripts.config.sections.suites import Evaluate, Suite
 from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
 from workflow_scripts.config.sections.values import endpoints_of, settings_of
 
 __all__ = [
     "EVAL_TAGS",
+    "OWN_GRADE",
+    "REWARD_TAGS",
     "ColdStart",
     "ColdStartTrain",
     "Data",
@@ -42,10 +45,13 @@ __all__ = [
     "Model",
     "Name",
     "Objective",
+    "Part",
     "Prices",
     "Prompts",
     "Results",
     "Reward",
+    "RewardTraining",
+    "Rewards",
     "Rows",
     "Sampling",
     "Scratch",

@@ -86,15 +86,6 @@ class Sampling(Section):
     reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply; longer ones lose their middle
 
 
-class Judge(Section):
-    """A model that says which of two answers is better."""
-
-    openai: Endpoint
-    temperature: NonNegativeFloat = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: PositiveInt = 16
-
-
 class Vllm(Section):
     """Settings of vLLM's engine. Null leaves vLLM's own value."""
 

@@ -118,13 +118,13 @@ def grades(rehearsed: Rehearsed, place: str, split: str, records: list[Record]) 
         is_right = next((value for text, value in meant.get(record["id"], []) if text in flat(record["answer"])), None)
         if is_right:
             right += 1
-            missed += record["reward"] <= 0
+            missed += record.get("grade", record["reward"]) <= 0  # `grade`: the task's own part of a composed reward
 
     if missed:
         text = f"{percent(missed, right)} answers that are right by the script are graded {0}."
         yield Finding(by_share(missed / right), place, text, "Look at the references and at the grading.")
 
-    rewards = [record["reward"] for record in records]
+    rewards = [record["reward"] for record in records if record["reward"] is not None] or [0.0]
     text = f"{len(records)} answers, rewards from {min(rewards):.3g} to {max(rewards):.3g}."
     yield Finding("know", place, text)
 

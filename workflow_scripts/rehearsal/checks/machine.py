@@ -79,6 +79,9 @@ def needed_packages(recipe: Config, environments: Environments) -> dict[str, dic
 
 def keys(value: Any, path: str = "") -> Iterator[Finding]:
     """Yield the keys of endpoints that the environment lacks."""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from keys(item, f"{path}.{number}")
     if not isinstance(value, dict):
         return
 
@@ -94,6 +97,7 @@ def hub(rehearsed: Rehearsed) -> Iterator[Finding]:
     """Yield which models and data sets are neither here nor in the hub's cache."""
     recipe = rehearsed.recipe
     names = {"model.path": recipe.model.path, "reward_model": recipe.reward_model}
+    names |= {f"reward.{name}.model": part.model for name, part in recipe.reward_parts.items()}
 
     for key, name in names.items():
         if name and not Path(name).is_dir() and not is_cached(name):

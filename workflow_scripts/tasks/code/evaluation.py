@@ -1,20 +1,15 @@
 """The metrics of the task `code`."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from workflow_scripts.tasks import defaults
-from workflow_scripts.tasks.defaults import mean
 
 
 class Evaluation(defaults.Evaluation):
     """Accuracy (all tests passed), and the mean share of tests passed."""
 
     metrics: ClassVar = {"accuracy": ("accuracy", ".1%"), "passed": ("tests passed", ".1%")}
+    right: ClassVar[str | None] = "accuracy"
 
-    def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "accuracy": mean(answer["passed"] == 1 for answer in answers),
-            "passed": mean(answer["passed"] for answer in answers),
-            "n": len(answers),
-        }
+    def values(self, answer: dict[str, Any]) -> dict[str, float]:
+        return {"accuracy": float(answer["passed"] == 1), "passed": answer["passed"]}

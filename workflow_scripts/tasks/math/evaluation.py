@@ -1,20 +1,19 @@
 """The metrics of the task `math`."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from workflow_scripts.core.identity import normalise
 from workflow_scripts.tasks import defaults
-from workflow_scripts.tasks.defaults import mean
 
 
 class Evaluation(defaults.Evaluation):
     """Accuracy, and the share of answers with code."""
 
     metrics: ClassVar = {"accuracy": ("accuracy", ".1%"), "code_share": ("share of answers with code", ".0%")}
+    right: ClassVar[str | None] = "accuracy"
 
-    def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "accuracy": mean(answer["reward"] for answer in answers),
-            "code_share": mean(answer["path"] == "pot" for answer in answers),
-            "n": len(answers),
-        }
+    def values(self, answer: dict[str, Any]) -> dict[str, float]:
+        return {"accuracy": answer["reward"], "code_share": float(answer["path"] == "pot")}
+
+    def vote(self, answer: dict[str, Any]) -> str | None:
+        return normalise(answer["prediction"]) or None

@@ -22,20 +22,17 @@ class Evaluation(defaults.Evaluation):
         "mrr": ("MRR", ".3f"),
         "ndcg_10": ("nDCG@10", ".3f"),
     }
+    right: ClassVar[str | None] = "success"
+
+    def values(self, answer: dict[str, Any]) -> dict[str, float]:
+        return {
+            "success": float(answer["success"]),
+            "turns": answer["interactions"],
+            **rank_metrics(answer["ranks"]),
+        }
 
     def measure(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        count = max(1, len(answers))
         hits = [answer["interactions"] for answer in answers if answer["success"]]
-        ranked = [rank_metrics(answer["ranks"]) for answer in answers]
         turns = range(1, max(hits, default=0) + 1)
-
-        measured: dict[str, Any] = {
-            "success": len(hits) / count,
-            "turns": sum(answer["interactions"] for answer in answers) / count,
-            "success_by_turn": [sum(hit <= turn for hit in hits) / count for turn in turns],
-            "n": len(answers),
-        }
-        for name in rank_metrics([]):
-            measured[name] = sum(metrics[name] for metrics in ranked) / count
-
-        return measured
+        by_turn = [sum(hit <= turn for hit in hits) / max(1, len(answers)) for turn in turns]
+        return super().measure(answers) | {"success_by_turn": by_turn}

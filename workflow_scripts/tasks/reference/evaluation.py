@@ -25,6 +25,10 @@ class Evaluation(defaults.Evaluation):
         "length": ("tokens per answer", ".0f"),
         "win_rate": ("BLEU against the round before: wins", ".0%"),
     }
+    right: ClassVar[str | None] = None
+
+    def values(self, answer: Record) -> dict[str, float]:
+        return {"bleu": answer["bleu"], "rouge_l": answer["rouge_l"], "length": len(tokens_of(answer["answer"]))}
 
     def measure(self, answers: Sequence[Record]) -> dict[str, Any]:
         texts = [tokens_of(answer["answer"]) for answer in answers]

@@ -32,7 +32,6 @@ class Settings(TaskSection):
 
     makes_up: ClassVar[bool] = True
     takes_reward: ClassVar[bool] = True
-    compares_rounds: ClassVar[bool] = True
 
     ref_models: list[str] = Field(["gold"], min_length=1)  # in files, the references are the columns ref_output_{model}
     references: PositiveInt = 3  # references of a made-up instruction; those of the split eval always have 3

@@ -29,6 +29,10 @@ class Evaluation(defaults.Evaluation):
         "target_distance": ("distance of the target's distribution", ".3f"),
         "column_distance": ("mean distance of columns", ".3f"),
     }
+    right: ClassVar[str | None] = None
+
+    def values(self, answer: dict[str, Any]) -> dict[str, float]:
+        return {"valid": float(answer["status"] == "SUCCESS")}
 
     def summarise(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the metrics of a round: of its table, or of each table by level with their means.
