@@ -14,6 +14,7 @@ from workflow_scripts.core.files import write_json
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.overview.page import facts
 from workflow_scripts.overview.page.answers import side_by_side
+from workflow_scripts.overview.page.graph import drawing_of
 from workflow_scripts.overview.page.write import write_page
 from workflow_scripts.tasks.math.evaluation import Evaluation
 
@@ -119,6 +120,21 @@ def test_questions_whose_rewards_change_come_first_and_all_levels_are_there(tmp_
     assert questions[0]["id"] == "q6"
     assert sorted(question["level"] for question in questions) == ["a", "a", "b", "b"]
     assert [len(question["rounds"]) for question in questions] == [2, 2, 2, 2]
+
+
+def test_stages_stand_below_those_that_they_take_something_from():
+    edges = [("b", "d"), ("a", "c"), ("c", "e"), ("d", "e"), ("e", "a")]
+    graph = {
+        "stages": ["d", "c", "b", "e", "a"],
+        "edges": [{"from": start, "to": end, "rounds": int(start == "e")} for start, end in edges],
+    }
+
+    drawing = drawing_of(graph)
+
+    places = {name: (x, y) for name, x, y in drawing.names}
+    assert places["a"][0] == places["c"][0] < places["b"][0] == places["d"][0]
+    assert places["a"][1] == places["b"][1] < places["c"][1] < places["e"][1]
+    assert [later for *_, later in drawing.lines] == [False, False, False, False, True]
 
 
 def test_intervals_become_bands(tmp_path):

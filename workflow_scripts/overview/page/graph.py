@@ -25,7 +25,7 @@ def drawing_of(graph: Row) -> Drawing:
     places = {}
 
     for depth, names in enumerate(layers):
-        for number, name in enumerate(names):
+        for number, name in enumerate(_in_order(names, graph, places)):
             places[name] = COLUMN * widest * (number + 0.5) / len(names), LINE * (depth + 0.5)
 
     lines = []
@@ -35,6 +35,17 @@ def drawing_of(graph: Row) -> Drawing:
 
     names = [(name, x, y) for name, (x, y) in places.items()]
     return Drawing(COLUMN * widest, LINE * len(layers), names, lines)
+
+
+def _in_order(names: list[str], graph: Row, places: dict[str, tuple[float, float]]) -> list[str]:
+    """Return the stages of a line from left to right: below those that they take something from, then by name."""
+
+    def middle(name: str) -> tuple[float, str]:
+        above = [edge["from"] for edge in graph["edges"] if edge["to"] == name and not edge["rounds"]]
+        columns = [places[producer][0] for producer in above if producer in places]
+        return sum(columns) / max(1, len(columns)), name
+
+    return sorted(names, key=middle)
 
 
 def _layers(graph: Row) -> list[list[str]]:
