@@ -3,6 +3,7 @@
 from tests.overview.answers import answered
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.overview.closing import closing
+from workflow_scripts.overview.page.answers import reward_of
 
 
 def test_the_answers_that_gain_most_are_shown_for_three_rounds(tmp_path):
@@ -26,3 +27,9 @@ def test_a_finished_run_ends_with_the_table_the_page_answers_and_commands(finish
     page = output.index("Open runs/arithmetic/report/report.html")
     assert table < output.index("  round 0  ") < output.index("  round 1  ") < page < output.index("What to type next:")
     assert finished.path("report/report.html").exists()
+
+
+def test_an_undecided_reward_is_shown_by_the_tasks_own():
+    assert reward_of({"reward": None, "grade": 1.0}) == 1.0
+    assert reward_of({"reward": 0.25, "grade": 1.0}) == 0.25
+    assert reward_of({"reward": 0.5}) == 0.5

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workflow_scripts.core.records import read_records
-from workflow_scripts.overview.page.answers import graded_shards
+from workflow_scripts.overview.page.answers import graded_shards, reward_of
 from workflow_scripts.overview.page.facts import Row
 
 SHOWN = 3  # answers
@@ -42,7 +42,7 @@ def telling_uid(answers: dict[int, dict[str, Row]]) -> str | None:
     common = set.intersection(*(set(of_round) for of_round in rounds))
 
     def gain(uid: str) -> tuple:
-        rewards = [of_round[uid]["reward"] for of_round in rounds]
+        rewards = [reward_of(of_round[uid]) for of_round in rounds]
         texts = [of_round[uid]["answer"] for of_round in rounds]
         length = sum(map(len, texts))
         return rewards[-1] - rewards[0], len(set(texts)), -length, uid
@@ -52,7 +52,7 @@ def telling_uid(answers: dict[int, dict[str, Row]]) -> str | None:
 
 def _lines(number: int, record: Row) -> Iterator[str]:
     """Yield an answer with its verdict; its first lines only."""
-    reward = record["reward"]
+    reward = reward_of(record)
     verdict = {0.0: "✗", 1.0: "✓"}.get(reward, f"reward {reward:.3g}")
     lines = [line for line in record["answer"].strip().splitlines() if line.strip()]
     shown = lines[:8] + (["…"] if len(lines) > 8 else [])

@@ -56,13 +56,18 @@ def _question(record: dict[str, Any]) -> Row:
     }
 
 
+def reward_of(record: dict[str, Any]) -> float:
+    """Return the reward of a graded answer; the task's own one if a part of a composed reward is undecided."""
+    return float(record["grade"] if record["reward"] is None else record["reward"])
+
+
 def _answer(record: dict[str, Any]) -> Row:
     """Return what the page shows of a graded answer; its keys are short because there are thousands."""
     text = record["answer"]
     cut = len(text) - MOST_CHARACTERS
     return {
         "a": text if cut <= 0 else f"{text[:MOST_CHARACTERS]}\n… and {cut:,} more characters",
-        "r": round(float(record["reward"]), 4),
+        "r": round(reward_of(record), 4),
         "p": record.get("path"),
         "f": record.get("finish"),
         "n": sum(record["mask"]),
@@ -111,7 +116,7 @@ def distributions(folder: Path) -> tuple[list[Row], list[Row], list[Row]]:
     for number, paths in graded_shards(folder, "results").items():
         seen = []
         for record in _records(paths):
-            seen.append((float(record["reward"]), sum(record["mask"]), record.get("finish") or "unknown"))
+            seen.append((reward_of(record), sum(record["mask"]), record.get("finish") or "unknown"))
             if len(seen) == MOST_FOR_STATISTICS:
                 break
         if not seen:
