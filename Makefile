@@ -157,7 +157,7 @@ bench-gpu:
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
 full: test demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-trl bench bench-rollouts
-	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks
+	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks tests/training/test_fsdp.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml
 	$(BIN)/snakemake --profile local round3_checkpoint --configfile recipes/recommend-tiny.yaml

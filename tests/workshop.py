@@ -151,13 +151,18 @@ class Workshop:
             stage.main()
 
     def logp(
-        self, checkpoint: Path | None = None, name: str = "logp", options: tuple[Any, ...] = (), **settings: Any
+        self,
+        checkpoint: Path | None = None,
+        name: str = "logp",
+        options: tuple[Any, ...] = (),
+        launcher: tuple[str, ...] = (),
+        **settings: Any,
     ) -> Path:
         """Score the data under a checkpoint and return the log-prob file."""
         path = self.folder / name / "1_0.pkl"
         shutil.rmtree(path.parent, ignore_errors=True)
         arguments = ["--data", self.data, "--model", checkpoint or self.checkpoint, *options]
-        self.run(logp, *arguments, "--settings", json.dumps(settings), "--output", path)
+        self.run(logp, *arguments, "--settings", json.dumps(settings), "--output", path, launcher=launcher)
         return path
 
     def train(

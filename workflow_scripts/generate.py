@@ -104,7 +104,7 @@ def play_with_policy(
         "determines": lambda record: [common, record["uid"], record["prompt_tokens"]],
         "ledger": Ledger(args.ledger or f"{args.output}.ledger", args.shard),
         "desc": f"generate {args.version} {args.shard}",
-        "replicas": replicas,
+        "team": replicas,
     }
 
     def feed(uids: list[str], finished: Finished, tick: Tick) -> None:

@@ -22,6 +22,7 @@ from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.running.cli import run, say
 from workflow_scripts.core.running.manifest import manifest_of
 from workflow_scripts.logp import parser_of, passport_of, publish, rows_of_shard, score_rows
+from workflow_scripts.training import processes
 
 
 def log_prob_files(paths: list[str]) -> list[str]:
@@ -93,6 +94,9 @@ def main() -> None:
     say(f"{len(taken)} of {len(rows)} rows have log-probs; {len(missing)} are scored")
 
     scored = score_rows(args, settings, missing) if missing else []
+    if processes.rank():
+        return  # rank 0 writes
+
     values = taken | {row["uid"]: value for row, value in zip(missing, scored)}
     publish(args, settings, rows, [values[row["uid"]] for row in rows], used, started, taken=len(taken))
 

@@ -22,9 +22,8 @@ from workflow_scripts.core.running.cli import add_code_argument, arguments, run,
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import file_digest, write_manifest, write_usage
-from workflow_scripts.core.running.replicas import Replicas
-from workflow_scripts.training import bins
-from workflow_scripts.training.logps import load_policy, sampled_logps
+from workflow_scripts.training import bins, processes
+from workflow_scripts.training.logps import arithmetic, load_scorer, sampled_logps
 
 
 @torch.no_grad()
@@ -58,7 +57,7 @@ def passport_of(args: argparse.Namespace, settings: Logp, data: str) -> dict[str
         "model": policy_digest(args.model),
         "tokenizer": read_json(args.model)["tokenizer"],
         "data": file_digest(data),
-        "dtype": settings.dtype,
+        "dtype": arithmetic(settings.dtype),
         "sampling": {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k},
     }
 
@@ -70,25 +69,24 @@ def rows_of_shard(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def score_rows(args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]]) -> list[list[float]]:
-    """Return the log-probs of all rows, bin by bin through the ledger."""
-    replicas = Replicas(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_policy(model_folder(args.model), "float32").eval().to(device)
+    """Return the log-probs of all rows, bin by bin through the ledger. Several processes share the model and the bins.
+
+    Only rank 0 returns; the processes of the other ranks end here.
+    """
+    model = load_scorer(model_folder(args.model), settings.dtype)
     code = args.code or code_identity("workflow_scripts.logp:main")
-    common = [policy_digest(args.model), args.temperature, settings.dtype, torch.__version__, code]
+    common = [policy_digest(args.model), args.temperature, arithmetic(settings.dtype), torch.__version__, code]
     lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
 
-    # bf16 is autocast over fp32 weights, as in training, so that the ratio at the first update is 1.
-    with torch.autocast(device, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
-        return map_records(
-            rows,
-            lambda row: [common, row["uid"], row["prompt_tokens"], row["tokens"], row["mask"]],
-            lambda batch: score(model, batch, args.temperature),
-            Ledger(args.ledger or f"{args.output}.ledger", args.shard),
-            bins.pack(range(len(rows)), lengths, settings.tokens_per_bin),
-            f"logp {args.shard}",
-            replicas,
-        )
+    return map_records(
+        rows,
+        lambda row: [common, row["uid"], row["prompt_tokens"], row["tokens"], row["mask"]],
+        lambda batch: score(model, batch, args.temperature),
+        Ledger(args.ledger or f"{args.output}.ledger", args.shard),
+        bins.pack(range(len(rows)), lengths, settings.tokens_per_bin),
+        f"logp {args.shard}",
+        processes.Ranks() if processes.count() > 1 else None,
+    )
 
 
 def publish(

@@ -18,20 +18,30 @@ import transformers
 
 from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Train, settings_of
-from workflow_scripts.core.checkpoint import describe, model_folder, policy_digest, publish, remove
+from workflow_scripts.core.checkpoint import (
+    DIVIDED_MOMENTS,
+    MOMENTS,
+    describe,
+    model_folder,
+    moments_beside,
+    policy_digest,
+    publish,
+    remove,
+)
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.running.cli import add_code_argument, arguments, run, say
 from workflow_scripts.core.running.code import code_identity
-from workflow_scripts.core.running.manifest import content_digest, file_digest, write_usage
-from workflow_scripts.training import objectives
+from workflow_scripts.core.running.manifest import content_digest, write_usage
+from workflow_scripts.training import objectives, processes, states
+from workflow_scripts.training.publishing import write_divided
 from workflow_scripts.training.rows import StoredLogps, TrainingRows, read_rows
 from workflow_scripts.training.tracking import tracked
 from workflow_scripts.training.trainer import RoundTrainer, fit, history
 
-MOMENTS = "moments.pt"  # of the optimizer, beside checkpoint.json
+HOW_IT_RUNS = ("processes", "nodes", "save_steps")  # settings with which an unfinished training may go on differently
 
 
 def moments_before(model: str, round: int, settings: Train) -> str | None:
@@ -39,8 +49,8 @@ def moments_before(model: str, round: int, settings: Train) -> str | None:
     if settings.optimizer == "fresh" or round < 2:
         return None
 
-    path = Path(model).with_name(MOMENTS)
-    if read_json(model).get("moments") != (file_digest(path) if path.exists() else ""):
+    path = moments_beside(model)
+    if read_json(model).get("moments") != (content_digest(path) if path.exists() else ""):
         raise BadInput(
             f"{path}: these are not the moments that {model} was published with, so `optimizer: carry` cannot go on "
             "from them; train that round with `optimizer: carry`, or this one with fresh"
@@ -68,15 +78,45 @@ def final_model(trainer: RoundTrainer, start_folder: str) -> Any:
     return move_adapters(trainer.adapters, start_folder, lora).merge_and_unload()
 
 
+def publish_moments(output: str, trainer: RoundTrainer) -> None:
+    """Write the optimizer's moments for the next round. All ranks must call this."""
+    file = Path(output).with_name(MOMENTS)
+    folder = Path(output).with_name(DIVIDED_MOMENTS)
+    fresh = folder.with_name(f".{folder.name}.new")
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    if not trainer.is_divided:
+        if trainer.is_world_process_zero():
+            remove(folder)
+            torch.save(trainer.own_optimizer().state_dict()["state"], file)
+        return
+
+    if trainer.is_world_process_zero():
+        remove(fresh)
+    trainer.accelerator.wait_for_everyone()
+    states.save_moments(fresh, trainer.model, trainer.own_optimizer())
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        remove(file)
+        remove(folder)
+        os.replace(fresh, folder)
+
+
 def publish_round(
-    output: str, trainer: RoundTrainer, weights: dict | None, tokenizer, fields: dict[str, Any], start_folder: str
+    output: str, trainer: RoundTrainer, tokenizer, fields: dict[str, Any], start_folder: str
 ) -> dict[str, Any]:
-    """Write the model, its history and, for the next round, the optimizer's moments; return the manifest."""
+    """Write the model and its history; return the manifest.
+
+    If the weights are divided over ranks, the other ranks must call `write_divided` meanwhile.
+    """
 
     def save(folder: Path) -> None:
-        model = final_model(trainer, start_folder)
+        model: Any = trainer.model
         model.config.use_cache = True
-        model.save_pretrained(folder, **({"state_dict": weights} if weights else {}))
+        if trainer.is_divided:
+            write_divided(folder, model)
+        else:
+            final_model(trainer, start_folder).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     fields = fields | {
@@ -88,10 +128,7 @@ def publish_round(
 
     write_json(Path(output).with_name("history.json"), history(trainer))
     if trainer.settings.optimizer == "carry":
-        path = Path(output).with_name(MOMENTS)
-        optimizer: Any = trainer.optimizer
-        torch.save(optimizer.state_dict()["state"], path)
-        fields["moments"] = file_digest(path)
+        fields["moments"] = content_digest(moments_beside(output))
 
     return publish(output, save, fields)
 
@@ -103,8 +140,8 @@ def is_published(record: Path, output: str) -> bool:
         return False
 
     manifest = read_json(record)
-    moments = Path(output).with_name(MOMENTS)
-    has_moments = "moments" not in manifest or (moments.exists() and file_digest(moments) == manifest["moments"])
+    moments = moments_beside(output)
+    has_moments = "moments" not in manifest or (moments.exists() and content_digest(moments) == manifest["moments"])
     return has_moments and describe(model)["files"] == manifest["files"]
 
 
@@ -156,6 +193,8 @@ def main() -> None:
     started = time.time()
     settings = Train.model_validate_json(args.settings)
     torch.set_num_threads(settings.threads)
+    if processes.count() > 1:
+        processes.join()
 
     data = read_rows(
         args.data, settings, StoredLogps(args.logp, args.model), StoredLogps(args.ref_logp, args.reference)
@@ -167,7 +206,7 @@ def main() -> None:
     work = work_digest(args, settings, digests)
     lock = lock_states(args.state)
     published = Path(args.state) / f"{work}.json"
-    if is_published(published, args.output):
+    if processes.from_first(lambda: is_published(published, args.output)):
         say(f"round {args.round}: is trained already, by a run whose end was not recorded")
         if lock:
             write_json(args.output, read_json(published))
@@ -175,7 +214,8 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder(args.model))
     trainer = train(args, settings, data, work, tokenizer, moments)
-    weights = trainer.full_state()  # every rank takes part
+    if settings.optimizer == "carry":
+        publish_moments(args.output, trainer)
     if trainer.is_world_process_zero():
         fields = {
             "round": args.round,
@@ -186,7 +226,7 @@ def main() -> None:
             "rejects": dict(data.rejects),
             "foreign": data.foreign,
         }
-        manifest = publish_round(args.output, trainer, weights, tokenizer, fields, model_folder(args.model))
+        manifest = publish_round(args.output, trainer, tokenizer, fields, model_folder(args.model))
         write_json(published, manifest)
         seconds = time.time() - started
         write_usage(args.output, seconds=seconds, processes=trainer.args.world_size, code=args.code)
@@ -194,16 +234,18 @@ def main() -> None:
         print(
             f"round {args.round}: {manifest['updates']} updates on {len(data.rows)} rows, policy {manifest['digest']}"
         )
+    elif trainer.is_divided:
+        write_divided(None, trainer.model)  # rank 0 gathers what this rank holds
 
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()  # leaves the process group
+    processes.leave()
 
 
 def work_digest(args: argparse.Namespace, settings: Train, inputs: dict[str, str]) -> str:
     """Return the digest of everything that determines the trained model."""
     code = args.code or code_identity("workflow_scripts.train:main", objectives.root(settings.objective))
     place = [args.round, args.rounds if settings.schedule_over == "rounds" else 1]
-    return digest([inputs, settings_of(settings), args.seed, place, code])
+    return digest([inputs, settings_of(settings, *HOW_IT_RUNS), args.seed, place, code])
 
 
 def train(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core import shards
-from workflow_scripts.core.checkpoint import describe
+from workflow_scripts.core.checkpoint import describe, moments_beside
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.running.cli import arguments, progress, run
@@ -133,9 +133,9 @@ class Walk:
             if present[file] != manifest["files"].get(file):
                 return "damaged", f"{folder}/{file} is not the file that was written"
 
-        moments = name.with_name("moments.pt")
-        if "moments" in manifest and (not moments.exists() or file_digest(moments) != manifest["moments"]):
-            return "damaged", f"{moments} is not the file that was written"
+        moments = moments_beside(name)
+        if "moments" in manifest and (not moments.exists() or content_digest(moments) != manifest["moments"]):
+            return "damaged", f"{moments} is not what was written"
 
         return None
 

@@ -28,7 +28,7 @@ from workflow_scripts.config.sections import Train
 from workflow_scripts.logp import score
 from workflow_scripts.training import attention, bins, logps
 from workflow_scripts.training.flops import forward_flops, peak_flops
-from workflow_scripts.training.logps import load_policy
+from workflow_scripts.training.logps import load_scorer
 from workflow_scripts.training.memory import Shape, training_bytes
 from workflow_scripts.training.trainer import prepare
 
@@ -121,21 +121,20 @@ def report(bench: Bench, name: str, what: str, tokens: int, useful: float, secon
 
 def measure_scoring(bench: Bench, name: str, model: str, rows: list[Row], peak: float) -> None:
     """Measure the scoring of all rows, bin by bin, by the function that the stage `logp` calls."""
-    policy = load_policy(model, "float32").eval().to(bench.device)
+    policy = load_scorer(model, "bfloat16").to(bench.device)
     lengths = lengths_of(rows)
     planned = [[rows[i] for i in members] for members in bins.pack(range(len(rows)), lengths, bench.sizes.budget)]
 
-    with torch.autocast(bench.device, torch.bfloat16):
-        score(policy, planned[0], 1.0)  # warms up
-        start = now()
-        for members in planned:
-            score(policy, members, 1.0)
-        seconds = now() - start
-        useful = forward_flops(policy, lengths, sampled_of(rows))
-        report(bench, name, "scoring", sum(lengths), useful, seconds, peak)
+    score(policy, planned[0], 1.0)  # warms up
+    start = now()
+    for members in planned:
+        score(policy, members, 1.0)
+    seconds = now() - start
+    useful = forward_flops(policy, lengths, sampled_of(rows))
+    report(bench, name, "scoring", sum(lengths), useful, seconds, peak)
 
-        with Profiled(bench.device) as profiled:
-            score(policy, planned[0], 1.0)
+    with Profiled(bench.device) as profiled:
+        score(policy, planned[0], 1.0)
     profiled.record(bench, f"{name}: scoring")
 
 

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 from benchmarks.gpu import right_stages
 from benchmarks.gpu.setting import FAMILIES, LARGE, Bench, Row, make_rows, sampled_of, save_checkpoint, small_config
 from workflow_scripts.training import attention, bins, logps
-from workflow_scripts.training.logps import load_policy, sampled_logps
+from workflow_scripts.training.logps import load_policy, round_weights, sampled_logps
 
 FP32_LOGPS = 1e-4
 FP32_LOGPS_REASON = "fp32 rounding (6e-8 of logits near 10) over some hundred additions; a wrong mask gives 0.1"
 FP32_GRADIENTS = 1e-4
 FP32_GRADIENTS_REASON = "relative to the gradient's norm; fp32 sums in another order"
 TIMES = 1.5
-BF16_REASON = f"{TIMES} times the error of transformers' eager attention in the same autocast, against fp32"
+BF16_REASON = f"{TIMES} times the error of transformers' eager attention with the same rounded weights, against fp32"
 FLOOR = 1e-6  # added to bounds that are relative to an error, which could be 0
 
 Scored = tuple[torch.Tensor, dict[str, torch.Tensor]]  # log-probs of all sampled tokens, and gradients by parameter
@@ -57,27 +57,24 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return taken
 
 
-def packed(policy: Any, rows: list[Row], device: str, is_bf16: bool) -> Scored:
-    """Score rows in one bin, as production does: fp32 weights, with autocast for bf16."""
+def packed(policy: Any, rows: list[Row], device: str) -> Scored:
+    """Score rows in one bin, as production does."""
     inputs = bins.collate(rows, 0)
     inputs |= {name: value.to(device) for name, value in inputs.items() if torch.is_tensor(value)}
 
-    with torch.autocast(device, torch.bfloat16, enabled=is_bf16):
-        logp = sampled_logps(policy, inputs)
-        loss = loss_of(logp, rows)
-    loss.backward()
+    logp = sampled_logps(policy, inputs)
+    loss_of(logp, rows).backward()
     return logp.detach(), gradients(policy)
 
 
-def one_at_a_time(stock: Any, rows: list[Row], device: str, is_bf16: bool) -> Scored:
+def one_at_a_time(stock: Any, rows: list[Row], device: str) -> Scored:
     """Score rows alone, by transformers' own forward pass, eager attention and all logits."""
     parts = []
     total = sampled_of(rows)
 
     for row in rows:
         ids = torch.tensor([row["prompt_tokens"] + row["tokens"]], device=device)
-        with torch.autocast(device, torch.bfloat16, enabled=is_bf16):
-            logits = stock(input_ids=ids, use_cache=False).logits[0, :-1]
+        logits = stock(input_ids=ids, use_cache=False).logits[0, :-1]
         every = logits.float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
         sampled = torch.tensor(row["mask"], device=device) == 1
         logp = every[len(row["prompt_tokens"]) - 1 :][sampled]
@@ -117,7 +114,7 @@ def worst_gradient_error(ours: dict[str, torch.Tensor], truth: dict[str, torch.T
 
 
 def check_models(bench: Bench) -> None:
-    """Check each family, tied and untied, in fp32 and in bf16 autocast."""
+    """Check each family, tied and untied, in fp32 and in bf16."""
     longest = 120 if bench.shape == "tiny" else 1500
     rows = in_order_of_bins(make_rows(8, 1024, longest // 3, longest, holes=True))
 
@@ -141,12 +138,13 @@ def check_model(bench: Bench, name: str, config: Any, rows: list[Row]) -> None:
     _, folder = save_checkpoint(bench.scratch / name.replace(", ", "-"), config, device)
     stock: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     stock = stock.to(device)
-    truth_logp, truth_gradients = one_at_a_time(stock, rows, device, is_bf16=False)
-    stock_logp, stock_gradients = one_at_a_time(stock, rows, device, is_bf16=True)
+    truth_logp, truth_gradients = one_at_a_time(stock, rows, device)
+    round_weights(stock, torch.bfloat16)
+    stock_logp, stock_gradients = one_at_a_time(stock, rows, device)
     del stock
 
     policy = load_policy(folder, "float32").to(device)
-    logp, grads = packed(policy, rows, device, is_bf16=False)
+    logp, grads = packed(policy, rows, device)
     check = bench.results.check
     check(f"{name}: log-probs, fp32", (logp - truth_logp).abs().max().item(), FP32_LOGPS, FP32_LOGPS_REASON)
     check(
@@ -154,15 +152,16 @@ def check_model(bench: Bench, name: str, config: Any, rows: list[Row]) -> None:
     )
 
     used: set[str] = set()
+    round_weights(policy, torch.bfloat16)
     with watched_attention(used):
-        logp, grads = packed(policy, rows, device, is_bf16=True)
+        logp, grads = packed(policy, rows, device)
     bound = TIMES * rms(stock_logp - truth_logp) + FLOOR
     check(f"{name}: log-probs, bf16", rms(logp - truth_logp), bound, BF16_REASON)
     bound = TIMES * gradient_error(stock_gradients, truth_gradients) + FLOOR
     check(f"{name}: gradients, bf16", gradient_error(grads, truth_gradients), bound, BF16_REASON)
 
     expected = "varlen" if device == "cuda" else "loop"
-    reason = f"bf16 autocast must go through {expected} attention on this device"
+    reason = f"bf16 must go through {expected} attention on this device"
     check(f"{name}: attention path", float(used != {expected}), 0, reason)
 
 
@@ -205,16 +204,13 @@ def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
 
 
 def check_attention(bench: Bench) -> None:
-    """Check production's attention, and the loop, against the definition, with gradients, in bf16 autocast."""
+    """Check production's attention, and the loop, against the definition, with gradients, in bf16."""
     lengths = [1, 7, 7, 30, 61] if bench.shape == "tiny" else [1, 7, 64, 64, 129, 500, 1283]
     ends = torch.tensor([0, *lengths], device=bench.device).cumsum(0).to(torch.int32)
 
     def production(query, key, value):
-        with torch.autocast(bench.device, torch.bfloat16):
-            # Rotary embeddings return fp32 under autocast, while values come from a matrix product in bf16.
-            output, _ = attention.segment_attention(
-                torch.nn.Module(), query.float(), key.float(), value, None, query.shape[-1] ** -0.5, 0.0, lengths, ends
-            )
+        scale = query.shape[-1] ** -0.5
+        output, _ = attention.segment_attention(torch.nn.Module(), query, key, value, None, scale, 0.0, lengths, ends)
         return output
 
     def loop(query, key, value):
@@ -278,7 +274,7 @@ def check_head(bench: Bench) -> None:
         logps.KEPT = {bench.device: kept}
         try:
             exact = differentiated(chunked, [hidden, weight], pull)
-            low = differentiated(chunked, [hidden.bfloat16(), weight], pull)  # fp32 weights, as in production
+            low = differentiated(chunked, [hidden.bfloat16(), weight.bfloat16()], pull)
         finally:
             logps.CHUNK, logps.KEPT = saved
 

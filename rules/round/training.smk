@@ -28,6 +28,7 @@ rule logp:
             "logp",
             "--data {input.data} --model {input.model} --shard {wildcards.shard} --output {output.data}",
             gpu=True,
+            process_per_gpu=True,
         )
 
 
@@ -62,6 +63,7 @@ if run.rounds_with_logps:
                 "--data {input.data} --source {input.source:q} --model {input.model} --shard {wildcards.shard} "
                 "--output {output.data}",
                 gpu=True,
+                process_per_gpu=True,
             )
 
 

@@ -132,6 +132,14 @@ def test_several_processes_are_ranks_and_one_that_fails_gives_its_status(start):
     assert job.returncode == 75
 
 
+def test_a_process_per_gpu(start):
+    shown = "import os, sys; sys.stdout.write('{} '.format(os.environ.get('WORLD_SIZE', 1)))"
+    printed, complaints = start(2, shown, ["--process-per-gpu"]).communicate(timeout=120)
+    assert printed.split() == ["2", "2"], complaints
+    assert output(start(1, shown, ["--process-per-gpu"])) == "1 "
+    assert output(start(2, shown, ["--process-per-gpu"], LOCAL_GPUS="")) == "1 "  # one process on the CPU
+
+
 RANK = """
 import os, time
 from workflow_scripts.core.running.cli import run

@@ -169,7 +169,7 @@ def cluster(tmp_path, monkeypatch):
 
 
 def test_a_missing_package(cluster, monkeypatch):
-    cfg = load(recipe("math", python={"vllm": sys.executable, "deepspeed": sys.executable}))
+    cfg = load(recipe("reference", python={"vllm": sys.executable, "deepspeed": sys.executable}))
     needed = machine.needed_packages(cfg, Environments(cfg, str(REPOSITORY), uses_conda=False))
     assert "deepspeed" in needed["deepspeed"] and "vllm" in needed["vllm"] and "torch" in needed["roundhouse"]
 

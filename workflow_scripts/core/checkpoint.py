@@ -11,6 +11,9 @@ from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.manifest import folder_digests
 
+MOMENTS = "moments.pt"  # of the optimizer, beside checkpoint.json, if one process held them
+DIVIDED_MOMENTS = "moments"  # a folder in its place, if they were divided over processes
+
 
 def publish(output: str | Path, save: Callable[[Path], Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Save a model into a fresh folder, put it in place with one rename, and write its manifest last.
@@ -63,6 +66,12 @@ def model_folder(checkpoint: str | Path) -> str:
         raise BadInput(f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again")
 
     return str(folder)
+
+
+def moments_beside(checkpoint: str | Path) -> Path:
+    """Return the file or folder with the moments of a checkpoint, whether it exists or not."""
+    folder = Path(checkpoint).with_name(DIVIDED_MOMENTS)
+    return folder if folder.is_dir() else Path(checkpoint).with_name(MOMENTS)
 
 
 def policy_digest(checkpoint: str | Path) -> str:

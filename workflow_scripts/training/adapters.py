@@ -11,7 +11,7 @@ from transformers.utils.import_utils import is_bitsandbytes_available
 from workflow_scripts.config.sections import Lora
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pretrained import AutoModelForCausalLM
-from workflow_scripts.training.logps import load_policy
+from workflow_scripts.training import processes
 
 NAME = "default"
 
@@ -39,16 +39,10 @@ def add_adapters(model: Any, settings: Lora, seed: int) -> LoraModel:
     return adapters
 
 
-def load_with_adapters(
-    folder: str, settings: Lora, dtype: str, seed: int, device: torch.device
-) -> tuple[Any, LoraModel]:
-    """Return the policy in `folder` with adapters in it, and the adapters. `lora.bits` holds its weights in 4 bits."""
-    options: dict[str, Any] = {}
-    if settings.bits:  # transformers.Trainer does not move a quantized model to its device
-        options = {"quantization_config": four_bits(dtype), "device_map": {"": device}}
-
-    policy = load_policy(folder, "float32", **options)
-    return policy, add_adapters(policy, settings, seed)
+def load_options(dtype: str) -> dict[str, Any]:
+    """Return how the weights below the adapters are loaded in 4 bits."""
+    # transformers.Trainer does not move a quantized model to its device.
+    return {"quantization_config": four_bits(dtype), "device_map": {"": processes.device()}}
 
 
 def four_bits(dtype: str) -> BitsAndBytesConfig:

@@ -1,11 +1,10 @@
-"""The settings of a training stage as the arguments of transformers' Trainer and the configuration of DeepSpeed."""
-
-from typing import Any
+"""The settings of a training stage as the arguments of transformers' Trainer."""
 
 import torch
 from transformers import TrainingArguments
 
 from workflow_scripts.config.sections import Train
+from workflow_scripts.training import fsdp, zero
 
 
 def training_arguments(
@@ -29,9 +28,10 @@ def training_arguments(
         adam_beta2=settings.adam_beta2,
         adam_epsilon=settings.adam_eps,
         max_grad_norm=settings.grad_norm,
-        bf16=settings.dtype == "bfloat16" and not settings.deepspeed,  # autocast
+        bf16=settings.dtype == "bfloat16" and not fsdp.is_divided(settings),
         gradient_checkpointing=settings.gradient_checkpointing,
-        deepspeed=deepspeed_config(settings),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        deepspeed=zero.configuration(settings),
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
@@ -45,30 +45,3 @@ def training_arguments(
         report_to="wandb" if report else "none",
         seed=seed,
     )
-
-
-def deepspeed_config(settings: Train) -> dict[str, Any] | None:
-    """Return the configuration of DeepSpeed.
-
-    Weights stay fp32 and bf16 is autocast, as without DeepSpeed. With DeepSpeed's own bf16 each round would begin from
-    rounded weights, and a round's small updates would be lost.
-    """
-    chosen = settings.deepspeed
-    if chosen is None:
-        return None
-
-    zero: dict[str, Any] = {"stage": chosen.stage}
-    if chosen.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if chosen.offload and chosen.stage == 3:
-        zero["offload_param"] = {"device": "cpu"}
-
-    return {
-        "zero_optimization": zero,
-        "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }

@@ -13,8 +13,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.pretrained import AutoModelForCausalLM
-from workflow_scripts.training import attention  # noqa: F401  registers "segments"
+from workflow_scripts.core.pretrained import AutoConfig, AutoModelForCausalLM
+from workflow_scripts.training import attention, fsdp, processes  # noqa: F401  attention registers "segments"
 from workflow_scripts.training.bins import collate
 from workflow_scripts.training.memory import CHUNK, KEPT
 
@@ -22,6 +22,15 @@ disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # what models do to logits after the head
 PROBE = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18]]  # two rows of token ids
+
+
+def arithmetic(dtype: str) -> str:
+    """Return the name of the arithmetic that log-probs are computed in, for passports.
+
+    In bf16, the weights and all that layers compute are bf16. Earlier versions kept fp32 weights, with autocast, and
+    called that bfloat16.
+    """
+    return {"bfloat16": "bfloat16 weights"}.get(dtype, dtype)
 
 
 # ---------------------------------------------------------------- loading
@@ -38,6 +47,37 @@ def load_policy(folder: str, dtype: str, **options: Any) -> Any:
     return as_policy(model, folder, tolerance=1e-4 if not options else 0.1)  # quantized weights compute in bf16
 
 
+def empty_policy(folder: str) -> Any:
+    """Return the policy in `folder` without its weights, on the meta device: another process sends them."""
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="segments")
+    return as_policy(model, folder)
+
+
+def load_scorer(folder: str, dtype: str) -> Any:
+    """Return the policy in `folder` for scoring, in `dtype`, divided over all processes if there are several.
+
+    The weights are checked in fp32 and then rounded, as training rounds its fp32 weights for each layer's computation.
+    """
+    model = empty_policy(folder) if processes.rank() else load_policy(folder, "float32")
+    model.eval().requires_grad_(False)
+    round_weights(model, getattr(torch, dtype))
+
+    if processes.count() == 1:
+        return model.to(processes.device())
+
+    processes.join()
+    fsdp.divide(model)
+    return model
+
+
+def round_weights(model: Any, dtype: torch.dtype) -> None:
+    """Round the weights of a model to `dtype`, in place. Buffers, such as rotary frequencies, keep their precision."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
 def as_policy(model: Any, folder: str, tolerance: float = 1e-4) -> Any:
     """Give a model the forward pass of a policy and return it. `folder` names the model in errors."""
     for key in RESCALED:
@@ -50,12 +90,13 @@ def as_policy(model: Any, folder: str, tolerance: float = 1e-4) -> Any:
             module.p = 0.0  # ratios against stored log-probs would be noisy
 
     head: Any = model.get_output_embeddings()
-    expected = None if is_deepspeed_zero3_enabled() else _logps_alone(model)
+    has_weights = not is_deepspeed_zero3_enabled() and model.device.type != "meta"
+    expected = _logps_alone(model) if has_weights else None
 
-    # The methods are bound to the modules themselves, so that the hooks of DDP and ZeRO see these calls.
+    # The methods are bound to the modules themselves, so that the hooks of FSDP and ZeRO see these calls.
     head.forward = MethodType(_head_forward, head)
     model.forward = MethodType(_forward, model)
-    if expected is not None:  # under ZeRO-3 parts of the weights are on other ranks
+    if expected is not None:  # else weights, or parts of them, are on other ranks
         _check_packing(model, folder, expected, tolerance)
 
     return model

@@ -1,13 +1,15 @@
 """Predict the memory of an accelerator that training and scoring need. Nothing here touches a device.
 
-The prediction adds up what is held at each moment that can be the peak. It counts activations for the arithmetic that
-this package uses: fp32 weights, bf16 by autocast, and an fp32 residual stream with fp32 norms and rotary embeddings.
+The prediction adds up what is held at each moment that can be the peak, on one process. It counts activations for the
+arithmetic that this package uses. In bf16, weights are rounded for one layer at a time, activations are bf16, and norms
+compute in fp32.
 `make bench-gpu` compares the prediction with measurements.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+FILE_BYTES = 5 * 10**9  # of a published file with weights: as much is gathered before it is written
 MASTER = 4  # bytes of a weight: fp32
 GRADIENT = 4  # bytes of its gradient: fp32
 MOMENTS = 8  # bytes of AdamW's two moments: fp32
@@ -60,9 +62,8 @@ def state_bytes(parameters: float) -> float:
 def layer_activations(shape: Shape, is_bf16: bool, device: str) -> int:
     """Return the bytes per token that one layer keeps for the backward pass."""
     low = 2 if is_bf16 else 4
-    norms = 2 * (4 + 4) * shape.hidden  # of each norm, its input and its normalised input
-    # Autocast rounds the input of each of five matrices anew; in fp32, two inputs are shared.
-    inputs = 5 * 2 * shape.hidden if is_bf16 else 2 * 4 * shape.hidden
+    norms = 2 * (4 + low) * shape.hidden  # of each norm, its input in fp32 and its normalised input
+    inputs = 2 * low * shape.hidden  # of the matrices after each norm
     outputs = 1 if device == "cuda" else 2  # the loop over segments joins its outputs in a copy
     attention = ((1 + outputs) * shape.queries + 2 * shape.keys) * low
     gated = 4 * shape.mlp * low  # gate, its activation, up, and their product
@@ -83,36 +84,37 @@ def training_bytes(
     low = 2 if is_bf16 else 4
     state = state_bytes(shape.parameters)
     layer = layer_activations(shape, is_bf16, device) * tokens
-    boundary = 4 * shape.hidden * tokens  # the residual stream between two layers
+    boundary = low * shape.hidden * tokens  # the residual stream between two layers
     kept = (boundary if is_checkpointed else layer) * shape.layers
-    kept += 3 * boundary + low * shape.hidden * sampled  # the last norm, and what the head reads
+    kept += (4 + 2 * low) * shape.hidden * tokens + low * shape.hidden * sampled  # the last norm; what the head reads
 
-    casts = 2 * shape.layers * shape.block if is_bf16 else 0  # weights as autocast rounded them
     head = shape.vocabulary * shape.hidden
     every = 4 * shape.vocabulary * sampled
     chunk = min(every, CHUNK[device])
     logits = min(every, KEPT[device])
+    rounded = 2 * head if is_bf16 else 0  # the head's weight, from the end of the forward pass on
+    # A layer's rounded weights and gradients, and its gradients in fp32 before and after they are added over ranks.
+    of_layer = (2 + 2 + 4 + 4) * shape.block if is_bf16 else 0
 
-    end_of_forward = state + kept + casts + logits + (low * head if is_bf16 else 0) + chunk
-    # The gradient of the head's weight is summed in fp32; in bf16, a rounded weight and a product stand beside it.
-    of_head = 4 * head + ((2 + 4) * head + chunk / 2 if is_bf16 else 0)
-    begin_of_backward = state + kept + logits + of_head + (0 if is_checkpointed else casts)
-    end_of_backward = state + 4 * head  # the gradient of the embedding before it is added
+    end_of_forward = state + kept + logits + rounded + chunk
+    # The gradient of the head's weight is summed in fp32; in bf16, a product stands beside it.
+    of_head = 4 * head + (4 * head + chunk / 2 if is_bf16 else 0)
+    begin_of_backward = state + kept + logits + rounded + of_head
+    # In bf16 the head's gradient is rounded, and added over ranks in fp32, last, like that of a layer.
+    end_of_backward = state + (12 if is_bf16 else 4) * head
     peaks = [end_of_forward, begin_of_backward, end_of_backward]
 
     if is_checkpointed:
-        of_layer = layer + 4 * shape.mlp * low * tokens / 2 + (2 * shape.block if is_bf16 else 0)
-        peaks.append(state + kept + of_layer)
+        peaks.append(state + kept + layer + 4 * shape.mlp * low * tokens / 2 + rounded + of_layer)
     return max(peaks)
 
 
 def scoring_bytes(shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, device: str = "cuda") -> float:
     """Return the peak of scoring: no gradients, and activations of one layer only. For the arguments see training."""
     low = 2 if is_bf16 else 4
-    resident = MASTER * shape.parameters + (2 * shape.layers * shape.block if is_bf16 else 0)
+    resident = low * shape.parameters
 
-    head = shape.vocabulary * shape.hidden
     chunk = min(4 * shape.vocabulary * sampled, CHUNK[device])
-    of_head = (2 * head if is_bf16 else 0) + 2 * chunk + 4 * shape.hidden * tokens
+    of_head = 2 * chunk + low * shape.hidden * tokens
     of_layer = (3 * 4 * shape.hidden + 3 * low * shape.mlp) * tokens
     return resident + max(of_head, of_layer)

@@ -18,6 +18,7 @@ from workflow_scripts.core.records import read_records
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.training.bins import units_of
+from workflow_scripts.training.logps import arithmetic
 
 MANY = 0.05  # share of rejected rows that is worth a warning
 
@@ -179,7 +180,7 @@ def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> di
         "model": scored["digest"],
         "tokenizer": scored["tokenizer"],
         "data": file_digest(data),
-        "dtype": settings.dtype,
+        "dtype": arithmetic(settings.dtype),
     }
     for name, value in expected.items():
         if passport[name] != value:

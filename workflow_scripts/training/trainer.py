@@ -1,6 +1,7 @@
 """One subclass of transformers.Trainer serves every objective."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from transformers import PrinterCallback, Trainer, get_scheduler
 from workflow_scripts.config.sections import Train
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.deadline import OutOfTime
-from workflow_scripts.training import objectives
+from workflow_scripts.training import fsdp, objectives, processes, states, zero
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
-from workflow_scripts.training.logps import load_policy, sampled_logps
+from workflow_scripts.training.logps import empty_policy, load_policy, sampled_logps
 from workflow_scripts.training.monitor import TIMED, Monitor
 from workflow_scripts.training.objectives import Tokens
 from workflow_scripts.training.watch import COMPLETE, Watch, last_state
@@ -25,6 +26,7 @@ SCHEDULES = {  # schedule → the name and the options that transformers has for
     "cosine_min": ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
     "linear": ("linear", None),
 }
+SCHEDULE = "scheduler.pt"  # of the learning rate, in a saved state
 OF_TOKENS = ("behaviour", "reference", "advantage", "foreign", "length", "row", "pair")  # fields of Tokens in a bin
 
 
@@ -34,16 +36,27 @@ class RoundTrainer(Trainer):
     loss_is_scaled_for_ga = True  # compute_loss divides by the whole update's units
 
     def __init__(
-        self, *, settings: Train, bins: Bins, temperature: float, first: int, total: int, moments: str | None, **kwargs
+        self,
+        *,
+        start: str,
+        settings: Train,
+        bins: Bins,
+        temperature: float,
+        first: int,
+        total: int,
+        moments: str | None,
+        **kwargs,
     ):
         """
         Args:
+            start: the folder of the model that training starts from.
             bins: the planned bins.
             temperature: log-probs are of logits / temperature.
             first: the number of updates of earlier rounds, for the schedule.
             total: the number of updates of the schedule.
-            moments: a file with the optimizer's moments of the round before.
+            moments: a file or folder with the optimizer's moments of the round before.
         """
+        self.start = start
         self.settings = settings
         self.bins = bins
         self.temperature = temperature
@@ -53,6 +66,7 @@ class RoundTrainer(Trainer):
         self.stopped: dict[str, Any] | None = None  # the update after which training stopped early, and why
         self.out_of_time = False
         self.adapters: Any = None
+        self.is_divided = bool(settings.deepspeed) or fsdp.is_divided(settings)  # no rank holds whole weights
         super().__init__(data_collator=lambda items: items[0], train_dataset=bins, **kwargs)
 
         self.objective = objectives.load(settings.objective).loss
@@ -73,8 +87,7 @@ class RoundTrainer(Trainer):
         optimizer: Any = super().create_optimizer(*args, **kwargs)
 
         if self.moments:
-            state = torch.load(self.moments, map_location="cpu", weights_only=True)
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+            states.load_moments(Path(self.moments), self.model, optimizer)
             self.moments = None
 
         return optimizer
@@ -105,21 +118,72 @@ class RoundTrainer(Trainer):
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         super().log(logs | self.monitor.take(self.over_ranks, self.args.world_size), *args, **kwargs)
 
-    def full_state(self) -> dict[str, torch.Tensor] | None:
-        """Return the fp32 weights, gathered from all ranks, if DeepSpeed holds them in parts; else None."""
-        if not self.is_deepspeed_enabled:
-            return None
+    def restore_precision(self) -> None:
+        """Undo the rounding that DeepSpeed does in bf16 when it starts."""
+        if self.is_deepspeed_enabled and self.settings.dtype == "bfloat16":
+            has_begun = self.state.global_step > 0
+            zero.restore(self.model, self.start, self.args.hf_deepspeed_config, has_begun=has_begun)
 
-        from deepspeed.utils import safe_get_full_fp32_param  # type: ignore[import-not-found]
+    # ------------------------------------------------------------ saved states
 
-        model: Any = self.model
-        state = {}
-        for name, parameter in model.named_parameters():  # a collective call for each
-            full = safe_get_full_fp32_param(parameter)
-            state[name] = (parameter if full is None else full).detach().to("cpu", torch.float32)
+    def save_model(self, output_dir=None, _internal_call=False) -> None:
+        """Write nothing: the weights are saved with the moments, once."""
 
-        buffers = {name: buffer for name, buffer in model.state_dict().items() if name not in state}
-        return state | buffers
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+
+        states.save(output_dir, self.model, self.own_optimizer())
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULE)  # type: ignore[union-attr]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """Load nothing: the weights are loaded with the moments."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.is_deepspeed_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+
+        states.load(checkpoint, self.model, self.own_optimizer())
+        schedule = torch.load(Path(checkpoint) / SCHEDULE, weights_only=True)
+        self.lr_scheduler.load_state_dict(schedule)  # type: ignore[union-attr]
+
+    def own_optimizer(self) -> Any:
+        """Return the optimizer without accelerate's wrapper."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+def load_for_training(folder: str, settings: Train, seed: int) -> tuple[Any, Any]:
+    """Return the policy in `folder`, and its adapters if it is trained by LoRA.
+
+    Weights are fp32 masters, because in bf16 an update of 1e-6 would be lost.
+    """
+    is_divided = fsdp.is_divided(settings)
+    adapters = None
+
+    if is_divided and processes.rank():
+        policy = empty_policy(folder)
+    elif settings.lora and settings.lora.bits:
+        from workflow_scripts.training.adapters import load_options  # peft takes seconds to load
+
+        policy = load_policy(folder, "float32", **load_options(settings.dtype))
+    else:
+        policy = load_policy(folder, "float32")
+
+    if settings.lora:
+        from workflow_scripts.training.adapters import add_adapters
+
+        adapters = add_adapters(policy, settings.lora, seed)
+        policy._hf_peft_config_loaded = True  # else the parent refuses weights in 4 bits
+
+    if is_divided:
+        processes.join()
+        fsdp.divide(policy, torch.bfloat16 if settings.dtype == "bfloat16" else None)
+        policy._is_accelerate_prepared = True  # else accelerate would wrap it in DDP
+
+    return policy, adapters
 
 
 def prepare(
@@ -142,19 +206,12 @@ def prepare(
     """
     plan = plan_rows(rows, settings, seed)
 
-    # The arguments come first: they tell transformers how ZeRO-3 loads a model. Weights are fp32 masters, because in
-    # bf16 an update of 1e-6 would be lost.
+    # The arguments come first: they tell transformers how ZeRO-3 loads a model.
     arguments = training_arguments(settings, state, plan.accumulation, plan.updates, seed, report)
-    adapters = None
-    if settings.lora:
-        from workflow_scripts.training.adapters import load_with_adapters  # imported here: peft takes seconds to load
-
-        policy, adapters = load_with_adapters(model, settings.lora, settings.dtype, seed, arguments.device)
-        policy._hf_peft_config_loaded = True  # else the parent refuses weights in 4 bits
-    else:
-        policy = load_policy(model, "float32")
+    policy, adapters = load_for_training(model, settings, seed)
 
     trainer = RoundTrainer(
+        start=model,
         settings=settings,
         bins=Bins(rows, plan, pad),
         temperature=temperature,
@@ -165,7 +222,7 @@ def prepare(
         model=policy,
     )
     trainer.adapters = adapters
-    policy._hf_peft_config_loaded = False  # else saved states would be of the parent's own adapters
+    policy._hf_peft_config_loaded = False  # else the model would be published as the parent's own adapters
     trainer.remove_callback(PrinterCallback)  # the bar shows what it would print
     trainer.add_callback(Watch(trainer))
     return trainer
@@ -177,10 +234,12 @@ def fit(model: str, rows: list[dict[str, Any]], settings: Train, *, state: str, 
     `options` are those of `prepare`. Raise OutOfTime, after a save, if the job's time is nearly up.
     """
     trainer = prepare(model, rows, settings, state=state, **options)
-    saved = last_state(state)
+    saved = processes.from_first(lambda: last_state(state))
 
     if saved:
-        if stopped := json.loads((saved / COMPLETE).read_text()):  # training had stopped early: nothing is left to do
+        if stopped := processes.from_first(
+            lambda: json.loads((saved / COMPLETE).read_text())
+        ):  # training had stopped early: nothing is left to do
             trainer.stopped = stopped
             trainer.args.max_steps = stopped["update"]
             per_update = trainer.args.gradient_accumulation_steps * trainer.args.world_size

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from transformers import TrainerCallback
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import Pace, deadline
 from workflow_scripts.training.monitor import effective_share
+from workflow_scripts.training.states import flush
 
 if TYPE_CHECKING:
     from workflow_scripts.training.trainer import RoundTrainer
@@ -29,6 +29,7 @@ class Watch(TrainerCallback):
         self.stepped = time.monotonic()
 
     def on_train_begin(self, args, state, control, **_):
+        self.trainer.restore_precision()
         self.bar = progress(total=state.max_steps, desc="train", unit="update", disable=not state.is_world_process_zero)
         self.bar.update(state.global_step)
         own_deadline = torch.tensor([deadline()], dtype=torch.float64, device=args.device)
@@ -41,6 +42,7 @@ class Watch(TrainerCallback):
 
         if control.should_training_stop or state.global_step == state.max_steps:
             control.should_log = True  # the last updates belong to the history too
+            control.should_save = False  # the model is published at once
         elif self._is_time_up():
             self.trainer.out_of_time = True
             control.should_save = True
@@ -73,9 +75,10 @@ class Watch(TrainerCallback):
     def on_save(self, args, state, control, **_):
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            os.sync()  # the mark must not survive a power failure that its state does not survive
-            mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
-            mark.write_text(json.dumps(self.trainer.stopped))
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            flush(folder)  # the mark must not survive a power failure that its state does not survive
+            (folder / COMPLETE).write_text(json.dumps(self.trainer.stopped))
+            flush(folder)
         self.slowest_save = max(self.slowest_save, time.monotonic() - self.stepped)
 
     def on_train_end(self, args, state, control, **_):

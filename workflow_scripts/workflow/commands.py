@@ -43,13 +43,14 @@ class Commands:
         self.wing = wing
         self.environments = environments
 
-    def stage(self, module: str, arguments: str, gpu: bool = False) -> str:
+    def stage(self, module: str, arguments: str, gpu: bool = False, process_per_gpu: bool = False) -> str:
         """Return the command of a stage: its parameters, further arguments, and a log that ends with the exit status
         if the stage fails (core/running/status.py).
 
-        `gpu` runs it on the GPUs that the rule asks for.
+        `gpu` runs it on the GPUs that the rule asks for, and `process_per_gpu` in as many processes.
         """
-        start = f"python {LAUNCH} --gpus {{resources.gpu}} --" if gpu else "python -m"
+        options = "--gpus {resources.gpu}" + (" --process-per-gpu" if process_per_gpu else "")
+        start = f"python {LAUNCH} {options} --" if gpu else "python -m"
         return with_status(f"{start} workflow_scripts.{module} {{params}} {arguments}")
 
     def more_shards(self) -> str:

@@ -17,11 +17,12 @@ from workflow_scripts.config.load import Config
 from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import Model, Train
 from workflow_scripts.tasks.defaults import Wing
-from workflow_scripts.training.memory import state_bytes
+from workflow_scripts.training.memory import FILE_BYTES, state_bytes
 
 PROCESS_MB = 4000  # what a process takes before its first weight: Python, torch, the host's side of CUDA
 DATA_MB = 1000  # the least that a stage without a model asks for
 DAY = 1440  # minutes
+FILE_MB = FILE_BYTES / 1e6  # of published weights, which are gathered and written file by file
 REWARD_MODEL_MB = 20_000  # a reward model of 8 billion parameters in bf16, and a process
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -98,23 +99,25 @@ def size_of_suite(cfg: Config) -> Size:
 
 
 def size_of_scoring(cfg: Config) -> Size:
-    """Size a shard of log-probs: each replica loads the whole fp32 weights."""
-    return max(1, cfg.logp.gpus) * (PROCESS_MB + weights_mb(cfg)), 60 + 10 * billions(cfg)
+    """Size a shard of log-probs: the first process loads the fp32 weights and sends their parts to the others."""
+    return max(1, cfg.logp.gpus) * PROCESS_MB + weights_mb(cfg), 60 + 10 * billions(cfg)
 
 
 def size_of_training(cfg: Config, train: Train) -> Size:
     """Size one node of a training stage.
 
-    Weights pass through memory, are gathered to be saved, and moments may be offloaded to it. A small model may train
-    on a CPU, where gradients, moments and activations are in memory too.
+    The first process loads the weights (with ZeRO below stage 3, each process does). It gathers them again file by file
+    to publish them. Moments may be offloaded to memory. A small model may train on a CPU, where gradients, moments and
+    activations are in memory too.
     """
     weights = weights_mb(cfg)
     zero = train.deepspeed
-    loaded = 1 if zero and zero.stage == 3 else train.processes
+    loaded = train.processes if zero and zero.stage < 3 else 1
+    published = min(weights, 2 * FILE_MB)
     offloaded = 4 * weights / train.nodes if zero and zero.offload else 0
     on_cpu = state_bytes(parameters(cfg.model)) / 1e6 if weights < PROCESS_MB else 0
 
-    memory = train.processes * PROCESS_MB + (loaded + 1) * weights + max(offloaded, on_cpu)
+    memory = train.processes * PROCESS_MB + loaded * weights + published + max(offloaded, on_cpu)
     return memory, 60 + 60 * billions(cfg)
 
 

@@ -89,7 +89,7 @@ class Logp(Section):
 
     tokens_per_bin: PositiveInt = 16384  # tokens in one forward pass
     dtype: Dtype = "float32"
-    gpus: NonNegativeInt = 1  # per job, on machines that have any; each scores a part of the shard
+    gpus: NonNegativeInt = 1  # per job, on machines that have any; the model is divided over them
     threads: PositiveInt = 1  # CPU threads per job
 
 

@@ -9,7 +9,7 @@ from workflow_scripts.core.running import plugins
 
 
 class DeepSpeed(Section):
-    """ZeRO, for models that do not fit into one process."""
+    """DeepSpeed's ZeRO, in place of FSDP2, for its offloading."""
 
     ENVIRONMENT: ClassVar = "deepspeed"  # envs/deepspeed.yaml
     PACKAGES: ClassVar = ("deepspeed",)
@@ -60,10 +60,10 @@ class Train(Section):
     reference: Literal["round0", "previous"] = "round0"  # the model that kl (clip) and dpo compare with
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
     min_ess: Share = 0.0  # stop when the ratios' effective sample size falls below this share
-    dtype: Dtype = "float32"  # of the arithmetic; weights are float32
+    dtype: Dtype = "float32"  # of the arithmetic; the weights that are trained are float32
     gradient_checkpointing: bool = False  # less memory for a third more work
     lora: Lora | None = None  # null: all weights are trained
-    deepspeed: DeepSpeed | None = None
+    deepspeed: DeepSpeed | None = None  # null: FSDP2 divides the model over several processes
     processes: PositiveInt = 1  # on each node, started by torchrun, one per GPU
     nodes: PositiveInt = 1  # of a Slurm job; more than one needs Slurm
     save_steps: PositiveInt = 100  # updates between two saved states

@@ -32,9 +32,8 @@ def progress(iterable: Any = None, *, total: int | None, desc: str, unit: str, d
 
     interval = 0.2 if sys.stderr.isatty() else 5.0
     pace: dict[str, Any] = {"mininterval": interval, "maxinterval": 2 * interval}
-    return tqdm(
-        iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or REPLICA in os.environ, **pace
-    )
+    is_other = REPLICA in os.environ or bool(int(os.environ.get("RANK", 0)))
+    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or is_other, **pace)
 
 
 # ---------------------------------------------------------------- arguments

@@ -113,6 +113,12 @@ def claim_gpus(count: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for gpu, _ in held)
 
 
+def visible_gpus(count: int) -> int:
+    """Return how many GPUs this process sees. A scheduler that names none gives as many as were asked for, `count`."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return count if named is None else len([gpu for gpu in named.split(",") if gpu])
+
+
 def rendezvous(nodes: int) -> list[str]:
     """Return the torchrun options by which the processes find each other."""
     if nodes == 1:
@@ -154,6 +160,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of one node that the stage sees (default: 0)")
     parser.add_argument("--processes", type=int, default=1, help="processes on each node (default: 1)")
+    parser.add_argument(
+        "--process-per-gpu", action="store_true", help="one process for each GPU of this machine that the stage sees"
+    )
     parser.add_argument("--nodes", type=int, default=1, help="nodes of this Slurm job (default: 1)")
     parser.add_argument("--threads", type=int, default=1, help="CPUs on each node, for srun (default: 1)")
     parser.add_argument("--on-node", action="store_true", help=argparse.SUPPRESS)  # added by start_on_nodes
@@ -176,8 +185,9 @@ def main() -> None:
     if args.nodes == 1:
         claim_gpus(args.gpus)
 
-    if args.nodes * args.processes > 1:
-        torchrun(args.nodes, args.processes, args.command)
+    processes = visible_gpus(args.gpus) if args.process_per_gpu else args.processes
+    if args.nodes * processes > 1:
+        torchrun(args.nodes, processes, args.command)
         return
 
     os.execv(sys.executable, [sys.executable, "-m", *args.command])

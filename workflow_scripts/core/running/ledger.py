@@ -18,7 +18,7 @@ from typing import Any
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import OutOfTime, Pace
-from workflow_scripts.core.running.replicas import Replicas
+from workflow_scripts.core.running.replicas import Team
 
 
 class Ledger:
@@ -98,7 +98,7 @@ def map_records(
     ledger: Ledger | None,
     batches: Sequence[Sequence[int]],
     desc: str,
-    replicas: Replicas | None = None,
+    team: Team | None = None,
 ) -> list[Any]:
     """Apply `compute` to `jobs` batch by batch, skip what the ledger holds, and return results in the jobs' order.
 
@@ -109,14 +109,14 @@ def map_records(
         ledger: where finished batches are kept; None keeps nothing.
         batches: positions that together cover `jobs`.
         desc: the name of the stage in messages and in the progress bar.
-        replicas: the processes that share the batches.
+        team: the processes that share the batches. One that works in step calls `compute` without records at times.
 
     Raises:
         OutOfTime: with a ledger, if another batch might not end before the job's time is up.
     """
     keys = [digest(determines(job)) for job in jobs]
     results = ledger.find(keys) if ledger else {}
-    planned = replicas.part(batches) if replicas else batches  # a part of the whole plan, on which all replicas agree
+    planned = team.part(batches) if team else batches  # a part of the whole plan, on which all processes agree
     todo = [[i for i in batch if keys[i] not in results] for batch in planned]
     total = sum(map(len, planned))
     missing = [i for batch in todo for i in batch]
@@ -126,20 +126,22 @@ def map_records(
     with progress(total=total, desc=desc, unit="record") as bar:
         bar.update(total - len(missing))
 
-        for number, batch in enumerate(filter(None, todo)):
-            if number and ledger and pace.is_over():  # the first batch is always computed, so that there is progress
-                _raise_out_of_time(desc, replicas)
+        steps = team.in_step(todo) if team else [batch for batch in todo if batch]
+        for number, batch in enumerate(steps):
+            # The first batch is always computed, so that there is progress.
+            if number and ledger and (team.any(pace.is_over()) if team else pace.is_over()):
+                _raise_out_of_time(desc, team)
 
             values = compute([jobs[i] for i in batch])
             if len(values) != len(batch):
                 raise AssertionError(f"{desc}: {len(batch)} records in, {len(values)} results out")
-            if ledger:
+            if ledger and batch:
                 ledger.append([(keys[i], value) for i, value in zip(batch, values)])
 
             results |= {keys[i]: _as_read(value) for i, value in zip(batch, values)}
             bar.update(len(batch))
 
-    return _collect(keys, results, ledger, replicas)
+    return _collect(keys, results, ledger, team)
 
 
 Finished = Callable[[str, Any], None]  # receives the uid of a job and its result
@@ -153,7 +155,7 @@ def stream_records(
     ledger: Ledger,
     order: Sequence[int],
     desc: str,
-    replicas: Replicas | None = None,
+    team: Team | None = None,
     seconds: float = 10.0,
 ) -> list[Any]:
     """Let `feed` work on `jobs`, skip what the ledger holds, and return results in the jobs' order.
@@ -165,7 +167,7 @@ def stream_records(
         ledger: where finished records are kept.
         order: all positions, in the order of their work.
         desc: the name of the stage in messages and in the progress bar.
-        replicas: the processes that share the jobs.
+        team: the processes that share the jobs.
         seconds: the time between two entries into the ledger; a killed job loses what was finished since the last one.
 
     Raises:
@@ -173,7 +175,7 @@ def stream_records(
     """
     keys = [digest(determines(job)) for job in jobs]
     results = ledger.find(keys)
-    planned = replicas.part(order) if replicas else order
+    planned = team.part(order) if team else order
     missing = [i for i in planned if keys[i] not in results]
     _say_where_to_go_on(desc, jobs, len(planned), missing)
 
@@ -210,11 +212,11 @@ def stream_records(
                 feed(list(key_of), finished, tick)
         except OutOfTime:
             enter()
-            _raise_out_of_time(desc, replicas)
+            _raise_out_of_time(desc, team)
         finally:
             enter()
 
-    return _collect(keys, results, ledger, replicas)
+    return _collect(keys, results, ledger, team)
 
 
 def _say_where_to_go_on(desc: str, jobs: Sequence[Mapping[str, Any]], total: int, missing: Sequence[int]) -> None:
@@ -223,9 +225,9 @@ def _say_where_to_go_on(desc: str, jobs: Sequence[Mapping[str, Any]], total: int
         say(f"{desc}: {total - len(missing)} of {total} records are in the ledger, {where}")
 
 
-def _raise_out_of_time(desc: str, replicas: Replicas | None) -> None:
-    if replicas:
-        replicas.wait()  # they end by themselves and must not be cut off within their work
+def _raise_out_of_time(desc: str, team: Team | None) -> None:
+    if team:
+        team.wait()  # they end by themselves and must not be cut off within their work
     raise OutOfTime(f"{desc}: time is nearly up; finished records are in the ledger")
 
 
@@ -234,10 +236,10 @@ def _as_read(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _collect(keys: list[str], results: dict[str, Any], ledger: Ledger | None, replicas: Replicas | None) -> list[Any]:
-    """Return all results in order, with those of the other replicas."""
-    if replicas:
-        replicas.join()
+def _collect(keys: list[str], results: dict[str, Any], ledger: Ledger | None, team: Team | None) -> list[Any]:
+    """Return all results in order, with those of the other processes."""
+    if team:
+        team.join()
         if ledger:
             results |= ledger.find([key for key in keys if key not in results])
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
@@ -26,6 +26,30 @@ Batch = TypeVar("Batch")
 def die_with_parent() -> None:
     """Let the kernel end this process when the process that started it is gone, however that ended."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Team(Protocol):
+    """Processes that share the batches of a record stage."""
+
+    def part(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """Return the batches that this process computes."""
+        ...
+
+    def in_step(self, batches: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """Return the batches to compute, without empty ones unless the others need this process in more steps."""
+        ...
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set; if all processes work in step, whether it is set in some process."""
+        ...
+
+    def wait(self) -> Any:
+        """Wait until the other processes have ended."""
+        ...
+
+    def join(self) -> None:
+        """Wait in the first process until the others are done; end the process in all others."""
+        ...
 
 
 class Replicas:
@@ -55,6 +79,14 @@ class Replicas:
     def part(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches that this replica computes."""
         return batches[self.number :: self.count]
+
+    def in_step(self, batches: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """Return the batches that are not empty. Replicas do not need each other."""
+        return [batch for batch in batches if batch]
+
+    def any(self, flag: bool) -> bool:
+        """Return the flag: each replica decides for itself."""
+        return flag
 
     def wait(self) -> list[int]:
         """Wait until the other replicas have ended and return their exit statuses."""
