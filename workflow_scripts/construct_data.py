@@ -9,7 +9,7 @@ from typing import Any
 from workflow_scripts import tasks
 from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Data
-from workflow_scripts.core.advantages import filter_rows
+from workflow_scripts.core.advantages import drop_truncated, filter_rows, penalise_truncated
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import read_pickle, write_pickle
@@ -81,10 +81,15 @@ def main() -> None:
     paths = {version: path for version in VERSIONS if (path := getattr(args, version))}
     metas = read_metas(paths, args.expected)
 
+    penalised = penalise_truncated(metas, settings)
+    if penalised:
+        say(f"{penalised} answers were cut off: their reward is at most {settings['truncated_reward']:g}")
+
     selection = tasks.load(args.task, "Selection", args.task_settings, files)
     rows, dropped = selection.select(metas, settings, args.seed, encoder(args.model))
     dropped = +dropped
     rows = filter_rows(rows, settings, dropped)
+    rows = drop_truncated(rows, settings, dropped)
     say("dropped: " + ("; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "nothing"))
     check_rows(rows, metas, paths, dropped)
 
@@ -92,7 +97,10 @@ def main() -> None:
     kinds = dict(sorted(Counter(row["kind"] for row in rows).items()))
     used = settings | {"task": args.task_settings, "seed": args.seed}
     inputs = [*paths.values(), *files.values()]
-    write_manifest(args.output, inputs, used, rows=len(rows), kinds=kinds, dropped=dict(dropped))
+    counts: dict[str, Any] = {"kinds": kinds, "dropped": dict(+dropped)}
+    if penalised:
+        counts["penalised"] = penalised
+    write_manifest(args.output, inputs, used, rows=len(rows), **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {kinds}")
 
 

@@ -369,6 +369,7 @@ def publish(
         prompts=prompts,
         rows=len(answers),
         rejects=dict(sorted(Counter(reject["reason"].split(":")[0] for reject in rejects).items())),
+        finishes=dict(sorted(Counter(answer["finish"] for answer in answers).items())),
         redraws=redraws(answers),
         policy=policy,
         engine=engine.version,

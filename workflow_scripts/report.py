@@ -80,13 +80,22 @@ def general_metrics(folder: Path) -> list[str]:
     return list(names)
 
 
+def cut_off(folder: Path, number: int) -> float:
+    """Return the share of a checkpoint's eval answers that were cut off, because the context or max_tokens was full."""
+    manifests = [read_json(path) for path in folder.glob(f"evaluation/r{number}/*.json") if "." not in path.stem]
+    finishes = [manifest["finishes"] for manifest in manifests if "finishes" in manifest]
+    total = sum(sum(counts.values()) for counts in finishes)
+    return sum(counts.get("length", 0) for counts in finishes) / max(1, total)
+
+
 def rounds_of(folder: Path, names: list[str]) -> list[Row]:
     """Return one flat row per evaluated round: {metric} of all answers, {metric set} and {metric level} of some.
 
     `low {metric}` and `high {metric}` are its interval. `change_before {metric}` and `change_round0 {metric}` compare
     it with other rounds, and `p_before` and `p_round0` are the p-values. Metrics of several samples have "@" in their
     name. The questions of an eval set without levels have its name as their level, so they come once.
-    If rounds answer only a part of the prompts, `passes` tells how often all prompts were answered until then.
+    If rounds answer only a part of the prompts, `passes` tells how often all prompts were answered until then. If some
+    answers were cut off, `cut_off` is their share.
     """
     rows = []
     passes = passes_of(folder)
@@ -108,10 +117,14 @@ def rounds_of(folder: Path, names: list[str]) -> list[Row]:
         if passes:
             row["passes"] = passes.get(evaluation["round"])
         row |= suite_columns(evaluation)
+        row["cut_off"] = round(cut_off(folder, evaluation["round"]), 4)
         row["n"] = evaluation["n"]
         row["seconds"] = round(seconds_of(folder, evaluation["round"]), 1)
         rows.append(row)
 
+    if not any(row["cut_off"] for row in rows):
+        for row in rows:
+            del row["cut_off"]
     return rows
 
 
@@ -171,7 +184,7 @@ def show(rows: list[Row], metrics: Metrics, title: str, general: Sequence[str]) 
     labels = " / ".join(label for label, _ in metrics.values())
     table = Table(title=f"{title}: {labels}", title_justify="left", box=box.SIMPLE_HEAD)
 
-    passes = ["passes"] if "passes" in rows[0] else []
+    passes = [name for name in ("passes", "cut_off") if name in rows[0]]
     first, (_, form) = next(iter(metrics.items()))
     further = further_columns(rows, first, form, general)
 

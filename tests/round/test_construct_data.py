@@ -1,10 +1,16 @@
 """The selection of a round's data: what it says about answers that are missing."""
 
+import json
+from collections import Counter
+
 import pytest
 
-from workflow_scripts.construct_data import read_metas
+from workflow_scripts.config.sections import Data
+from workflow_scripts.construct_data import main, read_metas
+from workflow_scripts.core.advantages import drop_truncated
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.pickles import write_pickle
+from workflow_scripts.core.files import read_json, write_json
+from workflow_scripts.core.pickles import read_pickle, write_pickle
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,53 @@ def test_only_versions_that_the_config_asks_for_are_missed(tmp_path, capsys, exp
 def test_without_any_meta_there_is_nothing_to_select_from():
     with pytest.raises(BadInput, match="give --auto, --trigger or both"):
         read_metas({}, ("auto",))
+
+
+# ---------------------------------------------------------------- answers that were cut off
+
+
+def answer(uid: str, reward: float, finish: str) -> dict:
+    tokens = {"prompt_tokens": [1], "tokens": [2, 3], "mask": [1, 1], "policy": "p"}
+    return {"uid": uid, "answer": uid, "reward": reward, "finish": finish, **tokens}
+
+
+def construct(folder, monkeypatch, **settings) -> tuple[dict[str, float], dict]:
+    """Return the advantages by uid, and the manifest, of a group in which two answers of four were cut off."""
+    prompt = {"id": "q", "question": "?", "reference": "1", "level": "x", "prompt_text": "?"}
+    answers = [answer("a", 1.0, "eos"), answer("b", 0.0, "eos"), answer("c", 1.0, "length"), answer("d", 0.0, "length")]
+    write_pickle(folder / "meta.pkl", {"q": prompt | {"answers": answers}})
+    write_json(folder / "checkpoint.json", {"digest": "p"})
+
+    command = ["construct_data", "--task", "code", "--auto", str(folder / "meta.pkl"), "--model", "none"]
+    command += ["--settings", json.dumps({"advantage": "group"} | settings), "--output", str(folder / "data.pkl")]
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    rows = read_pickle(folder / "data.pkl")
+    return {row["uid"]: row["advantage"] for row in rows}, read_json(folder / "data.json")
+
+
+def test_answers_that_were_cut_off_are_kept_masked_or_penalised(tmp_path, monkeypatch):
+    advantages, manifest = construct(tmp_path, monkeypatch)
+    assert advantages == {"a": 0.5, "b": -0.5, "c": 0.5, "d": -0.5}
+    assert manifest["dropped"] == {} and "penalised" not in manifest
+
+    advantages, manifest = construct(tmp_path, monkeypatch, truncated="mask")
+    assert advantages == {"a": 0.5, "b": -0.5}
+    assert manifest["dropped"] == {"answer that was cut off": 2}
+
+    advantages, manifest = construct(tmp_path, monkeypatch, truncated="penalise", truncated_reward=-1.0)
+    assert advantages == {"a": 1.25, "b": 0.25, "c": -0.75, "d": -0.75}
+    assert manifest["penalised"] == 2
+
+    advantages, _ = construct(tmp_path, monkeypatch, truncated="penalise")
+    assert advantages == {"a": 0.75, "b": -0.25, "c": -0.25, "d": -0.25}
+
+
+def test_a_pair_with_an_answer_that_was_cut_off_is_dropped_as_a_whole():
+    rows = [
+        {"pair": pair, "finish": finish} for pair, finish in (("x", "eos"), ("x", "length"), ("y", "eos"), ("y", "eos"))
+    ]
+    dropped: Counter = Counter()
+    kept = drop_truncated(rows, Data(truncated="mask").model_dump(), dropped)
+    assert [row["pair"] for row in kept] == ["y", "y"]
+    assert dropped == {"answer that was cut off": 2}

@@ -69,6 +69,10 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
             "prompts_per_round: with `data.source`, each round trains on all existing rows and answers no prompts; "
             "remove this key"
         )
+    if cfg.data.source and cfg.data.truncated != "keep":
+        yield f"data.truncated {cfg.data.truncated}: how the rows of `data.source` ended is unknown; remove this key"
+    if cfg.data.truncated_reward and cfg.data.truncated != "penalise":
+        yield "data.truncated_reward: only `truncated: penalise` uses it; remove this key"
     if cfg.template_variables and cfg.template != "chat":
         yield f"template_variables: the template {cfg.template} has none; use `template: chat`, or remove this key"
     if cfg.model.scratch and not cfg.cold_start:

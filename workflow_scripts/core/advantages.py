@@ -81,3 +81,38 @@ def filter_rows(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: C
     kept = [row for row in rows if row["reward"] > settings["threshold"]]
     dropped[f"reward of {settings['threshold']} or less"] += len(rows) - len(kept)
     return kept
+
+
+# ---------------------------------------------------------------- answers that were cut off
+
+
+def penalise_truncated(metas: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:
+    """With `truncated: penalise`, limit the rewards of answers that were cut off, in place; return how many.
+
+    Call it before rows are selected, so that the limited rewards count in selection and advantages.
+    """
+    if settings["truncated"] != "penalise":
+        return 0
+
+    most = settings["truncated_reward"]
+    answers = [answer for meta in metas.values() for entry in meta.values() for answer in entry["answers"]]
+    cut_off = [answer for answer in answers if answer["finish"] == "length"]
+    for answer in cut_off:
+        answer["reward"] = min(answer["reward"], most)
+
+    return len(cut_off)
+
+
+def drop_truncated(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: Counter) -> list[dict[str, Any]]:
+    """With `truncated: mask`, drop the rows of answers that were cut off, and the partners of such rows in pairs.
+
+    Call it after advantages are computed, which compare the rows with the ones that it removes.
+    """
+    if settings["truncated"] != "mask":
+        return rows
+
+    is_cut_off = [row.get("finish") == "length" for row in rows]
+    pairs = {row["pair"] for row, is_cut in zip(rows, is_cut_off) if is_cut and row.get("pair") is not None}
+    kept = [row for row, is_cut in zip(rows, is_cut_off) if not is_cut and row.get("pair") not in pairs]
+    dropped["answer that was cut off"] += len(rows) - len(kept)
+    return kept

@@ -49,6 +49,10 @@ class Data(Section):
     advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
     data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
     threshold: float = 0.75
+    # Answers that were cut off (finish `length`): keep trains on them as on others, mask leaves them out after they
+    # have counted for their group's advantages, penalise limits their reward to truncated_reward.
+    truncated: Literal["keep", "mask", "penalise"] = "keep"
+    truncated_reward: float = 0.0  # penalise: the most that the reward of an answer that was cut off counts
     source: Source | None = None  # existing rows that every round trains on, in place of the rounds' own answers
 
 
