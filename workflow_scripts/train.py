@@ -178,6 +178,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="checkpoint.json to start from")
     parser.add_argument("--reference", help="checkpoint.json of the reference, if the objective has one")
     parser.add_argument("--ref-logp", nargs="*", default=[], help="log-prob files under the reference, all shards")
+    parser.add_argument("--answers", nargs="*", default=[], help="the round's answers, to compare their engine")
     parser.add_argument("--settings", required=True, help=settings_help("train"))
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--round", type=int, default=0, help="number of the round, recorded in checkpoint.json")
@@ -196,11 +197,10 @@ def main() -> None:
     if processes.count() > 1:
         processes.join()
 
-    data = read_rows(
-        args.data, settings, StoredLogps(args.logp, args.model), StoredLogps(args.ref_logp, args.reference)
-    )
+    behaviour, reference = StoredLogps(args.logp, args.model), StoredLogps(args.ref_logp, args.reference)
+    data = read_rows(args.data, settings, behaviour, reference, args.answers)
     moments = moments_before(args.model, args.round, settings)
-    inputs = [args.model, args.data, *args.logp, *args.ref_logp, *([moments] if moments else [])]
+    inputs = [args.model, args.data, *args.logp, *args.ref_logp, *args.answers, *([moments] if moments else [])]
     digests = {path: content_digest(path) for path in inputs}
 
     work = work_digest(args, settings, digests)
@@ -226,6 +226,8 @@ def main() -> None:
             "rejects": dict(data.rejects),
             "foreign": data.foreign,
         }
+        if data.mismatch:
+            fields["mismatch"] = data.mismatch
         manifest = publish_round(args.output, trainer, tokenizer, fields, model_folder(args.model))
         write_json(published, manifest)
         seconds = time.time() - started

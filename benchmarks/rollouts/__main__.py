@@ -2,9 +2,9 @@
 
 import argparse
 
-from benchmarks.rollouts import feeding, programs, results
+from benchmarks.rollouts import feeding, mismatch, programs, results
 
-PARTS = {"programs": programs.measure, "feeding": feeding.measure}
+PARTS = {"programs": programs.measure, "mismatch": mismatch.measure, "feeding": feeding.measure}
 
 
 def main() -> None:

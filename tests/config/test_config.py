@@ -108,6 +108,12 @@ def test_hints(section, hint):
     [
         ("train", {"objective": "clib"}, "train.objective: there is no objective 'clib'; choose from clip, "),
         ("train", {"objective": "topr", "kl": 0.5}, "kl: objective topr has no such term"),
+        (
+            "train",
+            {"objective": "sft", "correction": "mask"},
+            "correction, max_mismatch: objective sft takes no",
+        ),
+        ("train", {"correction_cap": 1.0}, "train.correction_cap: Input should be greater than 1"),
         ("train", {"objective": "sft", "min_ess": 0.5}, "min_ess: objective sft takes no ratios"),
         ("train", {"schedule_over": "rounds"}, "schedule_over: rounds needs updates_per_round"),
         ("train", {"objective": "dpo"}, "dpo: it learns from pairs, but the rounds' data are single rows"),

@@ -120,6 +120,11 @@ class Run:
         """The answers of round n, in all versions and shards."""
         return [self.answers(n, version, shard) for version in self.versions(n) for shard in self.shards(version)]
 
+    def compared_answers(self, n: int | str) -> list[str]:
+        """The answers of round n whose engine is compared with training: none, unless the config asks for it."""
+        is_compared = self.cfg.train.compares_engine and not self.cfg.data.source and not self.entry(int(n))
+        return self.all_answers(n) if is_compared else []
+
     def graded(self, n: int | str, version: str) -> list[str]:
         """The graded answers of round n in a version, all shards."""
         return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards(version)]

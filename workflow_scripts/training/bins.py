@@ -135,7 +135,7 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, Any]:
 
     A row has `prompt_tokens`, `tokens` and `mask` (1 = sampled by the policy). Optional are `advantage`, `foreign` and
     `pair`, and `behaviour_logps` and `reference_logps` (float32 [its sampled tokens]: log-probs under the policy that
-    sampled it and under the reference).
+    sampled it and under the reference), and `correction` (float32 [its sampled tokens]: factors of the advantage).
 
     Returns:
         input_ids [1, T]; position_ids [1, T], from 0 in each row; lengths, R numbers; keep [N], the positions whose
@@ -172,6 +172,10 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, Any]:
         "pair": torch.tensor(pairs, dtype=torch.int64),
     }
 
+    of_tokens = {name: values[of_token] for name, values in per_row.items()}
+    if any("correction" in row for row in rows):
+        of_tokens["advantage"] = of_tokens["advantage"] * _flat(rows, "correction", 1.0)
+
     return {
         "input_ids": flat[None],
         "position_ids": torch.tensor(positions)[None],
@@ -181,13 +185,13 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, Any]:
         "row": of_token,
         "behaviour": _flat(rows, "behaviour_logps"),
         "reference": _flat(rows, "reference_logps"),
-        **{name: values[of_token] for name, values in per_row.items()},
+        **of_tokens,
     }
 
 
-def _flat(rows: Sequence[TrainingRow], name: str) -> torch.Tensor:
-    """Return stored log-probs end to end; NaN where there are none, so that using them by mistake cannot go unseen."""
-    parts = [np.asarray(row.get(name, np.full(sum(row["mask"]), np.nan)), np.float32) for row in rows]
+def _flat(rows: Sequence[TrainingRow], name: str, missing: float = np.nan) -> torch.Tensor:
+    """Return stored values end to end; NaN where there are none, so that using them by mistake cannot go unseen."""
+    parts = [np.asarray(row.get(name, np.full(sum(row["mask"]), missing)), np.float32) for row in rows]
     return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *parts]))
 
 

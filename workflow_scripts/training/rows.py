@@ -19,6 +19,7 @@ from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.training.bins import units_of
 from workflow_scripts.training.logps import arithmetic
+from workflow_scripts.training.mismatch import correct
 
 MANY = 0.05  # share of rejected rows that is worth a warning
 
@@ -39,15 +40,19 @@ class TrainingRows:
     rejects: Counter[str] = field(default_factory=Counter)  # reason → number of rows
     temperature: float = 1.0  # the log-probs are of logits / temperature
     foreign: int = 0  # rows that another policy wrote
+    mismatch: dict[str, float] = field(default_factory=dict)  # how far the engine and training are apart, if compared
 
 
-def read_rows(data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps) -> TrainingRows:
+def read_rows(
+    data: str, settings: Train, behaviour: StoredLogps, reference: StoredLogps, answers: Sequence[str] = ()
+) -> TrainingRows:
     """Read the rows to train on and give them their stored log-probs.
 
     Args:
         data: the round's training data (.pkl).
         behaviour: the log-probs under the checkpoint that training starts from.
         reference: the log-probs under the reference.
+        answers: the round's answers, if their engine is compared with training.
 
     Raises:
         BadInput: if no row can be trained on, if log-probs that the objective needs are missing, or if stored
@@ -77,12 +82,9 @@ def read_rows(data: str, settings: Train, behaviour: StoredLogps, reference: Sto
     for row in rows:
         row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
 
-    return TrainingRows(
-        rows,
-        rejects,
-        temperature=_join_both(rows, data, settings, behaviour, reference),
-        foreign=_count_foreign(rows, settings, start),
-    )
+    temperature = _join_both(rows, data, settings, behaviour, reference)
+    mismatch = correct(rows, answers, settings) if settings.compares_engine else {}
+    return TrainingRows(rows, rejects, temperature, _count_foreign(rows, settings, start), mismatch)
 
 
 def _check_needed(option: str, is_needed: bool, logps: StoredLogps, settings: Train) -> None:

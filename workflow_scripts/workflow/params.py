@@ -240,6 +240,8 @@ class ParamsOfRules:
             options.append(flag(name, self.run.logps(n, under)))
             if name == "ref_logp":
                 options.append(flag("reference", self.run.checkpoint(under)))
+        if answers := self.run.compared_answers(n):
+            options.append(flag("answers", answers))
 
         return " ".join(options)
 

@@ -59,6 +59,12 @@ class Train(Section):
     nll_weight: NonNegativeFloat = 1.0  # dpo: weight of the chosen answers' likelihood
     reference: Literal["round0", "previous"] = "round0"  # the model that kl (clip) and dpo compare with
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
+    # What corrects for the difference between the engine's log-probs and those of training. token and sequence multiply
+    # advantages by the ratio of the token or of the whole row, at most correction_cap. mask leaves out tokens whose
+    # ratio is not between 1 / correction_cap and correction_cap.
+    correction: Literal["none", "token", "sequence", "mask"] = "none"
+    correction_cap: Annotated[float, Field(gt=1)] = 2.0
+    max_mismatch: PositiveFloat | None = None  # stop before training if they differ by more per token, on average
     min_ess: Share = 0.0  # stop when the ratios' effective sample size falls below this share
     dtype: Dtype = "float32"  # of the arithmetic; the weights that are trained are float32
     gradient_checkpointing: bool = False  # less memory for a third more work
@@ -75,6 +81,8 @@ class Train(Section):
             raise ValueError("schedule_over: rounds needs updates_per_round, so that the end is known at the start")
         if self.kl and not self.uses("KL"):
             raise ValueError(f"kl: objective {self.objective} has no such term")
+        if self.compares_engine and not self.needs_behaviour:
+            raise ValueError(f"correction, max_mismatch: objective {self.objective} takes no ratios")
         if self.min_ess and not self.needs_behaviour:
             raise ValueError(f"min_ess: objective {self.objective} takes no ratios")
         if self.lora and self.lora.dropout and self.objective != "sft":
@@ -125,6 +133,11 @@ class Train(Section):
     def unit(self) -> str:
         """The unit that the loss is averaged over: tokens, rows or pairs."""
         return self.uses("UNIT")
+
+    @property
+    def compares_engine(self) -> bool:
+        """True if training needs the log-probs that the engine gave."""
+        return self.correction != "none" or self.max_mismatch is not None
 
     @property
     def needs_behaviour(self) -> bool:
