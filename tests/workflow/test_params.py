@@ -1,5 +1,7 @@
 """What a rule passes on is what its results depend on."""
 
+from types import SimpleNamespace
+
 from tests.harness import tiny_config
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import load
@@ -28,3 +30,21 @@ def parameters(config) -> dict:
     cfg = load(config)
     run = Run(cfg)
     return ParamsOfRules(cfg, run, Wing(cfg, run)).generation("auto")
+
+
+def test_training_gets_the_answers_only_if_it_compares_their_engine():
+    config = tiny_config()
+    assert "--answers" not in stored(config)
+
+    config["train"] |= {"max_mismatch": 0.1}
+    assert "--answers runs/arithmetic/results/r1/auto/2_0.pkl" in stored(config)
+
+    config["results"] = {1: {"auto": ["earlier.pkl"]}}  # nobody knows their engine
+    assert "--answers" not in stored(config)
+
+
+def stored(config) -> str:
+    """Return what the rule `train` of round 1 passes on of stored log-probs and answers."""
+    cfg = load(config)
+    run = Run(cfg)
+    return ParamsOfRules(cfg, run, Wing(cfg, run)).stored_logps(SimpleNamespace(n="1"))
