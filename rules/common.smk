@@ -87,7 +87,4 @@ def stored_logps(wildcards):
         inputs[f"{name}_passports"] = manifests(run.logps(n, under))
         if name == "ref_logp":
             inputs["reference"] = run.checkpoint(under)
-    if answers := run.compared_answers(n):
-        inputs["answers"] = ancient(answers)
-        inputs["answers_manifests"] = manifests(answers)
     return inputs

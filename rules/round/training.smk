@@ -90,6 +90,8 @@ rule train:
         unpack(stored_logps),
         data=lambda wildcards: ancient(run.data(wildcards.n)),
         manifest=lambda wildcards: manifests([run.data(wildcards.n)]),
+        answers=lambda wildcards: ancient(run.compared_answers(wildcards.n)),
+        answers_manifests=lambda wildcards: manifests(run.compared_answers(wildcards.n)),
         model=policy,
     output:
         f"{run.folder}/checkpoints/r{{n}}/checkpoint.json",

@@ -41,8 +41,8 @@ def correct(rows: list[Row], files: Sequence[str], settings: Train) -> dict[str,
     other_prompts = 0
 
     for row in rows:
-        answer = answers.get(row["uid"])
-        is_own = not row["foreign"] and answer is not None and answer["tokens"] == row["tokens"]
+        answer = answers.get(row["uid"], {})
+        is_own = not row["foreign"] and answer.get("tokens") == row["tokens"]
         if not is_own or not answer["sampled_logps"]:
             continue
 
