@@ -106,5 +106,8 @@ def test_the_gate_stops_the_round_and_says_what_may_be_the_cause(tmp_path):
 
 def test_without_log_probs_of_an_engine_nothing_is_corrected(tmp_path, capsys):
     write_pickle(tmp_path / "none.pkl", [])
-    assert correct([{"uid": "a", "foreign": False}], [str(tmp_path / "none.pkl")], Train(correction="mask")) == {}
+    assert (
+        correct([{"uid": "a", "tokens": [2], "foreign": False}], [str(tmp_path / "none.pkl")], Train(correction="mask"))
+        == {}
+    )
     assert "the mismatch is unknown, and nothing is corrected" in capsys.readouterr().err
