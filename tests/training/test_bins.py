@@ -58,3 +58,45 @@ def test_more_updates_than_rows_are_refused():
 
     with pytest.raises(BadInput, match=r"updates_per_round is 25, but there are only 2 × 12 rows"):
         bins.plan_rows(make_rows(12), settings, seed=0)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1025, [1025]), (1100, [1024, 76]), (1087, [1087]), (1, [1])])
+def test_few_rows_that_are_left_over_join_the_last_update(rows, sizes):
+    planned, _ = bins.plan([10] * rows, 1024, 1, 10**6, 0)
+    settings = Train(objective="sft", batch_size=1024)
+
+    assert [len(bin_.units) for bin_ in planned] == sizes
+    assert settings.updates(rows) == len(sizes)
+
+
+def test_packing_is_first_fit_decreasing():
+    """The tree of free tokens finds what a search through all bins finds."""
+    rng = np.random.default_rng(0)
+
+    for _ in range(100):
+        lengths = rng.integers(1, 50, rng.integers(1, 60)).tolist()
+        budget = int(rng.integers(20, 80))
+        members: list[list[int]] = []
+        for unit in sorted(range(len(lengths)), key=lambda u: (-lengths[u], u)):
+            with_room = [m for m in members if sum(lengths[u] for u in m) + lengths[unit] <= budget]
+            if with_room:
+                with_room[0].append(unit)
+            else:
+                members.append([unit])
+
+        expected = [sorted(m, key=lambda u: (lengths[u], u)) for m in members]
+        assert bins.pack(range(len(lengths)), lengths, budget) == expected
+
+
+@pytest.mark.parametrize(("median", "longest", "world", "least"), [
+    (600, 2400, 8, 0.98), (700, 2000, 8, 0.98), (600, 2400, 16, 0.96), (700, 2000, 16, 0.96),
+])  # fmt: skip
+def test_ranks_have_equally_many_tokens(median, longest, world, least):
+    """Updates of 128 rows of the lengths of the recipes math and code: the share of the tokens of the fullest rank."""
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(median), 0.5, 20 * 128), 4, longest).astype(int).tolist()
+    planned, _ = bins.plan(lengths, 128, 1, 8192, 0, world)
+
+    loads = np.array([sum(lengths[u] for u in bin_.units) for bin_ in planned]).reshape(-1, world)
+    assert loads.sum() / (world * loads.max(axis=1).sum()) > least
+    assert loads.max() <= 8192

@@ -4,6 +4,7 @@ The plan follows from lengths, seed, world size and token budget only. Each upda
 rank (empty ones are allowed), so that gradient accumulation is constant and a resumed run repeats it.
 """
 
+import heapq
 import os
 import random
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from workflow_scripts.config.sections import Train
+from workflow_scripts.config.sections.training import updates_of_pass
 from workflow_scripts.core.errors import BadInput
 
 TrainingRow = dict[str, Any]
@@ -56,23 +58,90 @@ def units_of(rows: Sequence[TrainingRow]) -> list[list[int]]:
 
 
 def pack(units: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Pack units into the fewest bins of at most `budget` tokens, by first-fit decreasing.
+    """Pack units into the fewest bins of at most `budget` tokens, by first-fit decreasing, in n log n steps.
 
     A unit that is longer than the budget gets a bin of its own.
     """
     bins: list[list[int]] = []
-    room: list[int] = []
+    room = Rooms(len(units), budget)
 
     for unit in sorted(units, key=lambda u: (-lengths[u], u)):
-        first = next((i for i, free in enumerate(room) if lengths[unit] <= free), None)
-        if first is None:
-            bins.append([unit])
-            room.append(budget - lengths[unit])
-        else:
-            bins[first].append(unit)
-            room[first] -= lengths[unit]
+        first = room.first(lengths[unit]) if lengths[unit] <= budget else None
+        if first is None or first >= len(bins):
+            first = len(bins)
+            bins.append([])
+        bins[first].append(unit)
+        room.take(first, lengths[unit])
 
-    return [sorted(members, key=lambda u: (lengths[u], u)) for members in bins]
+    return [_by_length(members, lengths) for members in bins]
+
+
+class Rooms:
+    """The free tokens of bins, as a tree whose nodes hold the most that a bin below them has."""
+
+    def __init__(self, count: int, budget: int):
+        self.leaves = 1 << max(0, count - 1).bit_length()
+        self.most = [budget] * (2 * self.leaves)
+
+    def first(self, length: int) -> int | None:
+        """Return the first bin with room for so many tokens."""
+        if self.most[1] < length:
+            return None
+
+        node = 1
+        while node < self.leaves:
+            node = 2 * node if self.most[2 * node] >= length else 2 * node + 1
+        return node - self.leaves
+
+    def take(self, number: int, length: int) -> None:
+        """Take tokens from a bin."""
+        node = number + self.leaves
+        self.most[node] -= length
+        while node > 1:
+            node //= 2
+            self.most[node] = max(self.most[2 * node], self.most[2 * node + 1])
+
+
+def spread(units: Sequence[int], lengths: Sequence[int], budget: int, world: int) -> list[list[int]]:
+    """Spread units evenly over the fewest bins that all processes fill in equally many steps.
+
+    The longest unit goes first, always into the bin with the fewest tokens. Bins are ordered by their tokens, because
+    the processes wait for each other in each step.
+    """
+    steps = -(-len(pack(units, lengths, budget)) // world)
+    ordered = sorted(units, key=lambda u: (-lengths[u], u))
+
+    while (bins := _spread(ordered, lengths, budget, steps * world)) is None:
+        steps += 1
+
+    bins.sort(key=lambda members: -sum(lengths[unit] for unit in members))
+    return [_by_length(members, lengths) for members in bins]
+
+
+def _spread(units: Sequence[int], lengths: Sequence[int], budget: int, count: int) -> list[list[int]] | None:
+    """Return units spread over so many bins, or None if a bin would get more than the budget."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]  # a heap
+
+    for unit in units:
+        load, number = loads[0]
+        if load and load + lengths[unit] > budget:
+            return None
+        bins[number].append(unit)
+        heapq.heapreplace(loads, (load + lengths[unit], number))
+
+    return bins
+
+
+def _by_length(members: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    return sorted(members, key=lambda u: (lengths[u], u))
+
+
+def updates_of(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return the units of each update of a pass. Few units that are left over join the last update."""
+    count = updates_of_pass(len(order), batch_size)
+    starts = [number * batch_size for number in range(count)]
+    return [list(order[start:end]) for start, end in zip(starts, [*starts[1:], len(order)])]
 
 
 def plan(
@@ -97,9 +166,12 @@ def plan(
     if updates:
         chosen = [part.tolist() for part in np.array_split(np.concatenate(passes), updates)]
     else:
-        chosen = [order[i : i + batch_size] for order in passes for i in range(0, len(order), batch_size)]
+        chosen = [members for order in passes for members in updates_of(order, batch_size)]
 
-    packed = [pack(members, lengths, budget) for members in chosen]
+    if world == 1:
+        packed = [pack(members, lengths, budget) for members in chosen]
+    else:
+        packed = [spread(members, lengths, budget, world) for members in chosen]
     steps = max((-(-len(bins) // world) for bins in packed), default=0)
 
     result = []

@@ -8,6 +8,17 @@ from workflow_scripts.config.sections.base import Dtype, Objective, Section, Sha
 from workflow_scripts.core.running import plugins
 
 
+def updates_of_pass(units: int, batch_size: int) -> int:
+    """Return the number of updates of one pass over so many rows or pairs.
+
+    If a single one is left over of batches of at least four, or less than a sixteenth of a batch, it joins the update
+    before it. An update of its own would move the weights as far as a whole batch does.
+    """
+    whole, left = divmod(units, batch_size)
+    joins = whole > 0 and batch_size >= 4 and left > 0 and (left == 1 or 16 * left < batch_size)
+    return whole + (left > 0) - joins
+
+
 class DeepSpeed(Section):
     """DeepSpeed's ZeRO, in place of FSDP2, for its offloading."""
 
@@ -99,7 +110,7 @@ class Train(Section):
 
     def updates(self, units: int) -> int:
         """Return how many updates the stage makes on so many rows (or pairs)."""
-        return self.updates_per_round or self.epochs * -(-units // self.batch_size)
+        return self.updates_per_round or self.epochs * updates_of_pass(units, self.batch_size)
 
     def uses(self, constant: str) -> Any:
         """Return a constant that the objective declares: UNIT, NEEDS, or KL."""
