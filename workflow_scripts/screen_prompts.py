@@ -66,17 +66,22 @@ def find(texts: dict[str, str], held: dict[str, str], screening: Screening) -> I
 
 
 def screen(task: Any, settings: Prompts, folder: Path) -> None:
-    """Screen the frozen train or pool prompts in `folder`, and do what the settings say.
+    """Screen the frozen train and pool prompts in `folder`, if there are any, and do what the settings say.
 
     Raises:
         BadInput: if there are overlaps that the settings refuse.
     """
-    screening = settings.screening
-    [split] = [split for split in SCREENED if settings.sources(split)]
-    path = folder / f"{split}.parquet"
-    if screening is None:
+    if settings.screening is None:
         return
 
+    for split in SCREENED:
+        if settings.sources(split):
+            screen_split(task, settings.screening, split, folder)
+
+
+def screen_split(task: Any, screening: Screening, split: str, folder: Path) -> None:
+    """Screen the frozen prompts of a split, and do what the settings say."""
+    path = folder / f"{split}.parquet"
     prompts = {prompt["id"]: prompt for prompt in read_records(path)}
     texts = {name: str(task.key(prompt)) for name, prompt in prompts.items()}
     held = held_texts(task, folder / "eval.parquet")

@@ -89,7 +89,7 @@ def test_train_questions_that_resemble_eval_questions_or_one_another(tmp_path, m
     findings = {finding.text: finding for finding in data.check(rehearsed(values))}
 
     for reason in ("it contains much of an eval question", "it nearly equals an earlier question"):
-        finding = findings[f"1 of 30 (3.3%) prompts are listed because {reason}."]
+        finding = findings[f"1 of 30 (3.3%) prompts resemble others: {reason}."]
         assert (finding.grade, finding.place) == ("waste", "prompts.train")
         assert "prompts.screening" in finding.advice
 

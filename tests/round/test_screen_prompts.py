@@ -108,6 +108,15 @@ def test_there_must_be_prompts_to_screen():
         load(config)
 
 
+def test_a_run_with_eval_questions_only_has_nothing_to_screen(tmp_path):
+    write_jsonl(tmp_path / "eval.jsonl", EVAL)
+    settings = Prompts.model_validate({"eval": {"file": str(tmp_path / "eval.jsonl")}})
+    task = tasks.load("math", "Prompts")
+    freeze(task, settings, 0, tmp_path / "prompts")
+    screen(task, settings, tmp_path / "prompts")
+    assert not (tmp_path / "prompts/overlaps.jsonl").exists()
+
+
 # ---------------------------------------------------------------- in the workflow
 
 

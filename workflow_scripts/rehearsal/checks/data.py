@@ -79,7 +79,7 @@ def resemblances(rehearsed: Rehearsed, split: str, prompts: list[Any]) -> Iterat
 
     for reason, count in overlaps.items():
         advice = "" if rehearsed.recipe.prompts.screening else "Give prompts.screening, which can leave them out."
-        text = f"{percent(count, len(prompts))} prompts are listed because {reason}."
+        text = f"{percent(count, len(prompts))} prompts resemble others: {reason}."
         # Questions that are made from templates resemble one another rightly, so this is never a failure.
         grade = "know" if by_share(count / len(prompts)) == "know" else "waste"
         yield Finding(grade, place, text, advice)
