@@ -119,7 +119,7 @@ def test_after_kill_9_finished_conversations_are_kept_and_none_is_lost_or_double
 
 # ---------------------------------------------------------------- settings
 
-SCRATCH = {"layers": 2, "width": 32, "heads": 2, "mlp_width": 64, "context": 256, "init_std": 0.3}
+SCRATCH = {"layers": 2, "width": 64, "heads": 2, "mlp_width": 64, "context": 256, "init_std": 0.3}
 DATE = r"[0-9]{4}-[0-9]{2}"
 SCHEMA = {
     "type": "object",
@@ -171,9 +171,9 @@ def test_answers_have_the_form_that_is_required(model):
 
 
 def test_a_stop_text_ends_an_answer_and_a_penalty_avoids_repetition(model):
-    facts = ask(model, stop=["e"], count=16, max_tokens=100)
+    facts = ask(model, stop=["w"], count=16, max_tokens=100)
     stopped = [answer for answer in facts["answers"] if answer["finish"] == "stop"]
-    assert stopped and all("e" in answer["text"] for answer in stopped)
+    assert stopped and all("w" in answer["text"] for answer in stopped)
 
     plain = ask(model, sampling={"temperature": 0}, count=1, max_tokens=200)
     penalised = ask(model, sampling={"temperature": 0, "repetition_penalty": 2.0}, count=1, max_tokens=200)
