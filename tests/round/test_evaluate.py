@@ -86,7 +86,7 @@ def test_rounds_are_compared_on_the_same_questions(run, tmp_path, monkeypatch, c
 
     capsys.readouterr()
     rows = [line.split() for line in show(monkeypatch, capsys, tmp_path).splitlines()]
-    assert "95%" in rows[2]
+    assert any("95%" in row for row in rows)
     [last] = [row for row in rows if row[:1] == ["2"]]
     assert last.count("≈") == 1  # against the round before, and not against round 0
 

@@ -119,7 +119,9 @@ def wing_of(config: dict) -> Wing:
     return Wing(cfg, Run(cfg))
 
 
-def test_the_rules_know_the_files_of_the_selection():
+def test_the_rules_know_the_files_of_the_selection(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text("def length(answer, references, record):\n    return 0.0\n")
     wing = wing_of(pool_config())
     assert wing.named_files() == {"reference.selection.inference": "cached.csv"}
     assert wing.products(0) == []
