@@ -7,7 +7,7 @@ that are also eval questions are listed in rejects.jsonl, each with its reason.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,12 @@ def reasons(rejects: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    make_prompts(__doc__)
+
+
+def make_prompts(description: str | None, screen: Callable[[Any, Prompts, Path], None] | None = None) -> None:
+    """Freeze the prompts that the command line names, screen them if there is a `screen`, and write their digests."""
+    parser = arguments(description)
     add_task_arguments(parser)
     add_code_argument(parser)
     parser.add_argument("--settings", required=True, help=settings_help("prompts"))
@@ -203,6 +208,8 @@ def main() -> None:
     settings = Prompts.model_validate_json(args.settings)
     task = tasks.load(args.task, "Prompts", args.task_settings, task_files(args))
     freeze(task, settings, args.seed, output, tasks.load(args.task, "Grading"))
+    if screen:
+        screen(task, settings, output)
 
     for split in SPLITS:
         if settings.sources(split):

@@ -11,26 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import tasks
-from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Prompts, Screening
-from workflow_scripts.core import shards
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json, write_jsonl, write_parquet
 from workflow_scripts.core.overlaps import Held, Overlap, near_duplicates
 from workflow_scripts.core.records import conserve, read_records
-from workflow_scripts.core.running.cli import (
-    add_code_argument,
-    add_shards_arguments,
-    add_task_arguments,
-    arguments,
-    numbers_of_shards,
-    run,
-    say,
-    task_files,
-)
+from workflow_scripts.core.running.cli import run, say
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
-from workflow_scripts.freeze_prompts import SPLITS, freeze
+from workflow_scripts.freeze_prompts import make_prompts
 
 SCREENED = ("train", "pool")
 EQUAL_TO_EVAL = "also an eval question"  # part of the reason for which freezing rejects a prompt
@@ -40,8 +28,6 @@ REASONS = {
     "near": "it nearly equals an earlier question",
 }
 SHOWN = 100  # characters of a question in a message
-
-Found = dict[str, tuple[Any, Overlap]]  # id → prompt, and what it resembles
 
 
 def find(texts: dict[str, str], held: dict[str, str], screening: Screening) -> Iterator[tuple[str, Overlap]]:
@@ -91,8 +77,8 @@ def screen_split(task: Any, screening: Screening, split: str, folder: Path) -> N
 
     lines = [
         described(prompts[name], overlap, (texts if overlap.kind == "near" else held)[overlap.other])
-        for found in overlaps.values()
-        for name, overlap in found
+        for members in overlaps.values()
+        for name, overlap in members
     ]
     write_jsonl(folder / "overlaps.jsonl", lines)
 
@@ -188,24 +174,7 @@ def check_edited(task: Any, settings: Prompts, path: str, eval_path: str, prompt
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    add_task_arguments(parser)
-    add_code_argument(parser)
-    parser.add_argument("--settings", required=True, help=settings_help("prompts"))
-    parser.add_argument("--seed", type=int, default=0, help="determines the questions that are made up")
-    add_shards_arguments(parser)
-    parser.add_argument("--output", required=True, help="folder for train.parquet, eval.parquet and shards/")
-    args = parser.parse_args()
-
-    output = Path(args.output)
-    settings = Prompts.model_validate_json(args.settings)
-    task = tasks.load(args.task, "Prompts", args.task_settings, task_files(args))
-    freeze(task, settings, args.seed, output, tasks.load(args.task, "Grading"))
-    screen(task, settings, output)
-
-    for split in SPLITS:
-        if settings.sources(split):
-            shards.sync(output / "shards" / split, numbers_of_shards(args), output / f"{split}.parquet")
+    make_prompts(__doc__, screen)
 
 
 if __name__ == "__main__":

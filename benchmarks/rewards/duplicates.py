@@ -80,7 +80,7 @@ def wilson(hits: int, total: int) -> list[float]:
 
 
 def search(texts: Texts) -> Pairs:
-    """Return the pairs that are found."""
+    """Return the pairs of texts that the search reports."""
     overlaps = near_duplicates(texts, SIMILARITY, SHINGLE)
     return {(name, overlap.other) for (name, _), overlap in zip(texts, overlaps) if overlap}
 
@@ -90,14 +90,19 @@ def measure() -> list[dict[str, Any]]:
     texts, pairs = planted(TEXTS, PLANTED, random.Random(0))
 
     began = perf_counter()
-    found = search(texts)
+    reported = search(texts)
     seconds = perf_counter() - began
 
-    hits = len(found & pairs)
+    hits = len(reported & pairs)
     of = f"near-duplicates among {TEXTS:,} texts"
     return [
         {"name": f"{of}: recall", "value": hits / len(pairs), "interval": wilson(hits, len(pairs)), "unit": "share"},
-        {"name": f"{of}: precision", "value": hits / len(found), "interval": wilson(hits, len(found)), "unit": "share"},
+        {
+            "name": f"{of}: precision",
+            "value": hits / len(reported),
+            "interval": wilson(hits, len(reported)),
+            "unit": "share",
+        },
         {"name": f"{of}: time", "value": seconds, "unit": "s"},
     ]
 
@@ -110,13 +115,13 @@ def main() -> None:
     texts, pairs = planted(args.texts, args.texts // 20, random.Random(0))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = perf_counter()
-    found = search(texts)
+    reported = search(texts)
     seconds = perf_counter() - began
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
-    hits = len(found & pairs)
+    hits = len(reported & pairs)
     print(
         f"{args.texts:,} texts: {seconds:.0f} s, {memory:.1f} GB beside the texts, recall {hits / len(pairs):.4f}, "
-        f"precision {hits / len(found):.4f}"
+        f"precision {hits / len(reported):.4f}"
     )
 
 

@@ -68,15 +68,15 @@ def test_an_instruction_that_all_held_out_texts_share_is_no_overlap():
 
 def test_of_texts_that_nearly_equal_one_another_the_first_stays():
     texts = [("first", CLIPS), ("other", WENG), ("near", CLIPS.replace("friends", "friend")), ("last", CLIPS.lower())]
-    found = list(near_duplicates(texts, 0.8, 5))
+    overlaps = list(near_duplicates(texts, 0.8, 5))
 
-    assert [overlap and (overlap.kind, overlap.other) for overlap in found] == [
+    assert [overlap and (overlap.kind, overlap.other) for overlap in overlaps] == [
         None,
         None,
         ("near", "first"),
         ("near", "first"),
     ]
-    near, last = found[2:]
+    near, last = overlaps[2:]
     assert near is not None and last is not None
     sets = [shingles(" ".join(words_of(text)), 5) for text in (CLIPS, texts[2][1])]
     assert near.share == round(jaccard(*sets), 4) < last.share == 1
@@ -91,9 +91,9 @@ def test_a_pair_at_the_threshold_is_found_with_high_probability(similarity):
 
 def test_planted_near_duplicates_are_found_and_nothing_else():
     texts, pairs = planted(4000, 400, random.Random(3))
-    found = {(name, overlap.other) for (name, _), overlap in zip(texts, near_duplicates(texts, 0.8, 5)) if overlap}
-    assert len(found & pairs) / len(pairs) >= 0.95
-    assert len(found & pairs) / len(found) >= 0.95
+    reported = {(name, overlap.other) for (name, _), overlap in zip(texts, near_duplicates(texts, 0.8, 5)) if overlap}
+    assert len(reported & pairs) / len(pairs) >= 0.95
+    assert len(reported & pairs) / len(reported) >= 0.95
 
 
 def test_texts_of_one_template_end_with_an_error_in_bounded_time(monkeypatch):

@@ -20,7 +20,7 @@ def conversations(count: int) -> list[Conversation]:
 
 
 class Request:
-    """What the engines below are asked."""
+    """A request to the engines of this file."""
 
     def __init__(self, uid: str, turn: int):
         self.uid = uid

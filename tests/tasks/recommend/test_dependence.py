@@ -1,4 +1,4 @@
-"""What the results of each stage depend on, and how much memory exploring takes."""
+"""Test what the results of each stage depend on, and how much memory exploring takes."""
 
 import json
 import os
