@@ -61,7 +61,8 @@ def with_advantages(
     """
     rewards = [row["reward"] for row in rows]
     groups = [row[group] for row in rows]
-    values = advantages(rewards, groups, settings["advantage"], right, limit=settings["advantage_clip"])
+    limits = {"limit": settings["advantage_clip"], "epsilon": settings["std_epsilon"]}
+    values = advantages(rewards, groups, settings["advantage"], right, **limits)
 
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
     without_variance = {group for group, value in zip(groups, values) if value is None}

@@ -51,6 +51,13 @@ def test_float32_rewards_that_are_one_third_are_equal():
     assert advantages(thirds, ["a"] * 3, "group") == [None] * 3
 
 
+def test_an_epsilon_keeps_rewards_that_are_nearly_equal_near_zero():
+    nearly = [0.31, 0.31, 0.31, 0.31003]
+
+    assert max(advantages(nearly, ["a"] * 4, "group_std")) == pytest.approx(1.73, abs=0.01)
+    assert max(advantages(nearly, ["a"] * 4, "group_std", epsilon=1e-4)) == pytest.approx(0.2, abs=0.01)
+
+
 def test_group_std_has_mean_0_and_standard_deviation_1():
     values = advantages([-2.5, 0.0, 4.0, 11.0], ["a"] * 4, "group_std")
 

@@ -84,6 +84,37 @@ def test_the_clipped_surrogate(ratio, advantage, gain, gradient):
     assert metrics["clipped"].item() == (gradient == 0)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gain", "gradient"),
+    [
+        (2.0, -1.0, -2.0, -2.0),  # PPO's own value
+        (4.0, -1.0, -3.0, 0.0),  # bounded by dual_clip
+        (4.0, 1.0, 1.2, 0.0),  # bounded by clip_high, as without dual_clip
+    ],
+)
+def test_dual_clip_bounds_the_loss_of_wrong_tokens(ratio, advantage, gain, gradient):
+    tokens = make_tokens([-1.0], [-1.0 - math.log(ratio)], [advantage])
+
+    total, metrics = loss("clip", tokens, dual_clip=3.0)
+    total.backward()
+
+    assert total.item() == pytest.approx(-gain, abs=1e-6)
+    assert tokens.logp.grad.item() == pytest.approx(-gradient, abs=1e-6)
+    assert metrics["dual_clipped"].item() == (gain == -3.0)
+
+
+@pytest.mark.parametrize("behaviour", [-200.0, 0.0])
+def test_ratios_beyond_all_floats_give_finite_losses_and_gradients(behaviour):
+    tokens = make_tokens([-100.0, -1.0], [behaviour, -1.0], [-1.0, 1.0], reference=[0.0, -1.0])
+
+    total, _ = loss("clip", tokens, kl=0.1)
+    total.backward()
+
+    assert torch.isfinite(total)
+    assert torch.isfinite(tokens.logp.grad).all()
+    assert tokens.logp.grad[1].item() == pytest.approx(-1.0)
+
+
 def test_foreign_tokens_are_never_weighted_by_a_ratio():
     tokens = make_tokens([-1.0, -3.0], [-9.0, -0.1], [1.0, -1.0], foreign=True)
 

@@ -1,6 +1,9 @@
 """What a rule passes on is what its results depend on."""
 
+from pathlib import Path
 from types import SimpleNamespace
+
+import yaml
 
 from tests.harness import tiny_config
 from workflow_scripts.config.layout import Run
@@ -41,6 +44,23 @@ def test_training_gets_the_answers_only_if_it_compares_their_engine():
 
     config["results"] = {1: {"auto": ["earlier.pkl"]}}  # nobody knows their engine
     assert "--answers" not in stored(config)
+
+
+def test_objectives_without_ratios_compare_distributions_at_temperature_1():
+    with_ratios = tiny_config()
+    with_ratios["generate"] |= {"auto": with_ratios["generate"]["auto"] | {"temperature": 0.8}, "trigger": None}
+    assert "--temperature 0.8" in scored(with_ratios)
+
+    on_pairs = yaml.safe_load(Path("recipes/tabular-tiny.yaml").read_text())
+    assert on_pairs["generate"]["auto"]["temperature"] == 0.8
+    assert "--temperature" not in scored(on_pairs)
+
+
+def scored(config) -> str:
+    """Return what the rule `logp` passes on."""
+    cfg = load(config)
+    run = Run(cfg)
+    return str(ParamsOfRules(cfg, run, Wing(cfg, run)).logp("logp"))
 
 
 def stored(config) -> str:

@@ -14,7 +14,12 @@ CANCELLED = 1e-9
 
 
 def advantages(
-    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None = None, limit: float | None = None
+    rewards: Sequence[float],
+    groups: Sequence[str],
+    kind: str,
+    right: float | None = None,
+    limit: float | None = None,
+    epsilon: float = 0.0,
 ) -> list[float | None]:
     """Return one advantage per reward; None where the row's group has no variance and is dropped.
 
@@ -28,11 +33,13 @@ def advantages(
         right: the reward of a right answer. If given, a group of right answers only keeps advantage 1 instead of
             being dropped, as in AutoCode (is_weighted_loss ≥ 3).
         limit: advantages are clipped to ± this value (2 in AutoCode's is_weighted_loss 3).
+        epsilon: added to the deviation that `group_std` divides by (1e-4 in TRL), so that rewards that are nearly equal
+            give advantages near 0.
 
     Raises:
         BadInput: for `sign` with rewards outside [0, 1].
     """
-    values = _unclipped(rewards, groups, kind, right)
+    values = _unclipped(rewards, groups, kind, right, epsilon)
 
     if limit is None:
         return values
@@ -40,7 +47,9 @@ def advantages(
     return [None if value is None else min(max(value, -limit), limit) for value in values]
 
 
-def _unclipped(rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None) -> list[float | None]:
+def _unclipped(
+    rewards: Sequence[float], groups: Sequence[str], kind: str, right: float | None, epsilon: float
+) -> list[float | None]:
     if kind == "raw":
         return list(rewards)
 
@@ -57,17 +66,19 @@ def _unclipped(rewards: Sequence[float], groups: Sequence[str], kind: str, right
         members[group].append(reward)
 
     noise = CANCELLED * max(map(abs, rewards), default=0.0)
-    return [_centred(reward, members[group], kind, right, noise) for reward, group in zip(rewards, groups)]
+    return [_centred(reward, members[group], kind, right, noise, epsilon) for reward, group in zip(rewards, groups)]
 
 
-def _centred(reward: float, peers: list[float], kind: str, right: float | None, noise: float) -> float | None:
+def _centred(
+    reward: float, peers: list[float], kind: str, right: float | None, noise: float, epsilon: float
+) -> float | None:
     if max(peers) - min(peers) <= max(noise, ROUNDING * max(map(abs, peers))):
         is_right = right is not None and math.isclose(reward, right, rel_tol=ROUNDING)
         return 1.0 if is_right else None
 
     mean = math.fsum(peers) / len(peers)
     spread = math.sqrt(math.fsum((peer - mean) ** 2 for peer in peers) / len(peers))
-    return (reward - mean) / (spread if kind == "group_std" else 1.0)
+    return (reward - mean) / (spread + epsilon if kind == "group_std" else 1.0)
 
 
 def filter_rows(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: Counter) -> list[dict[str, Any]]:

@@ -359,7 +359,8 @@ def with_advantages(
     """
     rewards = [row["reward"] for row in rows]
     groups = [row["prompt_id"] for row in rows]
-    values = advantages(rewards, groups, settings["advantage"], right, settings["advantage_clip"])
+    limits = {"limit": settings["advantage_clip"], "epsilon": settings["std_epsilon"]}
+    values = advantages(rewards, groups, settings["advantage"], right, **limits)
 
     kept = [row | {"advantage": value} for row, value in zip(rows, values) if value is not None]
     dropped: Counter[str] = Counter()

@@ -246,10 +246,14 @@ class ParamsOfRules:
         return " ".join(options)
 
     def logp(self, rule: str, module: str = "logp", **flags: Any) -> Params:
-        """Return the parameters of a rule that scores data, with how the answers were sampled, for the passport."""
+        """Return the parameters of a rule that scores data, with how the answers were sampled, for the passport.
+
+        Ratios need the distribution that the answers were sampled from. An objective without ratios, such as dpo,
+        compares the model's own distributions, at temperature 1. So do existing rows, whose sampling is unknown.
+        """
         auto = self.cfg.generate.auto
         sampling = {"temperature": auto.temperature, "top_p": auto.top_p, "top_k": auto.top_k}
-        if self.cfg.data.source:  # how existing rows were sampled is unknown
+        if self.cfg.data.source or not self.cfg.train.needs_behaviour:
             sampling = {}
 
         return self.stage(

@@ -43,7 +43,7 @@ def encoder(tokenizer):
     return encode
 
 
-DATA = {"advantage": "group", "advantage_clip": None}
+DATA = {"advantage": "group", "advantage_clip": None, "std_epsilon": 0.0}
 
 
 def test_a_rewritten_list_is_a_foreign_row_of_its_own(path, tokenizer):

@@ -229,7 +229,8 @@ def select(answers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any]:
     selection = Selection({}, {})
     meta = selection.construct_meta(answers, False)  # type: ignore[arg-type]
     assert selection.counts(meta) == {"answers": len(answers)}
-    return selection.select({"auto": meta}, {"advantage": "group_std", "advantage_clip": None}, 0, None)  # type: ignore
+    settings = {"advantage": "group_std", "advantage_clip": None, "std_epsilon": 0.0}
+    return selection.select({"auto": meta}, settings, 0, None)  # type: ignore
 
 
 def test_rewards_become_advantages_within_a_prompt():

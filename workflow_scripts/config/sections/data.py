@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from workflow_scripts.config.sections.base import Dtype, Name, Section
 
@@ -46,6 +46,7 @@ class Data(Section):
     tag: Name = "all"  # part of the file names
     dedup: bool = False  # count equal answers to one question once, as AutoCode does
     advantage: Literal["raw", "sign", "group", "group_std"] = "sign"  # see core/advantages.py
+    std_epsilon: NonNegativeFloat = 0.0  # group_std: added to the deviation, so that tiny differences count little
     advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
     data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
     threshold: float = 0.75

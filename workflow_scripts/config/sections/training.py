@@ -64,6 +64,7 @@ class Train(Section):
     max_length: PositiveInt = 2048  # longer rows are rejected, never cut
     clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
     clip_high: PositiveFloat = 0.2
+    dual_clip: Annotated[float, Field(gt=1)] | None = None  # clip: the largest ratio of tokens with A < 0; often 3.0
     ratio_cap: PositiveFloat = 1.2  # ips: ratios are clipped above at this value
     kl: NonNegativeFloat = 0.0  # weight of clip's KL term to the reference, or of the likelihood term of ips
     dpo_beta: PositiveFloat = 0.1  # dpo: scale of the preference margin

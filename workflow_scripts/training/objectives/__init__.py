@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from workflow_scripts.config.sections import Train
 
 FOLDER = "training/objectives"
+LARGEST_LOG_RATIO = 20.0  # exp(20) is 5e8; larger ratios are noise, and exp(89) is infinite in fp32
 
 
 @dataclass
@@ -49,6 +50,10 @@ class Tokens:
         """Return log ρ = log π - log π_behaviour with the policy's gradient; foreign tokens have the value 0."""
         return self.logp - self.logp.detach().where(self.foreign, self.behaviour)
 
+    def ratio(self) -> torch.Tensor:
+        """Return ρ = π / π_behaviour with the policy's gradient, between exp(-20) and exp(20)."""
+        return bounded(self.log_ratio()).exp()
+
     def sums(self, values: torch.Tensor, by: str) -> torch.Tensor:
         """Return the sums of `values` [N] over the tokens of each `row` or `pair`: [largest index + 1]."""
         index = getattr(self, by)
@@ -58,6 +63,11 @@ class Tokens:
     def share(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the share of chosen tokens in each row, summed over rows."""
         return (chosen.float() / self.length).sum()
+
+
+def bounded(log_ratio: torch.Tensor) -> torch.Tensor:
+    """Return log-ratios within ±20. Beyond them, the gradient is zero."""
+    return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
 
 
 class Objective(Protocol):

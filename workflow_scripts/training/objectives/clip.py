@@ -3,10 +3,14 @@
     -Σ_t min(ρ A, clip(ρ, 1-ε_low, 1+ε_high) A) + kl Σ_t ρ (r - 1 - log r),  ρ = π/π_behaviour, r = π_ref/π
 
 Schulman et al. 2017 (arXiv 1707.06347), equation 7, per token. ε_low ≠ ε_high and the mean over tokens are those of
-DAPO (arXiv 2503.14476). The KL estimate is Schulman's k3 under the ratio, with the gradient through both, so that its
-mean gradient is that of KL(π || π_ref) although another policy sampled. Foreign tokens have ρ = 1 in value, with the
-policy's gradient, and are never clipped.
+DAPO (arXiv 2503.14476). With `dual_clip` c, the gain of a token with A < 0 is at least c A (Ye et al. 2020, arXiv
+1912.09729, equation 5), so that no single token with a huge ratio decides an update. The KL estimate is Schulman's k3
+under the ratio, with the gradient through both, so that its mean gradient is that of KL(π || π_ref) although another
+policy sampled. The logarithms of ρ and r are bounded by ±20. Foreign tokens have ρ = 1 in value, with the policy's
+gradient, and are never clipped.
 """
+
+from workflow_scripts.training.objectives import bounded
 
 UNIT = "tokens"
 NEEDS = ("behaviour",)
@@ -14,14 +18,19 @@ KL = "reference"
 
 
 def loss(tokens, settings):
-    ratio = tokens.log_ratio().exp()
+    ratio = tokens.ratio()
     clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     gain = (ratio * tokens.advantage).minimum(clipped * tokens.advantage)
     metrics = {"clipped": (gain < ratio * tokens.advantage).float().sum()}
 
+    if settings.dual_clip:
+        least = (settings.dual_clip * tokens.advantage).where(tokens.advantage < 0, gain)
+        metrics["dual_clipped"] = (gain < least).float().sum()
+        gain = gain.maximum(least)
+
     if not settings.kl:
         return -gain.sum(), metrics
 
-    log_r = tokens.reference - tokens.logp
+    log_r = bounded(tokens.reference - tokens.logp)
     kl = ratio * (log_r.exp() - 1 - log_r)
     return (settings.kl * kl - gain).sum(), metrics | {"kl_reference": kl.detach().sum()}
