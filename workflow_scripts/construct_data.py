@@ -9,7 +9,7 @@ from typing import Any
 from workflow_scripts import tasks
 from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Data
-from workflow_scripts.core.advantages import drop_truncated, filter_rows, penalise_truncated
+from workflow_scripts.core.advantages import cut_long_answers, drop_truncated, filter_rows, penalise_truncated
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import read_pickle, write_pickle
@@ -81,6 +81,9 @@ def main() -> None:
     paths = {version: path for version in VERSIONS if (path := getattr(args, version))}
     metas = read_metas(paths, args.expected)
 
+    shortened = cut_long_answers(metas, settings)
+    if shortened:
+        say(f"{shortened} answers were cut to max_length {settings['max_length']}")
     penalised = penalise_truncated(metas, settings)
     if penalised:
         say(f"{penalised} answers were cut off: their reward is at most {settings['truncated_reward']:g}")
@@ -98,8 +101,7 @@ def main() -> None:
     used = settings | {"task": args.task_settings, "seed": args.seed}
     inputs = [*paths.values(), *files.values()]
     counts: dict[str, Any] = {"kinds": kinds, "dropped": dict(+dropped)}
-    if penalised:
-        counts["penalised"] = penalised
+    counts |= {name: count for name, count in {"shortened": shortened, "penalised": penalised}.items() if count}
     write_manifest(args.output, inputs, used, rows=len(rows), **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {kinds}")
 

@@ -61,6 +61,7 @@ def test_every_fault_is_reported_at_once_with_its_path():
         ),
         ({"generate": {"auto": {"top_p": 0.9}}}, "answers must be sampled with top_p 1 and top_k 0, found 0.9 and 0"),
         ({"data": {"truncated_reward": -1.0}}, "data.truncated_reward: only `truncated: penalise` uses it"),
+        ({"data": {"max_length": 4096}}, "data.max_length 4096: training rejects rows longer than train.max_length"),
         ({"data": {"truncated": "drop"}}, "data.truncated: Input should be 'keep', 'mask' or 'penalise', found 'drop'"),
         ({"rounds": 10**9}, "rounds: Input should be less than or equal to 10000"),
         ({"shards": 100_000}, "shards.auto: Input should be less than or equal to 1000"),

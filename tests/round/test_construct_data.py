@@ -68,6 +68,23 @@ def test_answers_that_were_cut_off_are_kept_masked_or_penalised(tmp_path, monkey
     assert advantages == {"a": 0.75, "b": -0.25, "c": -0.25, "d": -0.25}
 
 
+def test_answers_beyond_max_length_are_cut_before_advantages_are_computed(tmp_path, monkeypatch):
+    advantages, manifest = construct(tmp_path, monkeypatch, max_length=2)
+    rows = read_pickle(tmp_path / "data.pkl")
+
+    assert advantages == {"a": 0.5, "b": -0.5, "c": 0.5, "d": -0.5}
+    assert {(tuple(row["tokens"]), tuple(row["mask"]), row["finish"]) for row in rows} == {((2,), (1,), "length")}
+    assert manifest["shortened"] == 4
+
+    _, manifest = construct(tmp_path, monkeypatch, max_length=3)
+    assert "shortened" not in manifest
+
+
+def test_answers_that_are_cut_to_max_length_are_penalised_like_others(tmp_path, monkeypatch):
+    with pytest.raises(BadInput, match="'answer in a group without variance': 4"):
+        construct(tmp_path, monkeypatch, max_length=2, truncated="penalise")
+
+
 def test_a_pair_with_an_answer_that_was_cut_off_is_dropped_as_a_whole():
     rows = [
         {"pair": pair, "finish": finish} for pair, finish in (("x", "eos"), ("x", "length"), ("y", "eos"), ("y", "eos"))

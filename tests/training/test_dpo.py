@@ -64,3 +64,6 @@ def test_a_pair_that_is_too_long_goes_as_a_whole(workshop):
 
     assert trained["rows"] == 14
     assert trained["rejects"] == {"longer than max_length 40": 2}
+
+    with pytest.raises(BadInput, match=r"12.5% of the rows are rejected .* train.max_rejected allows 10.0%"):
+        workshop.train("refused", *reference(workshop), objective="dpo", max_length=40, max_rejected=0.1)

@@ -62,8 +62,11 @@ def test_advantages_are_multiplied_token_by_token():
 # ---------------------------------------------------------------- rows and answers
 
 
-def compared(folder, distance: float, engine: dict | None = None, **settings):
-    """Return rows whose scored log-probs are higher than the sampled ones by `distance`, and the measured mismatch."""
+def compared(folder, distance: float, engine: dict | None = None, is_cut: bool = False, **settings):
+    """Return rows whose scored log-probs are higher than the sampled ones by `distance`, and the measured mismatch.
+
+    If `is_cut`, the rows have the first of the answers' two tokens only.
+    """
     answers, rows = [], []
     for number in range(4):
         answer = {"uid": f"a{number}", "prompt_tokens": [1], "tokens": [2, 3], "sampled_logps": [-1.0, -2.0]}
@@ -71,6 +74,9 @@ def compared(folder, distance: float, engine: dict | None = None, **settings):
         scored = {"behaviour_logps": np.array([-1.0, -2.0]) + distance, "foreign": False}
         rows.append({**answer, "mask": [1, 1], **scored})
 
+    if is_cut:
+        for row in rows:
+            row |= {"tokens": [2], "mask": [1], "behaviour_logps": row["behaviour_logps"][:1]}
     answers[1]["sampled_logps"] = []  # of an engine without log-probs
     rows[2]["foreign"] = True
     rows[3]["prompt_tokens"] = [9]  # rendered by another template
@@ -90,6 +96,12 @@ def test_own_rows_are_corrected_and_others_are_not(tmp_path):
     rows, metrics = compared(tmp_path, 0.01, max_mismatch=0.1)
     assert not any("correction" in row for row in rows)
     assert metrics["mean_distance"] == pytest.approx(0.01)
+
+
+def test_rows_that_were_cut_are_compared_with_the_beginning_of_their_answer(tmp_path):
+    rows, metrics = compared(tmp_path, math.log(1.5), is_cut=True, correction="token")
+    assert rows[0]["correction"] == pytest.approx([1.5])
+    assert metrics["tokens"] == 2
 
 
 def test_the_gate_stops_the_round_and_says_what_may_be_the_cause(tmp_path):

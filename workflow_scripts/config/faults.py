@@ -71,6 +71,13 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
         )
     if cfg.data.source and cfg.data.truncated != "keep":
         yield f"data.truncated {cfg.data.truncated}: how the rows of `data.source` ended is unknown; remove this key"
+    if cfg.data.source and cfg.data.max_length:
+        yield "data.max_length: rows of `data.source` are not cut; remove this key"
+    if cfg.data.max_length and cfg.data.max_length > cfg.train.max_length:
+        yield (
+            f"data.max_length {cfg.data.max_length}: training rejects rows longer than train.max_length "
+            f"{cfg.train.max_length}; use at most that"
+        )
     if cfg.data.truncated_reward and cfg.data.truncated != "penalise":
         yield "data.truncated_reward: only `truncated: penalise` uses it; remove this key"
     if cfg.template_variables and cfg.template != "chat":

@@ -97,6 +97,30 @@ def filter_rows(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: C
 # ---------------------------------------------------------------- answers that were cut off
 
 
+def cut_long_answers(metas: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:
+    """Cut answers to `max_length` tokens, prompt included, in place; return how many. They end with finish `length`.
+
+    Call it before rows are selected. A row that only training finds too long has already counted for the advantages
+    of its group, and long answers are wrong more often than others, so its absence would teach that wrong answers are
+    rare. A prompt that leaves no room for an answer is left as it is; training rejects its rows.
+    """
+    longest = settings["max_length"]
+    if longest is None:
+        return 0
+
+    count = 0
+    for meta in metas.values():
+        for entry in meta.values():
+            for answer in entry["answers"]:
+                room = longest - len(answer["prompt_tokens"])
+                if not 0 < room < len(answer["tokens"]):
+                    continue
+                answer |= {"tokens": answer["tokens"][:room], "mask": answer["mask"][:room], "finish": "length"}
+                count += 1
+
+    return count
+
+
 def penalise_truncated(metas: dict[str, dict[str, Any]], settings: dict[str, Any]) -> int:
     """With `truncated: penalise`, limit the rewards of answers that were cut off, in place; return how many.
 

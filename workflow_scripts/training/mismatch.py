@@ -42,12 +42,13 @@ def correct(rows: list[Row], files: Sequence[str], settings: Train) -> dict[str,
 
     for row in rows:
         answer = answers.get(row["uid"], {})
-        is_own = not row["foreign"] and answer.get("tokens") == row["tokens"]
+        kept = len(row["tokens"])  # the data stage may have cut the answer
+        is_own = not row["foreign"] and answer.get("tokens", [])[:kept] == row["tokens"]
         if not is_own or not answer["sampled_logps"]:
             continue
 
         other_prompts += answer["prompt_tokens"] != row["prompt_tokens"]
-        sampled = np.asarray(answer["sampled_logps"], np.float64)
+        sampled = np.asarray(answer["sampled_logps"][: sum(row["mask"])], np.float64)
         scored = np.asarray(row["behaviour_logps"], np.float64)
         pairs.append((sampled, scored))
         if settings.correction != "none":

@@ -68,7 +68,13 @@ def read_rows(
     if rejects.total() > MANY * total:
         say(
             f"{data}: {rejects.total() / total:.1%} of the rows are not trained on, which may bias what is learnt; "
-            "raise max_length, or make the prompts shorter"
+            "raise max_length, make the prompts shorter, or set data.max_length, which cuts rows before advantages are "
+            "computed"
+        )
+    if rejects.total() > settings.max_rejected * total:
+        raise BadInput(
+            f"{data}: {rejects.total() / total:.1%} of the rows are rejected ({'; '.join(shown)}), but "
+            f"train.max_rejected allows {settings.max_rejected:.1%}"
         )
     if not rows:
         raise BadInput(f"{data}: no row can be trained on: {dict(rejects)}")

@@ -50,6 +50,7 @@ class Data(Section):
     advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
     data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
     threshold: float = 0.75
+    max_length: PositiveInt | None = None  # cut answers to so many tokens, prompt included; they then count as cut off
     # Answers that were cut off (finish `length`): keep trains on them as on others, mask leaves them out after they
     # have counted for their group's advantages, penalise limits their reward to truncated_reward.
     truncated: Literal["keep", "mask", "penalise"] = "keep"

@@ -61,7 +61,8 @@ class Train(Section):
     batch_size: PositiveInt = 64  # rows per update (pairs, for objectives on pairs)
     updates_per_round: PositiveInt | None = None  # divide the data among so many updates, in place of batch_size
     tokens_per_bin: PositiveInt = 8192  # tokens in one forward pass
-    max_length: PositiveInt = 2048  # longer rows are rejected, never cut
+    max_length: PositiveInt = 2048  # longer rows are rejected, never cut; see also data.max_length
+    max_rejected: Share = 1.0  # stop before training if a larger share of the rows is rejected
     clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
     clip_high: PositiveFloat = 0.2
     dual_clip: Annotated[float, Field(gt=1)] | None = None  # clip: the largest ratio of tokens with A < 0; often 3.0

@@ -36,13 +36,15 @@ def prompts_of(rehearsed: Rehearsed, version: str) -> Iterator[Finding]:
     place = f"generate.{version}"
     yield from judge(lengths, sampling.max_tokens, rehearsed.window, place)
 
-    longest = rehearsed.recipe.train.max_length
-    if version in ("auto", "trigger") and not rehearsed.recipe.data.source:
+    recipe = rehearsed.recipe
+    longest = recipe.train.max_length
+    if version in ("auto", "trigger") and not (recipe.data.source or recipe.data.max_length):
         long = sum(length + sampling.max_tokens > longest for length in lengths)
         if long:
             text = (
                 f"with an answer of max_tokens {sampling.max_tokens}, {percent(long, len(lengths))} rows would be "
-                f"longer than train.max_length {longest}, and such rows are left out of training."
+                f"longer than train.max_length {longest}, and training leaves such rows out after they have "
+                "counted for advantages; data.max_length cuts them before."
             )
             yield Finding("waste" if long / len(lengths) > 0.1 else "know", place, text)
 
