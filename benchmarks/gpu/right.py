@@ -262,7 +262,7 @@ def check_head(bench: Bench) -> None:
         return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
 
     def chunked(hidden, weight):
-        return logps.TokenLogps.apply(hidden, weight, None, targets, 0.8)
+        return logps.TokenLogps.apply(hidden, weight, None, targets, logps.Logits(temperature=0.8))
 
     truth = differentiated(full, [hidden, weight], pull)
     stock = differentiated(full, [hidden.bfloat16(), weight.bfloat16()], pull)

@@ -138,7 +138,10 @@ def test_a_shifted_mask_is_noticed(bench, monkeypatch):
 
 def test_attention_that_looks_into_other_rows_is_noticed(bench, monkeypatch):
     loop = attention._by_segment
-    one_segment = lambda query, key, value, scaling, lengths: loop(query, key, value, scaling, [sum(lengths)])  # noqa: E731
+
+    def one_segment(query, key, value, scaling, lengths, window=None):
+        return loop(query, key, value, scaling, [sum(lengths)], window)
+
     monkeypatch.setattr(attention, "_by_segment", one_segment)
     right.check_attention(bench)
     assert not all(line["ok"] for line in lines_of(bench))

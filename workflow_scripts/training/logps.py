@@ -4,6 +4,7 @@ A bin goes through the model's body once. Only the rows that predict sampled tok
 that the [T, V] logits never exist. The log-sum-exp is in fp32 whatever the weights are.
 """
 
+from dataclasses import dataclass
 from itertools import accumulate
 from types import MethodType
 from typing import Any
@@ -20,7 +21,7 @@ from workflow_scripts.training.memory import CHUNK, KEPT
 
 disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
-RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # what models do to logits after the head
+LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that can be packed
 PROBE = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18]]  # two rows of token ids
 
 
@@ -80,11 +81,11 @@ def round_weights(model: Any, dtype: torch.dtype) -> None:
 
 def as_policy(model: Any, folder: str, tolerance: float = 1e-4) -> Any:
     """Give a model the forward pass of a policy and return it. `folder` names the model in errors."""
-    for key in RESCALED:
-        if getattr(model.config, key, None) not in (None, 1, 1.0):
-            raise BadInput(
-                f"{folder}: {type(model).__name__} rescales its logits ({key}), which is not supported in log-probs"
-            )
+    if others := sorted(set(getattr(model.config, "layer_types", None) or ()) - LAYERS):
+        raise BadInput(
+            f"{folder}: {type(model).__name__} has layers of the kind {', '.join(others)}, which cannot be packed; "
+            f"only {' and '.join(sorted(LAYERS))} can"
+        )
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # ratios against stored log-probs would be noisy
@@ -157,13 +158,30 @@ def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature)
     hidden = self.get_decoder()(
         input_ids=input_ids, position_ids=position_ids, lengths=lengths, cu_seqlens=ends, use_cache=False
     ).last_hidden_state
-    return self.get_output_embeddings()(hidden[0, keep], targets, temperature)
+    divisor, cap = rescaling(self.config)
+    return self.get_output_embeddings()(hidden[0, keep], targets, Logits(divisor, cap, temperature))
 
 
-def _head_forward(self, hidden, targets, temperature):
+@dataclass(frozen=True)
+class Logits:
+    """How the head's products become the logits that are sampled from: cap · tanh(product / divisor / cap) / T."""
+
+    divisor: float = 1.0
+    cap: float | None = None
+    temperature: float = 1.0
+
+
+def rescaling(config: Any) -> tuple[float, float | None]:
+    """Return what a model does to logits after its head: the divisor (Granite, Cohere) and the soft cap (Gemma 2)."""
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    divisor /= getattr(config, "logit_scale", None) or 1.0
+    return divisor, getattr(config, "final_logit_softcapping", None)
+
+
+def _head_forward(self, hidden, targets, scaling):
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-    return TokenLogps.apply(hidden.to(dtype), self.weight, self.bias, targets, temperature)
+    return TokenLogps.apply(hidden.to(dtype), self.weight, self.bias, targets, scaling)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -174,19 +192,19 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 class TokenLogps(torch.autograd.Function):
-    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] → fp32 log softmax((h Wᵀ + b) / T)[target], [N].
+    """hidden [N, H], weight [V, H], bias [V] or None, targets [N] → fp32 log softmax(logits)[target], [N].
 
-    Rows go through in chunks. Logits are kept for the backward pass up to a fixed size and computed again beyond it:
-    2NHV more operations in place of NV floats.
+    The logits are those of h Wᵀ + b, rescaled (see `Logits`). Rows go through in chunks. Logits are kept for the
+    backward pass up to a fixed size and computed again beyond it: 2NHV more operations in place of NV floats.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, temperature):  # type: ignore[override]
+    def forward(ctx, hidden, weight, bias, targets, scaling):  # type: ignore[override]
         device = hidden.device.type
         size = max(1, CHUNK[device] // (4 * weight.shape[0]))
         room = KEPT[device] if any(ctx.needs_input_grad) else 0
         ctx.size = size
-        ctx.temperature = temperature
+        ctx.scaling = scaling
         ctx.chunks = list(range(0, len(targets), size))
         ctx.kept = []
         norms = []
@@ -194,7 +212,7 @@ class TokenLogps(torch.autograd.Function):
         cast = weight.to(hidden.dtype)  # once, not in each chunk
 
         for start in ctx.chunks:
-            logits = TokenLogps.logits(hidden[start : start + size], cast, bias, temperature)
+            logits = TokenLogps.logits(hidden[start : start + size], cast, bias, scaling)
             norms.append(logits.logsumexp(-1))
             values.append(logits.gather(-1, targets[start : start + size, None])[:, 0] - norms[-1])
             room -= logits.nbytes
@@ -205,9 +223,13 @@ class TokenLogps(torch.autograd.Function):
         return torch.cat([empty, *values])
 
     @staticmethod
-    def logits(hidden, weight, bias, temperature):
+    def logits(hidden, weight, bias, scaling):
         logits = _product(hidden, weight.T)
-        return (logits if bias is None else logits.add_(bias)).div_(temperature)
+        if bias is not None:
+            logits.add_(bias)
+        if scaling.cap is None:
+            return logits.div_(scaling.divisor * scaling.temperature)
+        return logits.div_(scaling.divisor * scaling.cap).tanh_().mul_(scaling.cap / scaling.temperature)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
@@ -222,11 +244,9 @@ class TokenLogps(torch.autograd.Function):
             logits = ctx.kept[number]
             ctx.kept[number] = None
             if logits is None:
-                logits = TokenLogps.logits(hidden[rows], cast, bias, ctx.temperature)
+                logits = TokenLogps.logits(hidden[rows], cast, bias, ctx.scaling)
 
-            scale = grad[rows, None] / ctx.temperature
-            pull = logits.sub_(norms[rows, None]).exp_().mul_(-scale)  # (1[target] - softmax) · grad / T
-            pull.scatter_add_(1, targets[rows, None], scale)
+            pull = TokenLogps.pull(logits, norms[rows, None], targets[rows, None], grad[rows, None], ctx.scaling)
             if grad_bias is not None:
                 grad_bias += pull.sum(0)
 
@@ -241,6 +261,18 @@ class TokenLogps(torch.autograd.Function):
 
         grad_hidden = torch.cat([hidden.new_zeros(0, hidden.shape[1]), *grads])
         return grad_hidden, grad_weight if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None
+
+    @staticmethod
+    def pull(logits, norms, targets, grad, scaling):
+        """Return the gradient of the head's products, in place of `logits`: (1[target] - softmax) times their slope."""
+        slope = None
+        if scaling.cap is not None:  # of cap · tanh(product / cap)
+            slope = 1 - (logits * (scaling.temperature / scaling.cap)).square_()
+
+        scale = grad / (scaling.divisor * scaling.temperature)
+        pull = logits.sub_(norms).exp_().mul_(-scale)
+        pull.scatter_add_(1, targets, scale)
+        return pull if slope is None else pull.mul_(slope)
 
 
 def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:
