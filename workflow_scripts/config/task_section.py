@@ -19,6 +19,9 @@ class TaskSection(Section):
     makes_pairs: ClassVar[bool] = False  # whether its rounds learn from preference pairs
     takes_reward: ClassVar[bool] = False  # whether `reward` chooses how answers are graded
     imports_results: ClassVar[bool] = False  # whether answers can be read from files (`results`)
+    # The keys of this section in a first config that `init` writes for a file of questions; None if such a config needs
+    # more than questions.
+    starting: ClassVar[dict[str, Any] | None] = {}
 
     @property
     def uses_pool(self) -> bool:

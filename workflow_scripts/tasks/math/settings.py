@@ -1,6 +1,6 @@
 """The config section `math`."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workflow_scripts.config.sections import Share
 from workflow_scripts.config.task_section import TaskSection
@@ -14,6 +14,7 @@ class Settings(TaskSection):
 
     makes_up: ClassVar[bool] = True
     imports_results: ClassVar[bool] = True
+    starting: ClassVar[dict[str, Any] | None] = {"switches": ["all", "mixed"]}  # as GRPO does
 
     # keeptrigger: train on triggered answers too. negbetter: replace half of the wrong auto answers by spliced
     # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate. mixed: with the

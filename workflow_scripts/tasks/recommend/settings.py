@@ -119,6 +119,7 @@ class Settings(TaskSection):
     """
 
     makes_up: ClassVar[bool] = True
+    starting: ClassVar[dict[str, Any] | None] = None
 
     instruction: str | None = None  # what the recommender is told before the dialogue
     history: PositiveInt = 5  # the number of last utterances of a given dialogue that the recommender sees

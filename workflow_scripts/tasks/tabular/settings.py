@@ -52,6 +52,7 @@ class Settings(TaskSection):
     """The tables, and how their rows are made and scored. The original's num_repeat is generate.auto.samples."""
 
     makes_pairs: ClassVar[bool] = True
+    starting: ClassVar[dict[str, Any] | None] = None
 
     dataset: Name | None = None  # the data set that rows are written for, one of `datasets`
     targets: list[Name] | None = None  # or several such data sets: one generator writes rows of all of them
