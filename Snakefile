@@ -38,6 +38,7 @@ include: "rules/round/data.smk"
 include: "rules/round/training.smk"
 include: "rules/round/evaluation.smk"
 include: "rules/round/rehearsal.smk"
+include: "rules/round/publishing.smk"
 
 
 ##### what the task adds #####

@@ -39,6 +39,7 @@ def test_the_stages_of_a_round_are_those_that_the_config_gives_it():
         "round0_data",
         "round0_checkpoint",
         "round0_evaluation",
+        "round0_publish",
     ]
     assert names["round2_meta"] == [
         "runs/arithmetic/meta/r2_auto_q2responses_arithmetic.pkl",
@@ -81,6 +82,7 @@ def test_existing_rows_have_no_answers():
         "round1_logp",
         "round1_checkpoint",
         "round1_evaluation",
+        "round1_publish",
     ]
     assert names["round1_data"] == ["runs/arithmetic/data/rows.jsonl_x.pkl"]
 
@@ -110,9 +112,9 @@ def test_tasks_add_stages_of_their_own(recipe, n, stages):
         ("roun3_checkpoint", "did you mean 'round3_checkpoint'?"),
         ("round01_meta", "did you mean 'round1_meta'?"),
         ("round_checkpoint", "did you mean 'round1_checkpoint'?"),
-        ("round2_zzz", "with the stages results, graded, meta, data, logp, checkpoint, evaluation;"),
+        ("round2_zzz", "with the stages results, graded, meta, data, logp, checkpoint, evaluation, publish;"),
         ("verfy", "did you mean 'verify'?"),
-        ("round0_meta", "round 0 has no meta: it has data, checkpoint, evaluation"),
+        ("round0_meta", "round 0 has no meta: it has data, checkpoint, evaluation, publish"),
     ],
 )
 def test_a_wrong_name_gets_the_list_and_the_nearest_name(name, message):

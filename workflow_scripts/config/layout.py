@@ -183,6 +183,13 @@ class Run:
         """The data that round n trains on: its own graded answers, or the existing rows."""
         return f"{self._data_stem(n)}.pkl"
 
+    def trained_on(self, n: int) -> dict[str, str]:
+        """The data of all trainings up to round n, by a name for each."""
+        data = {"cold_start": self.cold_start_data} if self.cfg.cold_start else {}
+        if self.source_name:
+            return data | ({"rounds": self.data(n)} if n else {})
+        return data | {f"round{k}": self.data(k) for k in range(1, n + 1)}
+
     @property
     def linked_source(self) -> str:
         """The link to the file with existing rows, within the run's folder."""
@@ -285,6 +292,10 @@ class Run:
         """The metrics of rounds beyond the config's that exist: they are reported as they are, not made again."""
         numbers = {int(path.stem[1:]): str(path) for path in Path(self.folder).glob("evaluation/r*.json")}
         return [path for n, path in sorted(numbers.items()) if n > self.cfg.rounds]
+
+    def published(self, n: int | str) -> str:
+        """The manifest of a published round; beside it lie the folders `model` and `data`."""
+        return f"{self.folder}/published/r{n}/publish.json"
 
     @property
     def page(self) -> str:

@@ -26,6 +26,7 @@ from workflow_scripts.config.sections import (
     Name,
     Part,
     Prompts,
+    Publish,
     Results,
     Rewards,
     RewardTraining,
@@ -82,6 +83,7 @@ class Config(Section):
     logp: Logp = Logp()
     train: Train = Train()
     wandb: Wandb = Wandb()
+    publish: Publish = Publish()
 
     @property
     def full_template(self) -> str:

@@ -265,6 +265,15 @@ class ParamsOfRules:
             **flags,
         )
 
+    def publish(self) -> Params:
+        """Return the parameters of the rule that publishes a round."""
+        return {
+            "run": flag("run", self.run.folder),
+            "task": flag("task", self.cfg.task),
+            "settings": literal(flag("settings", settings_of(self.cfg.publish))),
+            "data": lambda wildcards: flag("data", self.run.trained_on(int(wildcards.n))),
+        }
+
     def reward(self, name: str, reward: str | None) -> Params:
         """Return a reward as an option of this name, with the model that computes it."""
         return {name: reward, "reward_model": self.cfg.reward_model if needs_model(reward) else None}

@@ -17,8 +17,8 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config
 from workflow_scripts.tasks.defaults import Wing
 
-STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation")  # in the order of a round
-TRAINED = ("checkpoint", "evaluation")  # the stages that need the training of their round
+STAGES = ("results", "graded", "meta", "data", "logp", "checkpoint", "evaluation", "publish")  # in the order of a round
+TRAINED = ("checkpoint", "evaluation", "publish")  # the stages that need the training of their round
 ROUND = re.compile(r"round(0|[1-9]\d*)_(\w+)")
 FIRST_ROUNDS = 20  # that have rules of their own in any case; a rule for each of many rounds would take long to read
 WHICH_RUN = ("--configfile", "--configfiles", "--config", "-C", "--snakefile", "-s", "--directory", "-d", "--profile")
@@ -94,6 +94,7 @@ class Targets:
         trained = {"checkpoint": self.products(n)}
         if self.cfg.evaluates:
             trained["evaluation"] = [self.run.evaluation(n)]
+        trained["publish"] = [self.run.published(n)]
         if n == 0:
             data = {"data": [self.run.cold_start_data]} if self.cfg.cold_start else {}
             return data | self.wing.targets(n) | trained

@@ -15,7 +15,7 @@ from workflow_scripts.config.sections.base import (
     TaskName,
     exactly_one,
 )
-from workflow_scripts.config.sections.data import Data, Logp, Metas, Results, Rows, Source, Wandb
+from workflow_scripts.config.sections.data import Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Sampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
@@ -48,6 +48,7 @@ __all__ = [
     "Part",
     "Prices",
     "Prompts",
+    "Publish",
     "Results",
     "Reward",
     "RewardTraining",

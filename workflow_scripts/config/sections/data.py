@@ -99,6 +99,14 @@ class Logp(Section):
     threads: PositiveInt = 1  # CPU threads per job
 
 
+class Publish(Section):
+    """What the cards of a published round say about licences. See `round<n>_publish`."""
+
+    license: str | None = None  # of the published model, as the hub spells it, such as apache-2.0
+    data_license: str | None = None  # of the published training data
+    licences: dict[str, str] = Field(default_factory=dict)  # of models and data that the run starts from, by name
+
+
 class Wandb(Section):
     """Curves of each round's training. The key comes from the environment only: WANDB_API_KEY."""
 

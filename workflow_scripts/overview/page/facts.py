@@ -180,12 +180,18 @@ def cost_of(folder: Path) -> list[Row]:
     return [{"round": number, "stage": stage, "seconds": taken} for (number, stage), taken in sorted(seconds.items())]
 
 
-def usage_of(folder: Path) -> dict[str, float]:
-    """Return what usage files add up to: sampled tokens, and requests and money where endpoints were called."""
+def usage_of(folder: Path, last: int | None = None) -> dict[str, float]:
+    """Return what usage files add up to: sampled tokens, and requests and money where endpoints were called.
+
+    With `last`, only rounds up to this one count.
+    """
     total: dict[str, float] = defaultdict(float)
     words = {"tokens": "scored tokens"}  # usage files of the stage logp
 
     for path in folder.rglob("*.usage.json"):
+        match = re.search(r"(?:/|_)r(\d+)(?:/|_|\.)", str(path.relative_to(folder)))
+        if last is not None and match and int(match[1]) > last:
+            continue
         for name, value in read_json(path).items():
             if name not in UNCOUNTED and isinstance(value, int | float):
                 total[words.get(name) or str(name).replace("_", " ")] += value
