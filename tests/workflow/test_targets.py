@@ -34,7 +34,7 @@ def test_the_stages_of_a_round_are_those_that_the_config_gives_it():
     names = targets(tiny_config(rounds=2)).by_name()
 
     stages = [name.removeprefix("round2_") for name in names if name.startswith("round2_")]
-    assert stages == ["results", "graded", "meta", "data", "logp", "checkpoint", "evaluation"]
+    assert stages == ["results", "graded", "meta", "data", "logp", "checkpoint", "evaluation", "publish"]
     assert [name for name in names if name.startswith("round0_")] == [
         "round0_data",
         "round0_checkpoint",
