@@ -3,6 +3,7 @@
 #   make setup             install Roundhouse into .venv
 #   make setup-gpu         the same, and the environments of vLLM, DeepSpeed, QLoRA and lm-eval, for a machine with CUDA
 #   make demo              run the default experiment: three rounds on this machine's CPU
+#   make docs              build the documentation's site into site/; a broken link is an error
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
 #   make rehearse          rehearse all full-size recipes on made-up data in the published formats
@@ -23,7 +24,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -75,6 +76,16 @@ setup-gpu: .venv/ready .venv-deepspeed/ready .venv-qlora/ready .venv-lm-eval/rea
 
 demo: setup
 	$(BIN)/snakemake --profile local round3_checkpoint
+
+# mkdocs has an environment of its own, because .venv should stay small.
+.venv-docs/ready: envs/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --no-deps -r envs/docs.txt
+	touch $@
+
+docs: setup .venv-docs/ready
+	COLUMNS=110 $(BIN)/python -m docs.tools.write_site
+	.venv-docs/bin/mkdocs build --quiet --strict
 
 lint: setup
 	$(BIN)/ruff check .

@@ -74,7 +74,7 @@ class Config(Section):
     model: Model
     cold_start: ColdStart | None = None
     generate: Generate = Generate()
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Evaluate()  # benchmark suites beside the eval questions
     python: dict[str, str] = Field(default_factory=dict)  # the Python of an environment of envs/; else .venv-<name>
     results: dict[PositiveInt, Results] = Field(default_factory=dict)  # existing answers, by round
     meta: dict[PositiveInt, Metas] = Field(default_factory=dict)  # existing answers with grades, by round
@@ -83,7 +83,7 @@ class Config(Section):
     logp: Logp = Logp()
     train: Train = Train()
     wandb: Wandb = Wandb()
-    publish: Publish = Publish()
+    publish: Publish = Publish()  # licences on the cards of `round<n>_publish`
 
     @property
     def full_template(self) -> str:

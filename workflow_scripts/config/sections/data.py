@@ -49,7 +49,7 @@ class Data(Section):
     std_epsilon: NonNegativeFloat = 0.0  # group_std: added to the deviation, so that tiny differences count little
     advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
     data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
-    threshold: float = 0.75
+    threshold: float = 0.75  # the reward above which posonly keeps an answer
     max_length: PositiveInt | None = None  # cut answers to so many tokens, prompt included; they then count as cut off
     # Answers that were cut off (finish `length`): keep trains on them as on others, mask leaves them out after they
     # have counted for their group's advantages, penalise limits their reward to truncated_reward.
@@ -61,8 +61,8 @@ class Data(Section):
 class Results(Section):
     """Files of earlier answers that stand in for a round's own."""
 
-    auto: list[str] = Field([])
-    trigger: list[str] = Field([])
+    auto: list[str] = Field([])  # answers in auto mode
+    trigger: list[str] = Field([])  # triggered answers
 
     @model_validator(mode="after")
     def has_files(self):
@@ -74,8 +74,8 @@ class Results(Section):
 class Metas(Section):
     """Meta files that stand in for those of a round: graded answers by question."""
 
-    auto: str | None = None
-    trigger: str | None = None
+    auto: str | None = None  # of answers in auto mode
+    trigger: str | None = None  # of triggered answers
 
     @model_validator(mode="after")
     def has_files(self):
@@ -94,7 +94,7 @@ class Logp(Section):
     """Scoring a round's data under the checkpoint that training starts from."""
 
     tokens_per_bin: PositiveInt = 16384  # tokens in one forward pass
-    dtype: Dtype = "float32"
+    dtype: Dtype = "float32"  # of the arithmetic; that of `train` if log-probs are compared
     gpus: NonNegativeInt = 1  # per job, on machines that have any; the model is divided over them
     threads: PositiveInt = 1  # CPU threads per job
 

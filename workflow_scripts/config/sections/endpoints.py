@@ -8,22 +8,22 @@ from workflow_scripts.config.sections.base import Section
 class Prices(Section):
     """Prices of a million tokens, in any currency."""
 
-    input: NonNegativeFloat
-    cached: NonNegativeFloat
-    output: NonNegativeFloat
+    input: NonNegativeFloat  # of sent tokens
+    cached: NonNegativeFloat  # of sent tokens that the endpoint had cached
+    output: NonNegativeFloat  # of sampled tokens
 
 
 class Endpoint(Section):
     """An OpenAI-compatible endpoint. Results depend on `base_url` and `model` only, so only they rerun anything."""
 
-    base_url: str
-    model: str
+    base_url: str  # such as https://api.openai.com/v1
+    model: str  # as the endpoint names it
     key_env: str | None = "OPENAI_API_KEY"  # the environment variable that holds the key; null: no key is needed
     concurrency: PositiveInt = 16  # requests in flight
-    requests_per_minute: PositiveFloat | None = None
+    requests_per_minute: PositiveFloat | None = None  # of all jobs together; null: unlimited
     tokens_per_minute: PositiveFloat | None = None  # prompts are estimated, max_tokens count in full, as on servers
     timeout: PositiveFloat = 120.0  # seconds per request
-    prices: Prices = Prices(input=0, cached=0, output=0)
+    prices: Prices = Prices(input=0, cached=0, output=0)  # of a million tokens, for costs and the budget
     budget: PositiveFloat | None = None  # of the whole run, in the prices' currency; the stage stops when it is reached
 
     @model_validator(mode="after")

@@ -112,13 +112,13 @@ class Generate(Section):
     eval: Sampling = Sampling(samples=1, temperature=0)  # the answers that metrics are computed on
     pool: Sampling = Sampling(samples=1, temperature=0.7, top_p=0.9, max_tokens=512, turns=1)  # answers to prompts.pool
     batch_size: PositiveInt = 256  # transformers: conversations per batch, which a kill can cost
-    dtype: Dtype = "float32"
+    dtype: Dtype = "float32"  # of the arithmetic
     save_seconds: PositiveFloat = 10.0  # vllm: seconds between two entries into the ledger, which a kill can cost
     threads: PositiveInt = 1  # CPU threads per job
     programs: PositiveInt | None = None  # programs of the policy that run at the same time; null: as many as threads
     gpus: NonNegativeInt = 1  # per job, on machines that have any
     tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
-    vllm: Vllm = Vllm()
+    vllm: Vllm = Vllm()  # settings that are passed on to vLLM
     openai: Endpoint | None = None  # the endpoint, if the engine calls one
     script: str | None = None  # playback: the folder of the scripts; rehearsals set it
 

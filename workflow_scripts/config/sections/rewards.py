@@ -15,9 +15,9 @@ OWN_GRADE = "task"  # the part that is the task's own grade
 class Judge(Section):
     """A model that says which of two answers is better, or how good an answer is."""
 
-    openai: Endpoint
-    temperature: NonNegativeFloat = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    openai: Endpoint  # the endpoint that judges
+    temperature: NonNegativeFloat = 0.0  # 0: greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the judge's sampling
     max_tokens: PositiveInt = 16  # of a reply
     rubric: str | None = None  # a text file that says what makes an answer good; null: helpful, correct, well written
     swapped: Share = 0.0  # share of the pairs that are shown in both orders, which tells how consistent the judge is
@@ -100,8 +100,8 @@ class RewardTraining(Section):
     objective: Literal["reward_model"] = "reward_model"  # -log sigmoid(score of chosen - score of rejected)
     file: str  # preference pairs: a local file, a folder of `datasets`, or a name on the Hugging Face hub
     prompt_key: str = "prompt"  # the key of the prompt in a record; none is needed if the answers begin with it
-    chosen_key: str = "chosen"
-    rejected_key: str = "rejected"
+    chosen_key: str = "chosen"  # the key of the better answer
+    rejected_key: str = "rejected"  # the key of the worse answer
     subset: str | None = None  # the configuration of a data set that has several
     split: str = "train"  # the split of a data set that has several
     revision: str | None = None  # of a data set on the hub: a commit, so that the pairs stay the same
@@ -109,9 +109,9 @@ class RewardTraining(Section):
     base: str | None = None  # the model to start from: a folder or a name on the hub; null: the run's own model
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the prompts whose pairs certify the model
     least_accuracy: Share = 0.6  # on held-out pairs; the stage fails below
-    lr: PositiveFloat = 1e-5
+    lr: PositiveFloat = 1e-5  # AdamW
     warmup: Share = 0.03  # share of the updates; then a cosine to zero
-    epochs: PositiveInt = 1
+    epochs: PositiveInt = 1  # passes over the pairs
     batch_size: PositiveInt = 16  # pairs per update
     max_length: PositiveInt = 2048  # pairs with longer answers are rejected, never cut
     dtype: Dtype = "float32"  # of the arithmetic

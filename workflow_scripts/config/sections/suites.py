@@ -44,10 +44,10 @@ class Evaluate(Section):
         "vllm": ("lm_eval", "vllm"),
     }
 
-    suites: list[Suite] = Field(default_factory=list)
-    backend: Literal["transformers", "vllm"] = "transformers"
+    suites: list[Suite] = Field(default_factory=list)  # tasks of lm-evaluation-harness, by name or as sections
+    backend: Literal["transformers", "vllm"] = "transformers"  # what answers
     batch_size: PositiveInt = 16  # sequences per batch of the transformers backend
-    dtype: Dtype = "float32"
+    dtype: Dtype = "float32"  # of the arithmetic
     max_length: PositiveInt | None = None  # tokens of question and answer; null: as long as the model's context
     arguments: dict[str, Any] = Field(default_factory=dict)  # further ones of lm-eval's model, such as {seed: 1}
     gpus: NonNegativeInt = 1  # per suite, on machines that have any; the model is split over several

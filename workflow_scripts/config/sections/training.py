@@ -26,7 +26,7 @@ class DeepSpeed(Section):
     PACKAGES: ClassVar = ("deepspeed",)
     PROGRAMS: ClassVar = ("c++",)  # it compiles an extension when it starts
 
-    stage: Annotated[int, Field(ge=0, le=3)] = 2
+    stage: Annotated[int, Field(ge=0, le=3)] = 2  # of ZeRO: what is divided over the processes
     offload: bool = False  # keep the optimizer (and, in stage 3, the weights) in the CPU's memory
 
 
@@ -48,23 +48,23 @@ class Train(Section):
     """One training stage. Token counts are per process, sequences per update are counted over all processes."""
 
     objective: Objective = "clip"
-    lr: PositiveFloat = 1e-6
+    lr: PositiveFloat = 1e-6  # AdamW; the peak of the schedule
     schedule: Literal["constant", "cosine", "linear", "cosine_min"] = "constant"  # cosine_min ends at a tenth of lr
     schedule_over: Literal["round", "rounds"] = "round"  # one schedule per round, or one over all rounds of the config
     warmup: Share = 0.03  # share of the updates
     optimizer: Literal["fresh", "carry"] = "fresh"  # AdamW's moments: reset in each round, or carried on
-    weight_decay: NonNegativeFloat = 0.0
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: NonNegativeFloat = 0.0  # AdamW
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999  # AdamW
     adam_eps: PositiveFloat = 1e-8  # a larger value turns vanishing gradients into vanishing updates instead of drift
     grad_norm: PositiveFloat = 1.0  # gradients are clipped to this norm
-    epochs: PositiveInt = 1
+    epochs: PositiveInt = 1  # passes over a round's data
     batch_size: PositiveInt = 64  # rows per update (pairs, for objectives on pairs)
     updates_per_round: PositiveInt | None = None  # divide the data among so many updates, in place of batch_size
     tokens_per_bin: PositiveInt = 8192  # tokens in one forward pass
     max_length: PositiveInt = 2048  # longer rows are rejected, never cut; see also data.max_length
     max_rejected: Share = 1.0  # stop before training if a larger share of the rows is rejected
     clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
-    clip_high: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.2  # see clip_low
     dual_clip: Annotated[float, Field(gt=1)] | None = None  # clip: the largest ratio of tokens with A < 0; often 3.0
     ratio_cap: PositiveFloat = 1.2  # ips: ratios are clipped above at this value
     kl: NonNegativeFloat = 0.0  # weight of clip's KL term to the reference, or of the likelihood term of ips
@@ -76,7 +76,7 @@ class Train(Section):
     # advantages by the ratio of the token or of the whole row, at most correction_cap. mask leaves out tokens whose
     # ratio is not between 1 / correction_cap and correction_cap.
     correction: Literal["none", "token", "sequence", "mask"] = "none"
-    correction_cap: Annotated[float, Field(gt=1)] = 2.0
+    correction_cap: Annotated[float, Field(gt=1)] = 2.0  # see correction
     max_mismatch: PositiveFloat | None = None  # stop before training if they differ by more per token, on average
     min_ess: Share = 0.0  # stop when the ratios' effective sample size falls below this share
     dtype: Dtype = "float32"  # of the arithmetic; the weights that are trained are float32
@@ -166,7 +166,7 @@ class Train(Section):
 class ColdStartTrain(Train):
     """The supervised stage before the rounds."""
 
-    # Always passed on, since the stage reads this section as a Train section, whose default is another objective.
+    # It is always passed on, since the stage reads this section as a Train section, whose default is another objective.
     objective: Literal["sft"] = Field(default="sft", json_schema_extra={"neutral": None})  # type: ignore[assignment]
     schedule_over: Literal["round"] = "round"  # type: ignore[assignment]
     optimizer: Literal["fresh"] = "fresh"  # type: ignore[assignment]
@@ -175,8 +175,8 @@ class ColdStartTrain(Train):
 class Worked(Section):
     """Numbers of worked examples of a level: those that answer directly, and those that write a program."""
 
-    direct: NonNegativeInt
-    code: NonNegativeInt
+    direct: NonNegativeInt  # answered directly
+    code: NonNegativeInt  # answered with a program
 
 
 class ColdStart(Section):

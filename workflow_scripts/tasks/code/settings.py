@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 class Limits(Section):
     """Limits of a program in each of its tests."""
 
-    cpu_seconds: PositiveInt = 5
-    wall_seconds: PositiveInt = 20
-    memory_mb: PositiveInt = 1024
+    cpu_seconds: PositiveInt = 5  # of computing
+    wall_seconds: PositiveInt = 20  # until the test ends
+    memory_mb: PositiveInt = 1024  # of the process
 
 
 class Service(Section):
     """An external service that runs programs, for languages other than Python."""
 
-    protocol: Literal["piston", "sandboxfusion"]
+    protocol: Literal["piston", "sandboxfusion"]  # which service it is
     url: str  # of the service, such as http://localhost:2000; no result depends on it
     version: str = "*"  # of the language (Piston)
     concurrency: PositiveInt = 8  # requests at a time; no result depends on it

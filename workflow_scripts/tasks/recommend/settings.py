@@ -18,10 +18,10 @@ FORMS = ("explored", "reranked", "sft")  # formats of a teacher's dialogues in f
 class Player(Section):
     """The player of a part in a dialogue: a script, or a model behind an OpenAI-compatible endpoint."""
 
-    engine: Literal["scripted", "openai"] = "scripted"
+    engine: Literal["scripted", "openai"] = "scripted"  # what speaks: a script, or a model behind an endpoint
     openai: Endpoint | None = None  # the original: gpt-4.1-mini as seeker; gpt-4.1 or gemini-2.5-pro as teacher
-    temperature: NonNegativeFloat = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: NonNegativeFloat = 0.0  # 0: greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # of its sampling
     max_tokens: PositiveInt = 512  # of one utterance of the seeker; generate.pool limits the teacher
 
     @model_validator(mode="after")
@@ -126,7 +126,7 @@ class Settings(TaskSection):
     catalogue: str | None = None  # a file of items with `title`; null: the items that the dialogues mention
     seeker: Player = Player()  # knows the targets: accepts them, refuses other items, answers questions
     explore: Explore | None = None  # a teacher explores prompts.pool; null: no teacher
-    grounding: Grounding = Grounding()
+    grounding: Grounding = Grounding()  # which items an utterance means
     list_length: PositiveInt = 10  # items of a recommendation: "1. …" to "10. …"
     hardcore: bool = False  # OSR: a rollout ends at its first recommendation, right or wrong; evaluation goes on
     tgi: bool = False  # rollouts start within the teacher's dialogue, generate.auto.turns interactions before its hit

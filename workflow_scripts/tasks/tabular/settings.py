@@ -17,7 +17,7 @@ class Table(Section):
 
     file: str | None = None  # all rows in one file, which is split into train and test
     train: str | None = None  # or two files that are split already
-    test: str | None = None
+    test: str | None = None  # a file of test rows, beside `train`
     val: str | None = None  # a third file: its rows are held out from the generator and from the task models
     sklearn: Literal["iris", "wine", "breast_cancer", "diabetes"] | None = None  # or a data set of scikit-learn
     columns: list[str] | None = None  # the features that are used; default: all
@@ -40,8 +40,8 @@ class Merge(Section):
     differences before that, and names their sources.
     """
 
-    method: Literal["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"] = "linear"
-    weight: Share = 0.5
+    method: Literal["linear", "magnitude_prune", "ties", "dare_linear", "dare_ties"] = "linear"  # see merge_models.py
+    weight: Share = 0.5  # of each adapter in the merge
     density: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of each difference that is kept; linear keeps all
 
 
