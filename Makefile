@@ -6,6 +6,7 @@
 #   make docs              build the documentation's site into site/; a broken link is an error
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
+#   make test-long         run the tests that take more than twenty seconds each
 #   make rehearse          rehearse all full-size recipes on made-up data in the published formats
 #   make test-vllm         run a round of the default experiment with vLLM on the CPU
 #   make test-deepspeed    train with DeepSpeed (ZeRO 0, 2 and 3) in two processes; needs a C++ compiler
@@ -24,7 +25,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -97,6 +98,9 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+test-long: setup
+	$(BIN)/python -m pytest -n 2 -m "long and not slow"
+
 # The recipes as they are, each with the data that it names. What a real run would lack on this machine (packages, the
 # hub) is listed in the reports.
 RECIPES ?= math code tabular recommend reference reference-sft grpo
@@ -167,7 +171,7 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
-full: test demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-trl bench bench-rollouts
+full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-trl bench bench-rollouts
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks tests/training/test_fsdp.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

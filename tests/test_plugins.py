@@ -165,6 +165,7 @@ def echo_config() -> dict:
     return config
 
 
+@pytest.mark.long
 def test_a_task_with_a_stage_an_objective_and_an_engine_are_added_without_changing_a_file(tmp_path):
     copy = Copy(tmp_path / "plugged")
     add(copy, TASK | OBJECTIVE | ENGINE)

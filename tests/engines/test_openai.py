@@ -95,6 +95,7 @@ def states(folder: Path) -> dict[str, set[str]]:
 # ---------------------------------------------------------------- answers
 
 
+@pytest.mark.long
 def test_a_thousand_requests_through_faults(server, model, tmp_path):
     proxy = FaultyProxy(server, share=0.3)
     started = time.monotonic()
@@ -315,6 +316,7 @@ def test_an_exhausted_quota_is_not_retried(code, transient):
 # ---------------------------------------------------------------- a teacher
 
 
+@pytest.mark.long
 def test_a_teacher_answers_in_the_policys_place(server, model, fork, monkeypatch):
     target = "runs/arithmetic/results/r1/auto/2_0.pkl"
     endpoint = {"base_url": FaultyProxy(server).url, "model": model, "key_env": "TEST_KEY", "prices": PRICES}

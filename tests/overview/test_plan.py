@@ -28,6 +28,7 @@ def with_value(frame, column: str, value: str):
     return frame
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("edit", "samples", "generated", "graded"),
     [

@@ -37,6 +37,7 @@ def save_reward_model(folder):
     tokenizer.save_pretrained(folder)
 
 
+@pytest.mark.long
 def test_a_changed_weight_reruns_sums_only(fork):
     save_reward_model(fork.folder / "rm")
     (fork.folder / "rubric.md").write_text("Is the answer polite?")

@@ -21,6 +21,7 @@ def line(question: str, answer: str) -> str:
     return json.dumps({"question": question, "answer": answer})
 
 
+@pytest.mark.long
 def test_prompts_from_a_file_are_watched_at_their_source(fork):
     lines = [line(f"What is {i} + 1?", str(i + 1)) for i in range(20)]
     source = fork.folder / "mine.jsonl"
@@ -131,6 +132,7 @@ def test_eval_sets_are_frozen_together_and_may_share_ids_and_questions(tmp_path)
     assert "set" not in next(read_records(tmp_path / "one/eval.parquet"))
 
 
+@pytest.mark.long
 def test_several_eval_sets_have_metrics_each(fork):
     config = tiny_config()
     config["prompts"]["eval"] = {

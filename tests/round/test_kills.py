@@ -3,12 +3,15 @@
 import re
 import shutil
 
+import pytest
+
 from tests.harness import Copy, kill, tiny_config, wait_for
 from workflow_scripts.core.files import read_json
 
 CHECKPOINT = "runs/arithmetic/checkpoints/r1/checkpoint.json"
 
 
+@pytest.mark.long
 def test_generation_goes_on_from_the_ledger_to_the_same_bytes(finished, tmp_path):
     copy = Copy(tmp_path / "killed", tiny_config())
     shutil.copytree(finished.path("checkpoints"), copy.path("checkpoints"), symlinks=True)
@@ -35,6 +38,7 @@ def test_generation_goes_on_from_the_ledger_to_the_same_bytes(finished, tmp_path
         assert (copy.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_training_goes_on_from_its_state_to_the_same_digest(fork):
     before = read_json(fork.path("checkpoints/r1/checkpoint.json"))
     shutil.rmtree(fork.path("checkpoints/r1"))

@@ -128,6 +128,7 @@ def configured(fork, screening: dict | None) -> None:
     )
 
 
+@pytest.mark.long
 def test_an_edit_reruns_one_shard_and_a_screening_that_changes_nothing_reruns_nothing(fork):
     write_jsonl(fork.folder / "eval.jsonl", EVAL)
     write_jsonl(fork.folder / "train.jsonl", CLEAN)

@@ -43,6 +43,7 @@ def imported(tmp_path, fork):
     return path
 
 
+@pytest.mark.long
 def test_a_round_can_start_from_the_originals_pickles(fork, imported):
     output = fork.snakemake(CHECKPOINT)
 

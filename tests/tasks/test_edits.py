@@ -110,6 +110,7 @@ def test_every_task_is_covered():
     assert set(GRADERS) | {"math"} == set(plugins.names("tasks"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", GRADERS)
 def test_a_changed_grader_generates_nothing_and_the_other_tasks_change_nothing(tmp_path, task):
     copy = mark_as_finished(tmp_path, task)

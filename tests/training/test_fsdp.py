@@ -48,6 +48,7 @@ def test_two_processes_train_as_one_does(workshop, whole):
     check_same(workshop, one, whole, "one", "whole", "float32")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tied", "dtype"),
     [(True, "bfloat16"), pytest.param(True, "float32", marks=SLOW), pytest.param(False, "bfloat16", marks=SLOW)],
@@ -90,6 +91,7 @@ def test_two_processes_store_the_log_probs_of_one(workshop, dtype):
     assert len(list((path.parent / "1_0.pkl.ledger").glob("*.jsonl"))) == 2
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on_in_as_many_processes_or_in_one(workshop, whole, monkeypatch):
     states = workshop.folder / "run/state"
     shutil.rmtree(states)

@@ -59,6 +59,7 @@ def test_a_finished_training_is_recognised_though_its_end_was_not_recorded(works
     assert workshop.train("one", objective="sft", lr=2e-3)["digest"] != first["digest"]
 
 
+@pytest.mark.long
 def test_all_ranks_end_together_with_the_documented_status(workshop):
     output = workshop.folder / "out/checkpoint.json"
     command = [sys.executable, "-m", "workflow_scripts.core.running.launch", "--processes", "2", "--"]

@@ -191,6 +191,7 @@ BEFORE = {"explored": {"explore"}, "reranked": {"explore", "rerank"}, "sft": {"e
 STEPS = {"explore", "rerank", "add_base_turn", "make_sft_data"}
 
 
+@pytest.mark.long
 def test_the_stages_before_the_entry_do_not_run_and_no_endpoint_is_asked(server, model, tmp_path):  # noqa: F811
     proxy = FaultyProxy(server)
     endpoint = {"base_url": proxy.url, "model": model, "key_env": None, "prices": PRICES, "budget": 1.0}

@@ -62,6 +62,7 @@ BEFORE_GRADING = {"freeze_prompts", "catalogue", "explore", "rerank", "make_sft_
 # ---------------------------------------------------------------- the workflow
 
 
+@pytest.mark.long
 def test_an_edited_catalogue_freezes_the_prompts_anew_but_never_over_edits(tmp_path):
     changes = {
         "prompts": {"train": {"file": "mine.jsonl"}, "eval": {"file": "eval.jsonl"}},
