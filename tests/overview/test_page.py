@@ -14,6 +14,7 @@ from workflow_scripts.core.files import write_json
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.overview.page import facts
 from workflow_scripts.overview.page.answers import side_by_side
+from workflow_scripts.overview.page.charts import metric
 from workflow_scripts.overview.page.graph import drawing_of
 from workflow_scripts.overview.page.write import write_page
 from workflow_scripts.tasks.math.evaluation import Evaluation
@@ -135,6 +136,27 @@ def test_stages_stand_below_those_that_they_take_something_from():
     assert places["a"][0] == places["c"][0] < places["b"][0] == places["d"][0]
     assert places["a"][1] == places["b"][1] < places["c"][1] < places["e"][1]
     assert [later for *_, later in drawing.lines] == [False, False, False, False, True]
+
+
+def test_a_change_has_the_format_of_its_metric(tmp_path):
+    against = {"before": {"accuracy": {"difference": 0.1234, "p": 0.2}}}
+    for round in range(2):
+        values = {"round": round, "accuracy": 0.5, "n": 9, "by_level": {}}
+        write_json(tmp_path / f"evaluation/r{round}.json", values | ({"against": against} if round else {}))
+
+    write_page(tmp_path, Evaluation.metrics, tmp_path / "page.html", most_answers=10)
+
+    assert "+12.3% (within noise)" in (tmp_path / "page.html").read_text()
+
+
+def test_the_legend_is_as_dark_as_the_curves(tmp_path):
+    rows = [
+        {"round": n, "metric": "accuracy", "level": "all", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+        for n in (0, 1)
+    ]
+    chart = metric("accuracy", "accuracy", ".1%", rows)
+
+    assert all(layer["encoding"]["color"]["legend"]["symbolOpacity"] == 1 for layer in chart["layer"])
 
 
 def test_intervals_become_bands(tmp_path):

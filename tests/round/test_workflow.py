@@ -39,8 +39,17 @@ def test_a_run_that_was_copied_without_times_and_records_is_adopted(finished, tm
     assert "train" in jobs(moved.snakemake("-n", TARGET))
 
     moved.snakemake("verify")
-    moved.snakemake("--touch", TARGET)
+    moved.snakemake("--touch", "--forceall", TARGET)
     assert NOTHING_TO_DO in moved.snakemake("-n", TARGET)
+    assert jobs(moved.snakemake("-n", TARGET, "--config", "train={lr: 5e-4}")) == {"train", *AFTER_TRAINING}
+
+
+def test_a_run_that_was_copied_with_times_and_without_records_is_adopted(finished, tmp_path):
+    moved = Copy(tmp_path / "moved", tiny_config())
+    shutil.copytree(finished.folder / "runs", moved.folder / "runs", copy_function=shutil.copy2)
+    assert NOTHING_TO_DO in moved.snakemake("-n", TARGET)
+
+    moved.snakemake("--touch", "--forceall", TARGET)
     assert jobs(moved.snakemake("-n", TARGET, "--config", "train={lr: 5e-4}")) == {"train", *AFTER_TRAINING}
 
 

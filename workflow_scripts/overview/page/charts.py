@@ -11,6 +11,8 @@ from workflow_scripts.overview.page.facts import TRAINED, Row
 Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+# Without this, the symbols of a legend are as pale as the bands of intervals, and so lighter than the curves.
+LEGEND: Spec = {"symbolOpacity": 1, "symbolStrokeWidth": 2}
 ROUND: Spec = {"field": "round", "type": "ordinal", "title": "round", "axis": {"labelAngle": 0}}
 
 
@@ -23,7 +25,7 @@ def metric(name: str, label: str, form: str, rows: list[Row]) -> Spec:
     own = [row for row in rows if row["metric"] == name]
     form = form if form[-1:] in "%fdg" else ".3f"
     levels = list(dict.fromkeys(row["level"] for row in own))
-    by_level: Spec = {"field": "level", "type": "nominal", "title": None, "scale": {"domain": levels}}
+    by_level: Spec = {"field": "level", "type": "nominal", "title": None, "scale": {"domain": levels}, "legend": LEGEND}
     value: Spec = {"field": "value", "type": "quantitative", "title": None, "axis": {"format": form}}
     if form.endswith("%"):
         value["scale"] = {"domain": [0, 1]}
@@ -141,7 +143,7 @@ def ratios(rows: list[Row]) -> Spec:
 def _over_updates() -> Spec:
     return {
         "x": {"field": "place", "type": "quantitative", "title": "updates of all rounds"},
-        "color": {"field": "round", "type": "nominal", "title": "round"},
+        "color": {"field": "round", "type": "nominal", "title": "round", "legend": LEGEND},
         "tooltip": [{"field": "round"}, {"field": "place", "title": "update"}, {"field": "value", "format": ".4~g"}],
     }
 

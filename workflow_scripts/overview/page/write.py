@@ -38,7 +38,7 @@ def write_page(folder: Path, metrics: Metrics, output: Path, most_answers: int) 
     page = environment.get_template("page.html.jinja").render(
         run=str(folder),
         table=table_of(evaluated, metrics),
-        changes=facts.changes_of(folder, next(iter(metrics))),
+        changes=changes_of(folder, metrics),
         charts={name: [spec["title"] for spec in specs] for name, specs in drawn.items()},
         flow=facts.flow_of(folder),
         cost=facts.cost_of(folder),
@@ -104,6 +104,13 @@ def table_of(evaluated: list[Row], metrics: Metrics) -> dict[str, Any]:
         lines.append((number, cells))
 
     return {"levels": levels, "lines": lines, "labels": " / ".join(label for _, (label, _) in shown)}
+
+
+def changes_of(folder: Path, metrics: Metrics) -> dict[int, Row]:
+    """Return how the first metric changed in each round, with `text`: the change in the metric's own format."""
+    name, (_, form) = next(iter(metrics.items()))
+    changes = facts.changes_of(folder, name)
+    return {number: row | {"text": f"{row['difference']:+{form}}"} for number, row in changes.items()}
 
 
 def own_versions() -> dict[str, str]:
