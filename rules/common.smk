@@ -12,7 +12,7 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests, none_of, one_of
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.sources import is_file, is_on_hub
-from workflow_scripts.workflow import dry_run
+from workflow_scripts.workflow import config_files, dry_run
 from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
 from workflow_scripts.workflow.commands import Commands, shell_prefix
@@ -33,6 +33,7 @@ from workflow_scripts.workflow.resources import ResourcesOfRules
 from workflow_scripts.workflow.suites import suite_files
 from workflow_scripts.workflow.targets import executor_on_command_line
 
+config_files.check([*workflow.configfiles, *workflow.overwrite_configfiles])
 try:
     rehearsal = Rehearsal(config)
 except WorkflowError as fault:

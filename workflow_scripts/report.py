@@ -34,7 +34,11 @@ def task_of(folder: Path) -> str:
     """Return the task of a run, which the workflow notes in the run's folder."""
     note = folder / "run.json"
     if not note.is_file():
-        raise BadInput(f"{folder}: there is no {note.name}, which names the run's task; give the task with --task")
+        raise BadInput(
+            f"{folder}: there is no {note.name}, which names the run's task; give the task with --task"
+            if folder.is_dir()
+            else f"{folder}: nothing has been made here yet"
+        )
     return read_json(note)["task"]
 
 

@@ -1,4 +1,4 @@
-"""What does not fit between the sections of a config. It is looked for once every section is valid by itself."""
+"""What does not fit between the sections of a config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +53,13 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
         yield "evaluate.suites: their metrics stand beside those of the eval questions; give prompts.eval"
     if cfg.judge and not cfg.evaluates:
         yield "judge: it compares answers to the eval questions; give prompts.eval"
+
+    train = cfg.prompts.train
+    if train and train.file and train in cfg.prompts.sources("eval").values():
+        yield (
+            f"prompts.eval: these are the questions of prompts.train ({train.file}), so none would be left to train "
+            "on; divide them into two files, as `python -m workflow_scripts.init` does"
+        )
 
     counted: dict[str, Split | ColdStart | None] = {
         ".".join(filter(None, ("prompts", split, name))): source

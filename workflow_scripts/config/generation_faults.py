@@ -72,6 +72,11 @@ def faults_of_sampling(cfg: "Config") -> Iterator[str]:
     auto = cfg.generate.auto
     trigger = cfg.generate.trigger
 
+    if cfg.data.advantage in ("group", "group_std") and cfg.answering_rounds and auto.samples == 1 and not trigger:
+        yield (
+            f"generate.auto.samples: 1 answer is no group, and data.advantage {cfg.data.advantage} compares the "
+            "answers to one question with one another; use 8, or another advantage"
+        )
     if auto.temperature == 0:
         yield "generate.auto.temperature: 0 is greedy, but a round learns from samples; use 1.0"
     if trigger and trigger.temperature != auto.temperature:

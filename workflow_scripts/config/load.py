@@ -1,20 +1,19 @@
 """The whole config: its sections, what must hold between them, and how it is read.
 
-`load` reports every fault at once, one line each with the path of the key and a hint (`ConfigError`). What must hold
-between sections is checked once every section is valid by itself.
+`load` reports every fault at once, one line each with the path of the key and a hint (`ConfigError`), and what does not
+fit between sections as well.
 """
 
-import difflib
 import json
-from typing import Annotated, Any, Literal, get_args
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, create_model
 
 from workflow_scripts.config.faults import ENTRIES, cross_section_faults
 from workflow_scripts.config.rewards import parts_of
 from workflow_scripts.config.sections import (
-    EVAL_TAGS,
-    REWARD_TAGS,
     ColdStart,
     Data,
     Evaluate,
@@ -38,6 +37,7 @@ from workflow_scripts.config.sections import (
     Wandb,
 )
 from workflow_scripts.config.task_section import TaskSection, section_of
+from workflow_scripts.config.wording import describe, is_single_key, is_told, model_in, path_of, without
 from workflow_scripts.core.running import plugins
 from workflow_scripts.core.templates import with_variables
 
@@ -146,13 +146,34 @@ def load(values: dict[str, Any]) -> Config:
     try:
         cfg = model.model_validate(section.complete(values))
     except ValidationError as error:
-        lines = [_describe(fault, values, model) for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        lines = [*dict.fromkeys(describe(fault, values, model) for fault in faults if is_told(fault, faults))]
+        lines += _faults_beyond(faults, values, section, model)
     else:
         lines = list(cross_section_faults(cfg))
         if not lines:
             return cfg
 
     raise ConfigError("\n".join(f"config: {line}" for line in lines))
+
+
+def _faults_beyond(
+    faults: Sequence[Any], values: dict[str, Any], section: type[TaskSection], model: type[Config]
+) -> list[str]:
+    """Return what does not fit between sections, where no key that is wrong by itself has a part in it.
+
+    The wrong keys are left out for that. If a whole section is wrong, nothing can be said.
+    """
+    keys = [path_of(fault) for fault in faults]
+    if any(not is_single_key(key, model) for key in keys):
+        return []
+
+    try:
+        cfg = model.model_validate(section.complete(without(values, keys)))
+    except ValidationError:
+        return []
+    names = {str(key[-1]) for key in keys}
+    return [line for line in cross_section_faults(cfg) if not names & set(re.findall(r"\w+", line))]
 
 
 def config_model(task: str, section: type[TaskSection]) -> type[Config]:
@@ -197,59 +218,9 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def model_in(annotation: Any) -> type[Section] | None:
-    """Return the section that an annotation such as `dict[int, Results] | None` contains."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-
-    return next(filter(None, map(model_in, get_args(annotation))), None)
-
-
 def _with_nulls(value: Any) -> Any:
     """Read the text "null" as null: Snakemake's `--config` leaves the values within a mapping as text."""
     if isinstance(value, dict):
         return {key: _with_nulls(item) for key, item in value.items()}
 
     return None if value == "null" else value
-
-
-# ---------------------------------------------------------------- faults within sections
-
-
-def _describe(fault: Any, values: dict[str, Any], model: type[Config]) -> str:
-    location = tuple(part for part in fault["loc"] if part not in (*EVAL_TAGS, *REWARD_TAGS))
-    path = ".".join(map(str, location))
-
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: there is no such key; {_hint_for_key(location, values, model)}"
-    if fault["type"] == "missing":
-        return f"{path}: this key is required"
-
-    message = fault["msg"].removeprefix("Value error, ")
-    value = fault.get("input")
-    shown = "" if isinstance(value, (dict, list)) or value is None else f", found {value!r}"
-    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
-
-
-def _hint_for_key(location: tuple, values: dict[str, Any], model: type[Config]) -> str:
-    key = str(location[-1])
-    known = _keys_beside(location, model)
-
-    if near := difflib.get_close_matches(key, known, n=1):
-        return f"did you mean {near[0]!r}?"
-    if len(location) == 1 and key in plugins.names("tasks"):
-        return f"this section belongs to task {key}, but the task is {values.get('task')}"
-
-    return f"known keys: {', '.join(known)}"
-
-
-def _keys_beside(location: tuple, model: type[Config]) -> list[str]:
-    """Return the keys that would be right in place of an unknown one."""
-    section: type[Section] | None = model
-
-    for part in location[:-1]:
-        if section is not None and part in section.model_fields:
-            section = model_in(section.model_fields[part].annotation)
-        # else the part is a key of a mapping, such as a round's number, whose section was found one step before
-
-    return sorted(section.model_fields) if section else []

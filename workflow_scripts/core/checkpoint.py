@@ -63,7 +63,11 @@ def model_folder(checkpoint: str | Path) -> str:
     folder = Path(checkpoint).parent / "model"
 
     if not (folder / "config.json").is_file():
-        raise BadInput(f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again")
+        raise BadInput(
+            f"{checkpoint}: is the folder of a model; give the checkpoint.json beside a folder `model`"
+            if Path(checkpoint).is_dir()
+            else f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again"
+        )
 
     return str(folder)
 

@@ -63,9 +63,14 @@ def _of_folder(folder: Path) -> ModelFacts:
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise BadInput(f"model: {folder} has no weights (*.safetensors); is the download complete?")
 
-    has_template = any((folder / name).is_file() for name in CHAT_TEMPLATES)
-    has_template = has_template or _names_template(folder / "tokenizer_config.json")
-    return ModelFacts(str(folder), has_template, _context(folder / CONFIG), None)
+    return ModelFacts(str(folder), has_chat_template(folder), _context(folder / CONFIG), None)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether the model in a folder has a chat template; False if there is no such folder."""
+    if any((folder / name).is_file() for name in CHAT_TEMPLATES):
+        return True
+    return _names_template(folder / "tokenizer_config.json")
 
 
 def _names_template(file: Path | None) -> bool:

@@ -127,8 +127,13 @@ def prompt_keys(
 
     missing = next(key for key in own if key not in record)
     raise BadInput(
-        f"{source['file']}, record 1: has no {missing!r}, only {', '.join(map(repr, record))}; name the keys of "
-        f"question and answer with prompts.{split}.question_key and prompts.{split}.answer_key"
+        f"{source['file']}, record 1: has no {missing!r}, only {', '.join(map(repr, record))}; "
+        + (
+            "its columns seem to be separated by semicolons: save it with commas, or as .tsv with tabs"
+            if len(record) == 1 and ";" in next(iter(record))
+            else f"name the keys of question and answer with prompts.{split}.question_key and "
+            f"prompts.{split}.answer_key"
+        )
     )
 
 

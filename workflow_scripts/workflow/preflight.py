@@ -28,6 +28,7 @@ from workflow_scripts.core.running.launch import candidate_gpus
 from workflow_scripts.core.sandbox import missing_isolation
 from workflow_scripts.core.sources import is_on_hub
 from workflow_scripts.rewards import parts_of
+from workflow_scripts.starting.models import has_chat_template
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.environments import GENERAL, Environments
 from workflow_scripts.workflow.freezing import Freezing
@@ -51,7 +52,8 @@ class Preflight:
         self.freezing = freezing
 
     def before_start(self, workflow: Any) -> None:
-        """Raise WorkflowError with everything that is missing for the pending jobs."""
+        """Raise WorkflowError with everything that is missing for the pending jobs. Print warnings."""
+        self.print_warnings()
         if missing := self.missing(workflow.dag.needrun_jobs(), workflow.executor_plugin.name):
             raise WorkflowError(as_list(missing))
 
@@ -61,10 +63,34 @@ class Preflight:
         def at_end() -> None:
             if workflow.dryrun and getattr(workflow, "_dag", None) is not None:
                 jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+                if jobs:
+                    self.print_warnings()
                 if missing := self.missing(jobs, executor_on_command_line()):
                     print(f"\n{as_list(missing)}", file=sys.stderr, flush=True)
 
         atexit.register(at_end)
+
+    def print_warnings(self) -> None:
+        """Print what is probably not meant."""
+        for warning in self.warnings():
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence for each thing in the config that is probably not meant."""
+        model = self.cfg.model.path
+        if model is None:
+            return
+
+        if "template" not in self.cfg.model_fields_set and has_chat_template(Path(model)):
+            yield (
+                f"template: {model} has a chat template, but the config names none, so questions are asked as "
+                "`User:… Assistant:`; say `template: chat`, or `template: deepseek` if this is meant"
+            )
+        if self.cfg.cold_start and self.cfg.cold_start.count:
+            yield (
+                f"cold_start.count: {model} is trained on examples that the task makes up before the first round; a "
+                "model that exists needs no cold start: remove the section, or name a file of yours in it"
+            )
 
     def missing(self, jobs: Iterable[Any], executor: str) -> list[str]:
         """Return a sentence for each thing that is missing for these jobs under an executor of Snakemake."""
