@@ -30,14 +30,18 @@ def side_by_side(folder: Path, place: str, most: int) -> tuple[list[Row], int]:
         most: how many answers are returned at most. Questions are then taken evenly from all levels, those with
             different rewards in different rounds first.
     """
+    questions = questions_of(folder, place)
+    return chosen_questions(list(questions.values()), most), len(questions)
+
+
+def questions_of(folder: Path, place: str) -> dict[str, Row]:
+    """Return all questions by id, each with its answers by round."""
     questions: dict[str, Row] = {}
     for number, paths in graded_shards(folder, place).items():
         for record in _records(paths):
             question = questions.setdefault(record["id"], _question(record))
             question["rounds"].setdefault(number, []).append(_answer(record))
-
-    chosen = _chosen(list(questions.values()), most)
-    return chosen, len(questions)
+    return questions
 
 
 def _records(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -76,7 +80,7 @@ def _answer(record: dict[str, Any]) -> Row:
     }
 
 
-def _chosen(questions: list[Row], most: int) -> list[Row]:
+def chosen_questions(questions: list[Row], most: int) -> list[Row]:
     """Return as many questions as have `most` answers together."""
     by_level: dict[str, list[Row]] = defaultdict(list)
     for question in sorted(questions, key=lambda question: (not _changes(question), question["id"])):

@@ -49,6 +49,39 @@ def metric(name: str, label: str, form: str, rows: list[Row]) -> Spec:
     return _chart(label, own, layer=layers)
 
 
+def compared(name: str, label: str, form: str, evaluated: dict[str, list[Row]]) -> Spec:
+    """Return the curves of a metric of all questions over the rounds, by run, with intervals as bands."""
+    own = []
+    for run, rows in evaluated.items():
+        own += [row | {"level": run} for row in rows if row["level"] == "all"]
+    return metric(name, label, form, own)
+
+
+def compared_cost(rows: list[Row]) -> Spec:
+    """Return the minutes of jobs by run, with a bar of parts for the stages."""
+    return _chart(
+        "Minutes of jobs by run and stage, all rounds",
+        [row | {"minutes": row["seconds"] / 60} for row in rows],
+        height=40 * len({row["run"] for row in rows}),
+        mark={"type": "bar", "stroke": "#8888", "strokeWidth": 0.5},
+        encoding={
+            "y": {"field": "run", "type": "nominal", "title": None},
+            "x": {
+                "field": "minutes",
+                "aggregate": "sum",
+                "type": "quantitative",
+                "title": "minutes, added up over jobs",
+            },
+            "color": {"field": "stage", "type": "nominal", "title": None, "legend": LEGEND},
+            "tooltip": [
+                {"field": "run"},
+                {"field": "stage"},
+                {"field": "seconds", "aggregate": "sum", "format": ",.0f", "title": "seconds"},
+            ],
+        },
+    )
+
+
 def rewards(rows: list[Row]) -> Spec:
     """Return the shares of rewards in each round as stacked bars."""
     order = [row["reward"] for row in sorted(rows, key=lambda row: row["order"])]

@@ -106,18 +106,19 @@ function answerNode(answer) {
   return node;
 }
 
-function cardOf(question, rounds) {
+// A column of answers is a round, or a round of one of several runs: [key in question.rounds, name].
+function cardOf(question, columnNames) {
   const card = element("article", undefined, "card");
   const title = card.appendChild(element("h4", question.question));
   const reference = question.reference === null ? "" : `; reference: ${question.reference}`;
   title.appendChild(element("small", `${question.level}${reference}`));
 
   const columns = card.appendChild(element("div", undefined, "rounds"));
-  for (const round of rounds) {
+  for (const [round, name] of columnNames) {
     const answers = question.rounds[round] || [];
     const column = columns.appendChild(element("div", undefined, "round"));
     const right = answers.filter((answer) => answer.r > 0.5).length;
-    column.appendChild(element("b", `round ${round}${answers.length > 1 ? `: ${right} of ${answers.length} right` : ""}`));
+    column.appendChild(element("b", `${name}${answers.length > 1 ? `: ${right} of ${answers.length} right` : ""}`));
     if (!answers.length) column.appendChild(element("p", "not asked"));
     answers.slice(0, 3).forEach((answer) => column.appendChild(answerNode(answer)));
     if (answers.length > 3) {
@@ -139,19 +140,17 @@ function showAnswers(sets) {
   const { set, level, before, now, show, text } = form.elements;
   const cards = document.getElementById("cards");
   const more = document.getElementById("more");
-  let rounds, questions, chosen, least, shown;
+  let columns, questions, chosen, least, shown;
 
   function chooseSet() {
     questions = sets[set.value].questions;
-    const numbers = new Set(questions.flatMap((question) => Object.keys(question.rounds).map(Number)));
-    rounds = [...numbers].sort((a, b) => a - b);
+    columns = sets[set.value].columns;
     const levels = [...new Set(questions.map((question) => question.level))].sort();
-    const names = rounds.map((round) => [String(round), `round ${round}`]);
     options(level, [["", "all"], ...levels.map((name) => [name, name])], "");
-    options(before, names, String(rounds[0]));
-    options(now, names, String(rounds[rounds.length - 1]));
+    options(before, columns, columns[0][0]);
+    options(now, columns, columns[columns.length - 1][0]);
     chooseFromAddress();
-    const rewards = questions.flatMap((question) => rounds.map((round) => rewardOf(question, round)));
+    const rewards = questions.flatMap((question) => columns.map(([key]) => rewardOf(question, key)));
     least = Math.min(...rewards.filter((reward) => reward !== null));
     choose();
   }
@@ -189,7 +188,7 @@ function showAnswers(sets) {
   }
 
   function add() {
-    cards.append(...chosen.slice(shown, shown + STEP).map((question) => cardOf(question, rounds)));
+    cards.append(...chosen.slice(shown, shown + STEP).map((question) => cardOf(question, columns)));
     shown += STEP;
     more.hidden = shown >= chosen.length;
   }

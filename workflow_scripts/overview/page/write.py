@@ -31,11 +31,8 @@ def write_page(folder: Path, metrics: Metrics, output: Path, most_answers: int) 
     answers = answers_of(folder, most_answers)
     graph = facts.stages_of_run(folder)
 
-    environment = Environment(
-        loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["duration"] = duration
-    page = environment.get_template("page.html.jinja").render(
+    page = rendered(
+        "page.html.jinja",
         run=str(folder),
         table=table_of(evaluated, metrics),
         changes=changes_of(folder, metrics),
@@ -48,12 +45,23 @@ def write_page(folder: Path, metrics: Metrics, output: Path, most_answers: int) 
         settings=json.dumps(facts.settings_of_run(folder), indent=2, ensure_ascii=False),
         versions=facts.versions_of(folder) | own_versions(),
         sets={name: {"shown": len(part["questions"]), "all": part["all"]} for name, part in answers.items()},
-        style=(HERE / "page.css").read_text(),
-        script=(HERE / "page.js").read_text(),
-        libraries=packed("\n;\n".join(map(library, LIBRARIES))),
         data=packed(json.dumps({"charts": drawn, "answers": answers}, ensure_ascii=False, separators=(",", ":"))),
     )
     write_text(output, page)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a page by its template, with style, script and libraries."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = duration
+    return environment.get_template(template).render(
+        style=(HERE / "page.css").read_text(),
+        script=(HERE / "page.js").read_text(),
+        libraries=packed("\n;\n".join(map(library, LIBRARIES))),
+        **values,
+    )
 
 
 def charts_of(folder: Path, metrics: Metrics, evaluated: list[Row]) -> dict[str, list[charts.Spec]]:
@@ -82,7 +90,9 @@ def answers_of(folder: Path, most: int) -> dict[str, Row]:
     for name, place, limit in (("evaluation", "evaluation", share), ("rounds", "results", most - share)):
         questions, total = side_by_side(folder, place, limit)
         if questions:
-            parts[name] = {"questions": questions, "all": total}
+            rounds = sorted({number for question in questions for number in question["rounds"]})
+            columns = [(str(number), f"round {number}") for number in rounds]
+            parts[name] = {"questions": questions, "all": total, "columns": columns}
     return parts
 
 
