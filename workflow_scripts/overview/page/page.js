@@ -94,20 +94,63 @@ const SHOWN = {
   cut: (question, before, now) => (question.rounds[now] || []).some((answer) => answer.f === "length"),
 };
 
-function answerNode(answer) {
+// Blue stands for likely tokens, ratios above 1 and advantages above 0; orange for the opposite.
+const BLUE = "0, 114, 178";
+const ORANGE = "213, 94, 0";
+const CLASSES = 9;
+
+function shade(share) {
+  return share === 0 ? "" : `rgba(${share > 0 ? BLUE : ORANGE}, ${(0.55 * Math.min(1, Math.abs(share))).toFixed(2)})`;
+}
+
+function shadeOf(answer, colour, place) {
+  const known = answer[colour === "ad" ? "tp" : colour];
+  if (!known || known[place] === "-" || known[place] === undefined) return ["", "not sampled by the policy"];
+  if (colour === "ad") return [shade(answer.ad), `advantage ${answer.ad}`];
+
+  const step = Number(known[place]);
+  if (colour === "tp") {
+    return [shade(step / (CLASSES - 1) - 1), `probability ${(step / CLASSES).toFixed(2)} to ${((step + 1) / CLASSES).toFixed(2)}`];
+  }
+  const middle = (CLASSES - 1) / 2;
+  const ratio = Math.pow(1.5, (step - middle) / (middle + 0.5));
+  return [shade((step - middle) / middle), `ratio about ${ratio.toFixed(2)}`];
+}
+
+// The text of an answer, with a span for each token if a colour is chosen and known.
+function textNode(answer, colour) {
+  const isKnown = colour && answer.tl && (colour === "ad" ? answer.ad !== undefined : answer[colour]);
+  if (!isKnown) return element("pre", answer.a.trim());
+
+  const node = element("pre");
+  const letters = Array.from(answer.a); // lengths count characters, not UTF-16 units
+  let start = 0;
+  answer.tl.forEach((length, place) => {
+    const span = element("span", letters.slice(start, start + length).join(""));
+    const [background, title] = shadeOf(answer, colour, place);
+    span.style.background = background;
+    span.title = title;
+    node.appendChild(span);
+    start += length;
+  });
+  node.append(letters.slice(start).join(""));
+  return node;
+}
+
+function answerNode(answer, colour) {
   const node = element("div", undefined, "answer");
   const isBinary = answer.r === 0 || answer.r === 1;
   const verdict = isBinary ? (answer.r ? "✓ right" : "✗ wrong") : `reward ${answer.r}`;
   const line = node.appendChild(element("div", verdict, `verdict ${isBinary ? (answer.r ? "right" : "wrong") : ""}`));
   const facts = [answer.v !== "auto" && answer.v, answer.p, `${answer.n} tokens`, answer.f !== "eos" && answer.f];
   line.appendChild(element("small", ` ${facts.filter(Boolean).join(", ")}`));
-  node.appendChild(element("pre", answer.a.trim()));
+  node.appendChild(textNode(answer, colour));
   node.appendChild(element("div", answer.u, "uid"));
   return node;
 }
 
 // A column of answers is a round, or a round of one of several runs: [key in question.rounds, name].
-function cardOf(question, columnNames) {
+function cardOf(question, columnNames, colour) {
   const card = element("article", undefined, "card");
   const title = card.appendChild(element("h4", question.question));
   const reference = question.reference === null ? "" : `; reference: ${question.reference}`;
@@ -120,11 +163,11 @@ function cardOf(question, columnNames) {
     const right = answers.filter((answer) => answer.r > 0.5).length;
     column.appendChild(element("b", `${name}${answers.length > 1 ? `: ${right} of ${answers.length} right` : ""}`));
     if (!answers.length) column.appendChild(element("p", "not asked"));
-    answers.slice(0, 3).forEach((answer) => column.appendChild(answerNode(answer)));
+    answers.slice(0, 3).forEach((answer) => column.appendChild(answerNode(answer, colour)));
     if (answers.length > 3) {
       const more = column.appendChild(element("details"));
       more.appendChild(element("summary", `${answers.length - 3} more`));
-      answers.slice(3).forEach((answer) => more.appendChild(answerNode(answer)));
+      answers.slice(3).forEach((answer) => more.appendChild(answerNode(answer, colour)));
     }
   }
   return card;
@@ -137,7 +180,7 @@ function options(select, values, chosen) {
 function showAnswers(sets) {
   const form = document.getElementById("filters");
   if (!form) return;
-  const { set, level, before, now, show, text } = form.elements;
+  const { set, level, before, now, show, colour, text } = form.elements;
   const cards = document.getElementById("cards");
   const more = document.getElementById("more");
   let columns, questions, chosen, least, shown;
@@ -147,6 +190,9 @@ function showAnswers(sets) {
     columns = sets[set.value].columns;
     const levels = [...new Set(questions.map((question) => question.level))].sort();
     options(level, [["", "all"], ...levels.map((name) => [name, name])], "");
+    const hasTokens = questions.some((question) => Object.values(question.rounds).flat().some((answer) => answer.tl));
+    colour.parentElement.hidden = !hasTokens;
+    if (!hasTokens) colour.value = "";
     options(before, columns, columns[0][0]);
     options(now, columns, columns[columns.length - 1][0]);
     chooseFromAddress();
@@ -163,7 +209,7 @@ function showAnswers(sets) {
   }
 
   function noteInAddress() {
-    const values = [set, level, before, now, show, text].map((field) => [field.name, field.value]);
+    const values = [set, level, before, now, show, colour, text].map((field) => [field.name, field.value]);
     history.replaceState(null, "", `#${new URLSearchParams(values.filter(([, value]) => value))}`);
   }
 
@@ -188,7 +234,7 @@ function showAnswers(sets) {
   }
 
   function add() {
-    cards.append(...chosen.slice(shown, shown + STEP).map((question) => cardOf(question, columns)));
+    cards.append(...chosen.slice(shown, shown + STEP).map((question) => cardOf(question, columns, colour.value)));
     shown += STEP;
     more.hidden = shown >= chosen.length;
   }
@@ -201,7 +247,7 @@ function showAnswers(sets) {
     chooseSet();
     noteInAddress();
   });
-  [level, before, now, show, text].forEach((field) =>
+  [level, before, now, show, colour, text].forEach((field) =>
     field.addEventListener("input", () => {
       choose();
       noteInAddress();

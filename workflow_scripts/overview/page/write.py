@@ -15,6 +15,7 @@ from workflow_scripts.overview.page import charts, facts
 from workflow_scripts.overview.page.answers import distributions, side_by_side
 from workflow_scripts.overview.page.facts import Row
 from workflow_scripts.overview.page.graph import drawing_of
+from workflow_scripts.overview.page.tokens import add_tokens
 from workflow_scripts.overview.words import duration
 
 HERE = Path(__file__).parent
@@ -90,6 +91,8 @@ def answers_of(folder: Path, most: int) -> dict[str, Row]:
     for name, place, limit in (("evaluation", "evaluation", share), ("rounds", "results", most - share)):
         questions, total = side_by_side(folder, place, limit)
         if questions:
+            if place == "results":
+                add_tokens(folder, questions)
             rounds = sorted({number for question in questions for number in question["rounds"]})
             columns = [(str(number), f"round {number}") for number in rounds]
             parts[name] = {"questions": questions, "all": total, "columns": columns}
