@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from workflow_scripts.config.sections import EVAL_TAGS, REWARD_TAGS, Section
+from workflow_scripts.config.sections import EVAL_TAGS, HIDDEN, REWARD_TAGS, Section
 from workflow_scripts.core.running import plugins
 
 # What other libraries call a key, an objective or an engine → what it is called here.
@@ -64,7 +64,8 @@ def describe(fault: Any, values: dict[str, Any], model: type[Section]) -> str:
         return f"{path}: it is part of file names: letters, digits and ._- only, found {value!r}"
 
     message = fault["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(value, (dict, list)) or value is None else f", found {value!r}"
+    is_hidden = fault["type"] == HIDDEN or isinstance(value, (dict, list)) or value is None
+    shown = "" if is_hidden else f", found {value!r}"
     if isinstance(value, str) and value.lower() in VALUES_ELSEWHERE:
         shown = f". {VALUES_ELSEWHERE[value.lower()]}"
     return f"{path}: {message}{shown}" if path else f"{message}{shown}"

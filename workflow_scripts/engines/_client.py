@@ -4,6 +4,7 @@ Every attempt enters a ledger before it is sent and after it came back, so that 
 and the budget holds over restarts. An attempt costs what the answer's usage says, nothing if the server refused it (4xx
 and 5xx are not billed), and its upper bound if its fate is unknown (killed, timed out, unreadable). Parallel jobs share
 a ledger and the endpoint's limits (core/running/sharing.py). The key is read from the environment and stored nowhere.
+If an endpoint repeats it in a message, it is left out of the ledger, whose files only their owner can read.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import STARTED, OutOfTime, deadline
 from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.core.running.secrets import remember
 from workflow_scripts.core.running.sharing import POLL, SharedLimits
 
 Entries = list[tuple[str, dict[str, Any]]]  # keys and values of a ledger
@@ -78,6 +80,7 @@ class Client:
         """
         self.settings = settings
         self.ledger = ledger
+        self.ledger.is_private = True
         self.purpose = purpose
         self.version = version
         self.key = _key(settings["key_env"])
@@ -377,4 +380,5 @@ def _key(variable: str | None) -> str:
         return "none"  # the client insists on a key, but a private server may need none
     if not os.environ.get(variable):
         raise BadInput(f"the environment variable {variable} is not set; it should hold the endpoint's key (`key_env`)")
+    remember(variable)
     return os.environ[variable]

@@ -5,6 +5,7 @@ neutral value are not passed on (`settings_of`), so a new key with a neutral def
 """
 
 from workflow_scripts.config.sections.base import (
+    HIDDEN,
     Dtype,
     Engine,
     Name,
@@ -13,6 +14,7 @@ from workflow_scripts.config.sections.base import (
     Section,
     Share,
     TaskName,
+    Url,
     exactly_one,
 )
 from workflow_scripts.config.sections.data import Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
@@ -26,6 +28,7 @@ from workflow_scripts.config.sections.values import endpoints_of, settings_of
 
 __all__ = [
     "EVAL_TAGS",
+    "HIDDEN",
     "OWN_GRADE",
     "REWARD_TAGS",
     "ColdStart",
@@ -66,6 +69,7 @@ __all__ = [
     "Suite",
     "TaskName",
     "Train",
+    "Url",
     "Vllm",
     "Wandb",
     "Worked",

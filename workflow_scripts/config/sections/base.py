@@ -2,13 +2,16 @@
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running import plugins
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # it is part of file names
+HIDDEN = "secret"  # the type of a fault whose value is not shown
 Share = Annotated[float, Field(ge=0, le=1)]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -50,7 +53,19 @@ def _check_reward(name: str) -> str:
     return name
 
 
+def without_value(message: str) -> PydanticCustomError:
+    """Return an error of a config value that is not shown, because it may be a secret."""
+    return PydanticCustomError(HIDDEN, message)  # type: ignore[arg-type]
+
+
+def _check_url(url: str) -> str:
+    if "@" in urlsplit(url).netloc:
+        raise without_value("should hold no user name or password: give a key through an environment variable")
+    return url
+
+
 TaskName = Annotated[Name, _plugin("tasks")]
 Engine = Annotated[str, _plugin("engines")]
 Objective = Annotated[str, _plugin("training/objectives")]
 Reward = Annotated[str, AfterValidator(_check_reward)]
+Url = Annotated[str, AfterValidator(_check_url)]

@@ -1,8 +1,20 @@
 """Endpoints of language models."""
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+import re
+from typing import Annotated
 
-from workflow_scripts.config.sections.base import Section
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from workflow_scripts.config.sections.base import Section, Url, without_value
+
+
+def _check_variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w{0,39}", name):  # probably the key itself, which must not be shown
+        raise without_value("should be the name of an environment variable that holds the key, such as OPENAI_API_KEY")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_check_variable)]
 
 
 class Prices(Section):
@@ -16,9 +28,9 @@ class Prices(Section):
 class Endpoint(Section):
     """An OpenAI-compatible endpoint. Results depend on `base_url` and `model` only, so only they rerun anything."""
 
-    base_url: str  # such as https://api.openai.com/v1
+    base_url: Url  # such as https://api.openai.com/v1
     model: str  # as the endpoint names it
-    key_env: str | None = "OPENAI_API_KEY"  # the environment variable that holds the key; null: no key is needed
+    key_env: Variable | None = "OPENAI_API_KEY"  # the environment variable that holds the key; null: no key is needed
     concurrency: PositiveInt = 16  # requests in flight
     requests_per_minute: PositiveFloat | None = None  # of all jobs together; null: unlimited
     tokens_per_minute: PositiveFloat | None = None  # prompts are estimated, max_tokens count in full, as on servers

@@ -14,6 +14,7 @@ from workflow_scripts.core.errors import BadInput, validation_message
 from workflow_scripts.core.running import hub, storage
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
 from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
+from workflow_scripts.core.running.secrets import hide
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
 from workflow_scripts.core.templates import TEMPLATES, split_template
 
@@ -23,7 +24,7 @@ MOST_SHARDS = 10_000  # each is a job of Snakemake
 def say(text: str) -> None:
     """Print a line to the log. If the stage runs in several processes, only the first one prints."""
     if not int(os.environ.get("RANK", 0)) and REPLICA not in os.environ:
-        print(text, file=sys.stderr, flush=True)
+        print(hide(text), file=sys.stderr, flush=True)
 
 
 def progress(iterable: Any = None, *, total: int | None, desc: str, unit: str, disable: bool = False):
@@ -197,7 +198,7 @@ def run(main: Callable[[], int | None]) -> None:
         if message is None:
             raise
 
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(hide(f"error: {message}"), file=sys.stderr, flush=True)
     sys.exit(MEND_FIRST_STATUS)
 
 

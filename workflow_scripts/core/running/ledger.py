@@ -19,10 +19,16 @@ from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import OutOfTime, Pace
 from workflow_scripts.core.running.replicas import Team
+from workflow_scripts.core.running.secrets import hide
 
 
 class Ledger:
-    """Results by key. `folder` serves one stage; `shard` names this writer's share of it, such as "4_0"."""
+    """Results by key. `folder` serves one stage; `shard` names this writer's share of it, such as "4_0".
+
+    A private ledger is one of paid requests. Only its owner can read its files, and no secret is written to them.
+    """
+
+    is_private = False
 
     def __init__(self, folder: str | Path, shard: str):
         self.folder = Path(folder)
@@ -85,10 +91,14 @@ class Ledger:
 
     def append(self, batch: Sequence[tuple[str, Any]]) -> None:
         """Enter a finished batch. It is on disk before the next one starts."""
-        with open(self.own, "a") as file:
-            file.write(json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n")
+        line = json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n"
+        with open(self.own, "a", opener=self._open) as file:
+            file.write(hide(line) if self.is_private else line)
             file.flush()
             os.fsync(file.fileno())
+
+    def _open(self, path: str, flags: int) -> int:
+        return os.open(path, flags, 0o600 if self.is_private else 0o666)
 
 
 def map_records(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from workflow_scripts.config.sections import Section
+from workflow_scripts.config.sections import Section, Url
 from workflow_scripts.config.task_section import TaskSection
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Service(Section):
     """An external service that runs programs, for languages other than Python."""
 
     protocol: Literal["piston", "sandboxfusion"]  # which service it is
-    url: str  # of the service, such as http://localhost:2000; no result depends on it
+    url: Url  # of the service, such as http://localhost:2000; no result depends on it
     version: str = "*"  # of the language (Piston)
     concurrency: PositiveInt = 8  # requests at a time; no result depends on it
     timeout: PositiveFloat = 120  # seconds until a request is tried again; no result depends on it
