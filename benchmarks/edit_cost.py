@@ -11,7 +11,6 @@ the whole run, since later rounds have a new policy and start anew.
 
 import argparse
 import csv
-import json
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ import yaml
 
 from benchmarks.common import publish, row
 from workflow_scripts.core.files import read_json
+from workflow_scripts.core.running.ledger import batch_in
 
 STAGES = ("generate", "grade", "construct_meta", "construct_data", "logp")
 PARTS = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "report", "config.yaml", "local")
@@ -90,8 +90,8 @@ def count_generated(run: Path, since: float) -> int:
     """Return the number of conversations that entered round 1's ledgers after a time."""
     total = 0
     for path in newer((run / "ledger/generate/r1").rglob("*.jsonl"), since):
-        with open(path) as file:
-            total += sum(len(json.loads(line)) for line in file)
+        with open(path, "rb") as file:
+            total += sum(len(batch_in(line) or []) for line in file)
     return total
 
 

@@ -19,6 +19,7 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, replacing
 from workflow_scripts.core.running.cli import add_code_argument, arguments, run
 from workflow_scripts.core.running.plots import figure
+from workflow_scripts.core.running.soundness import check
 from workflow_scripts.core.significance import NOISE
 from workflow_scripts.evaluate import is_general
 
@@ -105,6 +106,7 @@ def rounds_of(folder: Path, names: list[str]) -> list[Row]:
     passes = passes_of(folder)
 
     for path in sorted(folder.glob("evaluation/r*.json"), key=lambda path: int(path.stem[1:])):
+        check(path)
         evaluation = read_json(path)
         parts = {"": evaluation} | evaluation.get("by_set", {}) | evaluation["by_level"]
         shown_names = [*names, *(name for name in evaluation if is_general(name))]

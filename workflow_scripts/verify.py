@@ -3,7 +3,10 @@
     sound      the bytes are those that the manifest names, and so are the inputs
     stale      an input changed since, or is not sound itself
     missing    named by a manifest, or expected for the config's rounds, but not there
-    damaged    the bytes are other ones
+    evicted    the weights were deleted as the config's section `keep` asks; they can be made again
+    damaged    the bytes are other ones, or the manifest was changed
+
+Of a model's files, size and time are compared if they were found sound before. With --full, all bytes are read.
 
 Artefacts whose code changed after they were made, and which a person accepted (workflow_scripts.accept_code), count as
 sound and are named. The stage fails if anything is not sound. Whether a changed config or changed code calls for a
@@ -18,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core import shards
-from workflow_scripts.core.checkpoint import describe, moments_beside
+from workflow_scripts.core.checkpoint import moments_beside
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
+from workflow_scripts.core.running import soundness
 from workflow_scripts.core.running.cli import arguments, progress, run
 from workflow_scripts.core.running.consent import accepted_outputs
-from workflow_scripts.core.running.manifest import content_digest, file_digest
+from workflow_scripts.core.running.manifest import content_digest, file_digest, manifest_of
 
-WORST_FIRST = ("damaged", "missing", "stale", "sound")
+WORST_FIRST = ("damaged", "missing", "stale", "evicted", "sound")
+FINE = ("evicted", "sound")
 NO_ARTEFACTS = ("ledger", "state", "logs", "benchmarks", "report", "code")  # folders without manifests
 
 State = tuple[str, str]  # the state's name, and the reason
@@ -41,24 +46,29 @@ def round_of(path: str, run_folder: str) -> str:
     return match[1] if match else "0"
 
 
-def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the manifests of a run by the path of their artefact."""
+def read_manifests(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the manifests of a run by the path of their artefact, and what is wrong with damaged ones likewise."""
     manifests = {}
+    faults = {}
 
     for path in sorted(folder.rglob("*.json")):
-        if path.relative_to(folder).parts[0] in NO_ARTEFACTS or "model" in path.parts:
+        if path.relative_to(folder).parts[0] in NO_ARTEFACTS or "model" in path.parts or path.name[0] == ".":
+            continue
+        if fault := soundness.damage_of_manifest(path):
+            beside = [other for other in path.parent.glob(f"{path.stem}.*") if manifest_of(other) == path != other]
+            faults[str(next(iter(sorted(beside)), path))] = f"{path} {fault}"
             continue
         value = read_json(path)
-        if isinstance(value, dict) and "inputs" in value:
+        if isinstance(value, dict) and isinstance(value.get("inputs"), dict):
             manifests[value.get("artefact", str(path))] = value
 
-    return manifests
+    return manifests, faults
 
 
 class Walk:
     """The states of a run's artefacts, each computed once."""
 
-    def __init__(self, folder: str, rounds: int, first: str, evaluate_every: int | None = 1):
+    def __init__(self, folder: str, rounds: int, first: str, evaluate_every: int | None = 1, is_full: bool = False):
         """Read the manifests of a run.
 
         Args:
@@ -66,10 +76,12 @@ class Walk:
             rounds: the number of rounds that the config asks for.
             first: round 0's checkpoint.json.
             evaluate_every: the rounds from one evaluation to the next; None if the run has no eval questions.
+            is_full: whether the bytes of all models are read.
         """
         self.folder = folder
+        self.is_full = is_full
         self._update_shard_digests()
-        self.manifests = read_manifests(Path(folder))
+        self.manifests, self.faults = read_manifests(Path(folder))
 
         numbers = [int(name) for name in map(self.round_of, self.manifests) if name.isdigit()]
         # Train prompts are found through what was made of them.
@@ -93,21 +105,25 @@ class Walk:
         """Return the state of an artefact."""
         if not Path(name).exists():
             return "missing", "not there"
+        if name in self.faults:
+            return "damaged", self.faults[name]
         if name not in self.manifests:
-            return "sound", ""
+            is_ours = name.startswith(f"{self.folder}/") and name.endswith(".pkl")
+            return ("missing", f"its manifest {manifest_of(name)} is not there") if is_ours else ("sound", "")
 
         manifest = self.manifests[name]
-        if fault := self.damage(name, manifest):
+        is_evicted = bool(soundness.evicted(Path(name)))
+        if not is_evicted and (fault := self.damage(name, manifest)):
             return fault
 
         for source, recorded in manifest["inputs"].items():
             state, _ = self.state(source)
-            if state != "sound":
+            if state not in FINE:
                 return "stale", f"its input {source} is {state}"
             if content_digest(source) != recorded:
                 return "stale", f"its input {source} changed since"
 
-        return "sound", ""
+        return ("evicted", "its weights were deleted; they can be made again") if is_evicted else ("sound", "")
 
     def damage(self, name: str, manifest: dict[str, Any]) -> State | None:
         """Return the state of an artefact whose bytes are not those that its manifest names."""
@@ -126,12 +142,8 @@ class Walk:
         if not folder.is_dir():
             return "missing", f"{folder} is not there"
 
-        present = describe(folder)["files"]
-        for file in sorted(manifest["files"].keys() | present.keys()):
-            if file not in present:
-                return "missing", f"{folder}/{file} is not there"
-            if present[file] != manifest["files"].get(file):
-                return "damaged", f"{folder}/{file} is not the file that was written"
+        if fault := soundness.damage_of_checkpoint(name, self.is_full):
+            return "missing" if fault.endswith("is not there") else "damaged", fault
 
         moments = moments_beside(name)
         if "moments" in manifest and (not moments.exists() or content_digest(moments) != manifest["moments"]):
@@ -145,7 +157,7 @@ class Walk:
         Files that none of it needs, such as those of another number of shards, are left out.
         """
         names: set[str] = set()
-        todo = list(self.expected)
+        todo = [*self.expected, *self.faults]
         while todo:
             name = todo.pop()
             if name not in names:
@@ -167,7 +179,7 @@ def print_round(name: str, states: dict[str, State], accepted: set[str]) -> int:
     note = f", {by_earlier_code} accepted although made by earlier code" if by_earlier_code else ""
     print(f"{label}: {worst} ({len(states)} artefacts{note})")
 
-    unsound = {artefact: state for artefact, state in states.items() if state[0] != "sound"}
+    unsound = {artefact: state for artefact, state in states.items() if state[0] not in FINE}
     follows = [artefact for artefact, (_, reason) in unsound.items() if re.match(r"its input .* is ", reason)]
     for artefact in unsound.keys() - set(follows):
         print(f"  {unsound[artefact][0]}: {artefact}: {unsound[artefact][1]}")
@@ -184,6 +196,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--first", help="checkpoint.json of round 0 (default: the one in checkpoints/r0)")
     parser.add_argument("--without-evaluation", action="store_true", help="the run has no eval questions")
     parser.add_argument("--evaluate-every", type=int, default=1, help="rounds from one evaluation to the next")
+    parser.add_argument("--full", action="store_true", help="read all bytes of all models")
     return parser.parse_args()
 
 
@@ -194,7 +207,7 @@ def main() -> int:
 
     first = args.first or f"{args.run}/checkpoints/r0/checkpoint.json"
     evaluate_every = None if args.without_evaluation else args.evaluate_every
-    rounds = Walk(args.run, args.rounds, first, evaluate_every).all()
+    rounds = Walk(args.run, args.rounds, first, evaluate_every, args.full).all()
     accepted = accepted_outputs(Path(args.run))
     faults = 0
     for name in sorted(rounds, key=lambda n: (n.isdigit(), int(n) if n.isdigit() else 0)):

@@ -1,11 +1,9 @@
 """Record stages resume: finished batches are in the ledger, and nothing is computed twice."""
 
-import json
-
 import pytest
 
 from workflow_scripts.core.running.deadline import OutOfTime
-from workflow_scripts.core.running.ledger import Ledger, map_records, stream_records
+from workflow_scripts.core.running.ledger import Ledger, batch_in, map_records, stream_records
 
 JOBS = [{"uid": f"r{i}", "value": i} for i in range(10)]
 BATCHES = [range(0, 4), range(4, 8), range(8, 10)]
@@ -42,6 +40,28 @@ def test_a_changed_record_alone_is_computed_again(tmp_path):
 
     assert run(tmp_path, jobs, seen=seen)[5] == {"square": 10000}
     assert seen == [["r5"]]
+
+
+@pytest.mark.parametrize("place", [3, 12, 40, -3])
+def test_a_damaged_line_is_computed_again(tmp_path, capsys, place):
+    """The checksum finds a changed digit, which would be valid JSON."""
+    run(tmp_path)
+    path = next(tmp_path.glob("*.jsonl"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = bytearray(lines[1])
+    damaged[place] ^= 1
+    path.write_bytes(b"".join([lines[0], bytes(damaged), *lines[2:]]))
+
+    seen = []
+    assert run(tmp_path, seen=seen) == SQUARES
+    assert seen == [["r4", "r5", "r6", "r7"]]
+    assert "line 2 was cut off" in capsys.readouterr().err
+
+
+def test_lines_without_a_checksum_are_read(tmp_path):
+    assert batch_in(b'[["key", 1]]\n') == [["key", 1]]
+    assert batch_in(b'[["key", 1]]') is None
+    assert batch_in(b'{"other": 1}\n') is None
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 10_000])
@@ -98,7 +118,7 @@ def squares(uids, finished, tick):
 
 def lines(folder) -> list[int]:
     """Return how many records each line of a ledger holds."""
-    return [len(json.loads(line)) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [len(batch_in(line) or []) for path in folder.glob("*.jsonl") for line in path.open("rb")]
 
 
 def test_records_enter_in_groups_and_come_back_in_order(tmp_path):

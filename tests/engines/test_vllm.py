@@ -13,7 +13,7 @@ import yaml
 from tests.harness import REPOSITORY, Copy, kill, wait_for
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
-from workflow_scripts.core.running.ledger import Ledger
+from workflow_scripts.core.running.ledger import Ledger, batch_in
 from workflow_scripts.init_model import make_model, train_tokenizer
 
 PYTHON = os.environ.get("ROUNDHOUSE_VLLM")
@@ -111,7 +111,7 @@ def test_after_kill_9_finished_conversations_are_kept_and_none_is_lost_or_double
     assert len(answers) == 960
     assert set(Counter(answer["uid"] for answer in answers).values()) == {1}
 
-    whole = [key for path in folder.glob("*.jsonl") for line in path.open() for key, _ in json.loads(line)]
+    whole = [key for path in folder.glob("*.jsonl") for line in path.open("rb") for key, _ in batch_in(line) or []]
     assert len(whole) == len(set(whole)) == 960
     written = {json.dumps(answer["tokens"]) for answer in answers}
     assert all(json.dumps(value["tokens"]) in written for value in kept.values())

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.harness import Copy, edit_prompts, tiny_config
+from workflow_scripts.core.running.ledger import batch_in
 from workflow_scripts.overview.estimate import schedule
 from workflow_scripts.overview.jobs import survey
 from workflow_scripts.overview.plan import plan_of
@@ -19,7 +20,7 @@ def plan(copy: Copy, *arguments: str) -> dict:
 def entries(copy: Copy, stage: str) -> int:
     """Return how many records the ledgers of a stage hold for round 1's answers."""
     files = [path for path in copy.path(f"ledger/{stage}").rglob("*.jsonl") if "evaluation" not in path.parts]
-    return sum(len(json.loads(line)) for path in files for line in path.read_text().splitlines())
+    return sum(len(batch_in(line) or []) for path in files for line in path.open("rb"))
 
 
 def with_value(frame, column: str, value: str):

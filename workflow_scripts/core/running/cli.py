@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from workflow_scripts.core.errors import BadInput, validation_message
 from workflow_scripts.core.running import hub, storage
 from workflow_scripts.core.running.deadline import OUT_OF_TIME_STATUS, OutOfTime
-from workflow_scripts.core.running.replicas import REPLICA, die_with_parent
+from workflow_scripts.core.running.replicas import die_with_parent, is_first_process
 from workflow_scripts.core.running.secrets import hide
+from workflow_scripts.core.running.soundness import check_inputs, seal_output
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
 from workflow_scripts.core.templates import TEMPLATES, split_template
 
@@ -23,7 +24,7 @@ MOST_SHARDS = 10_000  # each is a job of Snakemake
 
 def say(text: str) -> None:
     """Print a line to the log. If the stage runs in several processes, only the first one prints."""
-    if not int(os.environ.get("RANK", 0)) and REPLICA not in os.environ:
+    if is_first_process():
         print(hide(text), file=sys.stderr, flush=True)
 
 
@@ -33,8 +34,8 @@ def progress(iterable: Any = None, *, total: int | None, desc: str, unit: str, d
 
     interval = 0.2 if sys.stderr.isatty() else 5.0
     pace: dict[str, Any] = {"mininterval": interval, "maxinterval": 2 * interval}
-    is_other = REPLICA in os.environ or bool(int(os.environ.get("RANK", 0)))
-    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=disable or is_other, **pace)
+    is_off = disable or not is_first_process()
+    return tqdm(iterable, total=total, desc=desc, unit=unit, ncols=100, disable=is_off, **pace)
 
 
 # ---------------------------------------------------------------- arguments
@@ -45,7 +46,20 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     module = spec.name if spec and spec.name.startswith("workflow_scripts") else Path(sys.argv[0]).stem
     command = module if module.startswith("workflow_scripts") else f"workflow_scripts.{module}"
-    return argparse.ArgumentParser(prog=f"python -m {command}", description=description, formatter_class=HelpFormatter)
+    return StageParser(prog=f"python -m {command}", description=description, formatter_class=HelpFormatter)
+
+
+class StageParser(argparse.ArgumentParser):
+    """Parses a stage's options and checks the files that they name, before the stage reads them."""
+
+    output: str | None = None  # what the stage of this process writes
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        values = super().parse_args(*args, **kwargs)
+        if is_first_process():
+            check_inputs(vars(values))
+        StageParser.output = getattr(values, "output", None)
+        return values
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -178,6 +192,7 @@ def run(main: Callable[[], int | None]) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun leaves its processes behind when it is killed itself
         die_with_parent()
 
+    main = with_seal(main)
     try:
         sys.exit(main() or 0)
     except BadInput as error:
@@ -200,6 +215,18 @@ def run(main: Callable[[], int | None]) -> None:
 
     print(hide(f"error: {message}"), file=sys.stderr, flush=True)
     sys.exit(MEND_FIRST_STATUS)
+
+
+def with_seal(main: Callable[[], int | None]) -> Callable[[], int | None]:
+    """Return a stage that also seals what it wrote, if it succeeds."""
+
+    def main_and_seal() -> int | None:
+        status = main()
+        if StageParser.output and not status and is_first_process():
+            seal_output(Path(StageParser.output))
+        return status
+
+    return main_and_seal
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:

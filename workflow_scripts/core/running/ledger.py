@@ -1,7 +1,8 @@
 """Record stages map one function over records and resume: a ledger keeps finished results.
 
 A ledger is a folder of append-only JSON-lines files, one per shard and writer, so it needs no locks and may lie on a
-parallel file system. One line holds one batch of finished records. A line that was cut off is dropped with a message.
+parallel file system. One line holds one batch of finished records and the checksum of their text. A line that was cut
+off or damaged is dropped with a message.
 
 `map_records` plans batches from the shard's full list and enters them whole, so that a killed run repeats its planned
 batches to the bit. `stream_records` enters records in the order in which they are finished, every few seconds.
@@ -9,12 +10,16 @@ batches to the bit. `stream_records` enters records in the order in which they a
 
 import json
 import os
+import re
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.core.errors import BadInput
+from workflow_scripts.core.files import HALF_CHARACTERS
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import OutOfTime, Pace
@@ -74,31 +79,88 @@ class Ledger:
 
             whole = text[: text.rfind(b"\n") + 1]
             read[path] = begin + len(whole)
-            for line in whole.splitlines():
-                yield from json.loads(line)
+            for line in whole.splitlines(keepends=True):
+                batch = batch_in(line)
+                if batch is None:
+                    raise BadInput(
+                        f"{path}: a line is damaged, so what was asked and paid is unknown; bring the file back from a "
+                        "copy, or delete it to ask (and pay) again"
+                    )
+                yield from batch
 
     def _entries(self, path: Path) -> Iterator[tuple[str, Any]]:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                try:
-                    batch = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:  # not JSON, or not even text
-                    batch = None
-                if not isinstance(batch, list):
-                    say(f"{path}: line {number} was cut off (its writer was killed); its batch is computed again")
+                batch = batch_in(line)
+                if batch is None:
+                    say(
+                        f"{path}: line {number} was cut off (its writer was killed) or damaged; its batch is computed "
+                        "again"
+                    )
                     continue
                 yield from batch
 
     def append(self, batch: Sequence[tuple[str, Any]]) -> None:
         """Enter a finished batch. It is on disk before the next one starts."""
-        line = json.dumps(batch, ensure_ascii=False, separators=(",", ":")) + "\n"
-        with open(self.own, "a", opener=self._open) as file:
-            file.write(hide(line) if self.is_private else line)
+        text = json.dumps(batch, ensure_ascii=False, separators=(",", ":"))
+        line = line_of(hide(text) if self.is_private else text)
+        with open(self.own, "ab", opener=self._open) as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
     def _open(self, path: str, flags: int) -> int:
         return os.open(path, flags, 0o600 if self.is_private else 0o666)
+
+
+MERGED = 256  # results in a line of a compacted ledger
+HEAD = b'{"crc32":"%08x","batch":'  # of a line, before the JSON of its batch
+LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})","batch":(.*)\}\n', re.DOTALL)
+
+
+def line_of(text: str) -> bytes:
+    """Return the line of a ledger that holds a batch, given as JSON."""
+    data = text.encode(errors=HALF_CHARACTERS)
+    return HEAD % zlib.crc32(data) + data + b"}\n"
+
+
+def batch_in(line: bytes) -> list[Any] | None:
+    """Return the batch that a line of a ledger holds; None if the line was cut off or changed.
+
+    Lines of earlier versions hold the batch alone, without a checksum.
+    """
+    try:
+        if not line.startswith(b"{"):
+            batch = json.loads(line) if line.endswith(b"\n") else None
+            return batch if isinstance(batch, list) else None
+
+        match = LINE.fullmatch(line)
+        is_whole = match is not None and int(match[1], 16) == zlib.crc32(match[2])
+        return json.loads(match[2]) if match and is_whole else None
+    except ValueError:  # not JSON, or not even text
+        return None
+
+
+def compact(folder: Path) -> int:
+    """Merge the files of each shard into one, without results that came twice, and return the bytes that this freed.
+
+    No writer may be at work.
+    """
+    before = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
+    shards = {path.name.split(".", 1)[0] for path in folder.glob("*.jsonl")}
+
+    for shard in sorted(shards):
+        files = sorted(folder.glob(f"{shard}.*.jsonl"))
+        if len(files) > 1:
+            ledger = Ledger(folder, shard)
+            entries = {key: value for path in files for key, value in ledger._entries(path)}
+            items = list(entries.items())
+            for start in range(0, len(items), MERGED):
+                ledger.append(items[start : start + MERGED])
+            for path in files:
+                path.unlink()
+
+    return before - sum(path.stat().st_size for path in folder.glob("*.jsonl"))
 
 
 def map_records(

@@ -6,6 +6,7 @@ gives equal bytes and a rerun that changes nothing stops there. Seconds, tokens,
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,15 @@ def write_manifest(
         **({"commits": commits} if commits else {}),
         **fields,
     }
+    manifest["seal"] = seal_of(manifest)
     write_json(manifest_of(path), manifest)
     return manifest
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of all fields of a manifest but the seal itself, by which later changes are found."""
+    fields = {key: value for key, value in manifest.items() if key != "seal"}
+    return digest(json.loads(json.dumps(fields)))
 
 
 def write_usage(path: str | Path, **fields: Any) -> None:

@@ -23,6 +23,11 @@ PR_SET_PDEATHSIG = 1
 Batch = TypeVar("Batch")
 
 
+def is_first_process() -> bool:
+    """Return whether this is the process of a stage that speaks, checks and writes for all others."""
+    return not int(os.environ.get("RANK", 0)) and REPLICA not in os.environ
+
+
 def die_with_parent() -> None:
     """Let the kernel end this process when the process that started it is gone, however that ended."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
