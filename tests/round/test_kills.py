@@ -30,7 +30,6 @@ def test_generation_goes_on_from_the_ledger_to_the_same_bytes(finished, tmp_path
     process = copy.start(*targets)
     wait_for(has_entries, process)
     kill(process)
-    copy.snakemake("--unlock")
     output = copy.snakemake(*targets)
 
     assert re.search(r"\d+ of \d+ records are in the ledger, going on at record \w+", output)
@@ -47,7 +46,6 @@ def test_training_goes_on_from_its_state_to_the_same_digest(fork):
     wait_for(lambda: list(fork.path("state/r1").glob("*/checkpoint-*/complete")), process)
     kill(process)
     assert not fork.path("checkpoints/r1/checkpoint.json").exists()
-    fork.snakemake("--unlock")
     output = fork.snakemake(CHECKPOINT)
 
     assert re.search(r"train: going on from update \d+ of \d+", output)

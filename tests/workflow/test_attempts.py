@@ -102,7 +102,6 @@ def test_after_a_killed_driver_the_next_start_brings_back_what_was_there(frozen)
     assert not files(frozen)
 
     mend_stages(frozen, how)
-    frozen.snakemake("--unlock")
     assert NOTHING_TO_DO in frozen.snakemake("-n", PROMPTS)
     assert files(frozen) == before
 
@@ -114,7 +113,7 @@ def test_nothing_is_brought_back_beside_a_job_that_still_works(frozen):
     process = frozen.start(PROMPTS, *SEED)
     wait_for(lambda: stage_process(frozen), process)
     os.kill(process.pid, signal.SIGKILL)  # the driver alone
-    frozen.snakemake("--unlock")
+    process.wait()
     frozen.snakemake("-n", PROMPTS)
     assert not files(frozen)
 

@@ -244,8 +244,6 @@ def test_a_round_with_a_cancelled_job_and_a_killed_driver(begun, tmp_path):
 
     kill(process)
     LOST["kill -9 of the driver, awaited"] = 0.0
-    assert "--unlock" in copy.snakemake(CHECKPOINT, fails=True)
-    copy.snakemake("--unlock")
     refused = copy.snakemake(CHECKPOINT, fails=True)
     [name] = queue("%j", "-j", job)
     assert f"{job} RUNNING rule_train" in refused
@@ -289,7 +287,6 @@ def test_a_killed_driver_whose_jobs_are_ended(untrained, trained):
     """The other reaction: the line that the refusal shows, and the same command again."""
     process, _ = start_training(untrained)
     kill(process)
-    untrained.snakemake("--unlock")
     refused = untrained.snakemake(CHECKPOINT, fails=True)
     subprocess.run(refused.split("end its jobs with\n")[1].splitlines()[0].split(), check=True)
     wait_for(lambda: not queue("%A"), pause=0.2)

@@ -191,7 +191,7 @@ class Freezing:
 
     def _is_running(self) -> bool:
         """Return whether another Snakemake works on this run's prompts; then this one leaves them alone."""
-        return is_locked(f"{self.run.folder}/prompts")
+        return is_locked(self.run.folder, f"{self.run.folder}/prompts")
 
     # ------------------------------------------------------------ freezing
 
