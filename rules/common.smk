@@ -30,8 +30,9 @@ from workflow_scripts.workflow.params import ParamsOfRules
 from workflow_scripts.workflow.preflight import Preflight
 from workflow_scripts.workflow.rehearsal import Rehearsal
 from workflow_scripts.workflow.resources import ResourcesOfRules
+from workflow_scripts.workflow.retention import Retention
 from workflow_scripts.workflow.suites import suite_files
-from workflow_scripts.workflow.targets import executor_on_command_line
+from workflow_scripts.workflow.targets import executor_on_command_line, targets_on_command_line
 
 config_files.check([*workflow.configfiles, *workflow.overwrite_configfiles])
 try:
@@ -48,14 +49,18 @@ resources_of = ResourcesOfRules(cfg, wing, is_local=executor_on_command_line() =
 freezing = Freezing(cfg, run, wing, workflow.basedir, workflow.overwrite_configfiles)
 brake = Brake(cfg, run, params_of.code.tables)
 attempts = Attempts(run)
-preflight = Preflight(cfg, wing, environments, freezing)
+retention = Retention(cfg, run)
+preflight = Preflight(cfg, wing, environments, freezing, retention)
 
 ENV = environments.conda_file()
 GENERATE_ENV = environments.conda_file(environments.of_generation)
 
 shell.prefix(shell_prefix(cfg, workflow.basedir, environments.uses_conda))
-if workflow.is_main_process and not is_locked(run.folder):
-    attempts.restore_left()
+if workflow.is_main_process:
+    if targets_on_command_line() != ["verify"]:  # it may look on while a driver works
+        attempts.before_execution(workflow)
+    if not is_locked(run.folder, run.folder):
+        attempts.restore_left()
 freezing.prepare(tells=workflow.is_main_process)
 dry_run.watch(workflow, cfg, run, brake, preflight)
 

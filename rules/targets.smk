@@ -6,12 +6,7 @@ from pathlib import Path
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running import slurm
 from workflow_scripts.workflow import driver, survey
-from workflow_scripts.workflow.targets import (
-    Targets,
-    allow_many_rounds,
-    arguments_on_command_line,
-    targets_on_command_line,
-)
+from workflow_scripts.workflow.targets import Targets, allow_many_rounds, arguments_on_command_line
 
 targets = Targets(cfg, run, wing, targets_on_command_line())
 targets.check()
@@ -45,7 +40,7 @@ onstart:
     if targets.on_command_line != ["verify"]:
         driver.note_start(run.folder, arguments_on_command_line())
     if not workflow.touch:
-        attempts.watch(workflow)
+        attempts.watch(workflow, retention)
     rehearsal.begin(is_local=workflow.local_exec)
 
 
@@ -58,6 +53,7 @@ onerror:
 
 onsuccess:
     driver.note_end(run.folder, succeeded=True)
+    retention.now()
     if glob.glob(f"{run.folder}/evaluation/r*.json") and targets.end_with_report():
         shell("python -m workflow_scripts.report --task {cfg.task} --run {run.folder} || true")
         shell("python -m workflow_scripts.page --task {cfg.task} --run {run.folder} --closing || true")

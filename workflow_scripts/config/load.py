@@ -19,6 +19,7 @@ from workflow_scripts.config.sections import (
     Evaluate,
     Generate,
     Judge,
+    Keep,
     Logp,
     Metas,
     Model,
@@ -84,6 +85,7 @@ class Config(Section):
     train: Train = Train()
     wandb: Wandb = Wandb()
     publish: Publish = Publish()  # licences on the cards of `round<n>_publish`
+    keep: Keep = Keep()  # what is kept of earlier rounds
 
     @property
     def full_template(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.persistence import MetadataRecord
 from snakemake.persistence.file import FilePersistence
@@ -23,7 +24,10 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running import slurm
+from workflow_scripts.core.running.soundness import EVICTED
 from workflow_scripts.core.running.status import HOPELESS, read_status
+from workflow_scripts.workflow import driver
+from workflow_scripts.workflow.retention import Retention
 
 
 def kept_name(output: str) -> Path:
@@ -32,8 +36,11 @@ def kept_name(output: str) -> Path:
     return path.with_name(f".{path.name}.kept")
 
 
-def is_locked(folder: str) -> bool:
-    """Return whether another Snakemake works below a folder, or did when it was killed."""
+def is_locked(run: str, folder: str) -> bool:
+    """Return whether another Snakemake works below a folder of a run, or did when it was killed on another machine."""
+    state = driver.state(run)
+    if state != "unknown":
+        return state == "working"
     for lock in Path(".snakemake/locks").glob("*"):
         if lock.is_file() and f"{folder}/" in lock.read_text():
             return True
@@ -47,8 +54,31 @@ class Attempts:
         self.run = run
         self.folder = Path(run.folder) / "state/kept"
 
-    def watch(self, workflow: Any) -> None:
-        """Arrange that outputs are kept and brought back. Call it before the first job starts."""
+    def before_execution(self, workflow: Any) -> None:
+        """Arrange that this process becomes the run's only driver, and clears up after a killed one, before it plans.
+
+        A dry run does not: it may look at a run that another driver makes.
+        """
+        execute = workflow.execute
+
+        def claim_and_execute(executor_plugin: Any, *arguments: Any, **options: Any) -> Any:
+            if not executor_plugin.common_settings.dryrun_exec:
+                try:
+                    driver.claim(self.run.folder)
+                except BadInput as error:
+                    raise WorkflowError(str(error)) from None
+                self.restore_left()
+            return execute(executor_plugin, *arguments, **options)
+
+        workflow.execute = claim_and_execute
+
+    def watch(self, workflow: Any, retention: Retention) -> None:
+        """Arrange that outputs are kept and brought back, and that old rounds are deleted as the config asks.
+
+        Call it before the first job starts.
+        """
+        self.retention = retention
+        retention.watch(workflow.dag.needrun_jobs())
         executors = {id(executor): executor for executor in map(workflow.scheduler.get_executor, workflow.dag.jobs)}
         for executor in executors.values():
             self._watch(executor, workflow.persistence)
@@ -67,6 +97,8 @@ class Attempts:
             for single in _single_jobs([job]):
                 self.drop(self._note(single.output))
             succeeded(job)
+            for single in _single_jobs([job]):
+                self.retention.after(single)
 
         def after_failure(job: Any) -> None:
             for single in _single_jobs([job]):
@@ -170,17 +202,7 @@ class Attempts:
             except BadInput:
                 return True
 
-        here = os.getcwd()
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_text(errors="replace")
-                is_here = os.readlink(process / "cwd") == here
-            except OSError:
-                continue
-            if is_here and "workflow_scripts." in command and f"{self.run.folder}/" in command:
-                return True
-
-        return False
+        return bool(driver.jobs_at_work(self.run.folder))
 
 
 def is_hopeless(job: Any) -> bool:
@@ -198,7 +220,9 @@ def _was_replaced(output: str, note: Path) -> bool:
     model = Path(output).with_name("model")
     if Path(output).name != "checkpoint.json":
         return False
-    return not os.path.lexists(model) or model.lstat().st_mtime > note.stat().st_mtime
+    if not os.path.lexists(model):
+        return not model.with_name(EVICTED).exists()  # it was deleted on purpose
+    return model.lstat().st_mtime > note.stat().st_mtime
 
 
 def _is_same(output: str) -> bool:

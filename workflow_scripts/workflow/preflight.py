@@ -32,6 +32,7 @@ from workflow_scripts.starting.models import has_chat_template
 from workflow_scripts.tasks.defaults import Wing
 from workflow_scripts.workflow.environments import GENERAL, Environments
 from workflow_scripts.workflow.freezing import Freezing
+from workflow_scripts.workflow.retention import Retention
 from workflow_scripts.workflow.targets import executor_on_command_line
 
 PACKAGES = ("numpy", "pyarrow", "pydantic", "torch", "tqdm", "transformers")  # of stages in the general environment
@@ -45,11 +46,12 @@ FIND = (
 class Preflight:
     """Looks for what is missing before a run."""
 
-    def __init__(self, cfg: Config, wing: Wing, environments: Environments, freezing: Freezing):
+    def __init__(self, cfg: Config, wing: Wing, environments: Environments, freezing: Freezing, retention: Retention):
         self.cfg = cfg
         self.wing = wing
         self.environments = environments
         self.freezing = freezing
+        self.retention = retention
 
     def before_start(self, workflow: Any) -> None:
         """Raise WorkflowError with everything that is missing for the pending jobs. Print warnings."""
@@ -101,7 +103,7 @@ class Preflight:
             sentences += self._packages(jobs)
         if is_local:
             sentences += [*self._gpus(jobs), *self._isolation(jobs)]
-        sentences += [*self._keys(jobs), *self._from_hub(jobs)]
+        sentences += [*self._keys(jobs), *self._from_hub(jobs), *self.retention.missing(jobs)]
         return list(dict.fromkeys(sentences))
 
     # ------------------------------------------------------------ what a job is

@@ -21,6 +21,7 @@ from workflow_scripts.config.sections.data import Data, Logp, Metas, Publish, Re
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Sampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
+from workflow_scripts.config.sections.retention import Keep
 from workflow_scripts.config.sections.rewards import OWN_GRADE, REWARD_TAGS, Judge, Part, Rewards, RewardTraining
 from workflow_scripts.config.sections.suites import Evaluate, Suite
 from workflow_scripts.config.sections.training import ColdStart, ColdStartTrain, DeepSpeed, Lora, Train, Worked
@@ -42,6 +43,7 @@ __all__ = [
     "Evaluate",
     "Generate",
     "Judge",
+    "Keep",
     "Logp",
     "Lora",
     "Metas",

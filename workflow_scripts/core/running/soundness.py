@@ -51,8 +51,9 @@ def paths_in(value: Any) -> Iterator[Path]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from paths_in(item)
-    elif isinstance(value, str) and 0 < len(value) < 4096:
-        path = Path(value.partition("=")[2] if re.match(r"\w+=", value) else value)
+    elif isinstance(value, str | Path) and 0 < len(str(value)) < 4096:
+        text = str(value)
+        path = Path(text.partition("=")[2] if re.match(r"\w+=", text) else text)
         with contextlib.suppress(OSError, ValueError):  # a text that is no path
             if path.is_file():
                 yield path
