@@ -151,6 +151,12 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.recommend
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
+# Short form: make chaos N=10
+N ?= 100
+
+chaos: setup
+	$(BIN)/python -m benchmarks.chaos --runs $(N)
+
 bench-rewards: setup
 	$(BIN)/python -m benchmarks.rewards
 
