@@ -41,8 +41,9 @@ PLAIN_MATH = (  # as people and programs write formulas without LaTeX
     (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
     (r"(\\frac\{[^{}]*\})\s*(\d)(?!\d)", r"\1{\2}"),
     (r"(?<![\w.^}])(\d+)\s*/\s*(\d+)(?![\w.])", r"\\frac{\1}{\2}"),
-    (r"\{?(\w+)\s*\\choose\s*(\w+)\}?", r"\\binom{\1}{\2}"),
+    (r"\{?(?<!\w)(\w+)\s*\\choose\s*(\w+)\}?", r"\\binom{\1}{\2}"),  # from a word's start, which takes linear time
 )  # fmt: skip
+LONG_SPACE = re.compile(r"(\s{8})\s+")  # on which patterns that begin with \s* would take quadratic time
 GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")  # 1,234,567.8
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")  # 10 000
 NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?")
@@ -63,9 +64,9 @@ class Notation(NamedTuple):
 
 def notation(answer: str) -> Notation:
     """Return a final answer in one notation."""
-    text = unwrapped(answer.translate(CHARACTERS))
+    text = LONG_SPACE.sub(r"\1", unwrapped(answer.translate(CHARACTERS)))
     for pattern, replacement in REPLACED:
-        text = re.sub(pattern, replacement, text)
+        text = LONG_SPACE.sub(r"\1", re.sub(pattern, replacement, text))
     text = unwrapped(text)
 
     text, currency = without_currency(text)
