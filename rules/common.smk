@@ -12,7 +12,7 @@ from workflow_scripts import rewards, tasks
 from workflow_scripts.config.layout import Run, manifests, none_of, one_of
 from workflow_scripts.config.sections import settings_of
 from workflow_scripts.core.sources import is_file, is_on_hub
-from workflow_scripts.workflow import config_files, dry_run
+from workflow_scripts.workflow import dry_run
 from workflow_scripts.workflow.attempts import Attempts, is_locked
 from workflow_scripts.workflow.brake import Brake
 from workflow_scripts.workflow.commands import Commands, shell_prefix
@@ -34,9 +34,8 @@ from workflow_scripts.workflow.retention import Retention
 from workflow_scripts.workflow.suites import suite_files
 from workflow_scripts.workflow.targets import executor_on_command_line, targets_on_command_line
 
-config_files.check([*workflow.configfiles, *workflow.overwrite_configfiles])
 try:
-    rehearsal = Rehearsal(config)
+    rehearsal = Rehearsal(config, [*workflow.configfiles, *workflow.overwrite_configfiles])
 except WorkflowError as fault:
     raise fault.with_traceback(None)  # the frames of the schema tell a user nothing
 cfg = rehearsal.cfg

@@ -23,6 +23,7 @@ from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config, ConfigError, load
 from workflow_scripts.core.files import write_json
 from workflow_scripts.core.running.cli import merged
+from workflow_scripts.workflow import config_files
 from workflow_scripts.workflow.targets import targets_on_command_line
 
 TARGET = "rehearse"
@@ -208,11 +209,12 @@ def has_endpoints(value: Any) -> bool:
 class Rehearsal:
     """The config of a run, and what a rehearsal adds to its rules. Without a rehearsal, `recipe` is None."""
 
-    def __init__(self, values: dict[str, Any]):
+    def __init__(self, values: dict[str, Any], files: Iterable[str | Path] = ()):
         """Read the values of a config. `cfg` is the config to run: the smaller one if a rehearsal is asked for.
 
-        Raise WorkflowError with every fault of the config.
+        Raise WorkflowError with every fault of the config, and for keys that come twice in its files.
         """
+        config_files.check(files)
         self.values = values
         self.recipe: Config | None = None
         self.started = 0.0  # when its first job was about to start
