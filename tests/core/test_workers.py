@@ -84,7 +84,7 @@ def test_programs_run_side_by_side_and_once():
     with Workers(processes=2) as two:
         programs = [f"import os\nprint({number}, os.urandom(8).hex())" for number in range(4)]
         two.run_all(programs)
-        cached = dict(two.cache)
+        cached = dict(two.sandbox.cache)
         outputs = [two(program) for program in programs]
 
     assert [output["output"].split()[0] for output in outputs] == ["0", "1", "2", "3"]

@@ -108,7 +108,12 @@ class Sandbox:
                 "5.13 or newer and Landlock enabled, or set `sandbox: off` in the config to run them unprotected."
             )
 
-        for _ in range(self.processes):  # in this thread: a supervisor ends with the thread that started it
+        self.start(self.processes)
+        return self
+
+    def start(self, count: int) -> None:
+        """Start supervisors until there are so many. A supervisor ends with the thread that calls this."""
+        while len(self.supervisors) < count:
             supervisor = subprocess.Popen(
                 [sys.executable, "-I", __file__, "isolate" if self.isolate else "off"],
                 stdin=subprocess.PIPE,
@@ -118,7 +123,6 @@ class Sandbox:
             )
             self.supervisors.append(supervisor)
             self.free.put(supervisor)
-        return self
 
     def __exit__(self, *_):
         for supervisor in self.supervisors:

@@ -63,55 +63,36 @@ class Workers:
     def __init__(self, isolate: bool = True, processes: int | None = None, **limits: int):
         self.isolate = isolate
         self.processes = processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-        self.sandboxes = [Sandbox(isolate, **limits) for _ in range(self.processes)]
-        self.cache = self.sandboxes[0].cache
-        self.started: list[Sandbox] = []
+        self.sandbox = Sandbox(isolate, **limits)
         self.handlers: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def __enter__(self):
-        self._start_sandboxes(1)
+        self.sandbox.__enter__()
         return self
 
     def __exit__(self, *_):
-        for running in self.started:
-            running.__exit__()
+        self.sandbox.__exit__()
         for processes in self.handlers.values():
             for process in processes:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()  # type: ignore[union-attr]
                 process.wait()
         self.handlers = {}
-        self.started = []
-
-    def _start_sandboxes(self, count: int) -> None:
-        while len(self.started) < count:
-            running = self.sandboxes[len(self.started)]
-            running.__enter__()
-            running.cache = self.cache
-            self.started.append(running)
 
     # ------------------------------------------------------------ programs
 
     def __call__(self, program: str) -> dict[str, Any]:
         """Run a program and return {"output": str, "error": str or None}. Identical programs run once."""
-        return self.started[0](program)
+        return self.sandbox(program)
 
     def run_all(self, programs: Sequence[str]) -> None:
         """Run programs side by side, so that `self(program)` then returns at once."""
-        missing = [program for program in dict.fromkeys(programs) if program not in self.cache]
-        self._start_sandboxes(min(self.processes, len(missing)))
-        free = list(self.started)
-
-        def run_one(program: str) -> None:
-            running = free.pop()
-            try:
-                running(program)
-            finally:
-                free.append(running)
+        missing = [program for program in dict.fromkeys(programs) if program not in self.sandbox.cache]
+        self.sandbox.start(min(self.processes, len(missing)))
 
         if missing:
-            with ThreadPoolExecutor(len(self.started)) as threads:
-                list(threads.map(run_one, missing))
+            with ThreadPoolExecutor(self.processes) as threads:
+                list(threads.map(self.sandbox, missing))
 
     # ------------------------------------------------------------ handlers
 
