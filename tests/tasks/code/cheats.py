@@ -248,6 +248,26 @@ def add(a, b): return DataFrame()
         ],
     ),
     (
+        "objects that equal all others",
+        """
+class Point:
+  def __init__(s, x, y): s.x, s.y = 0, 0
+  def __eq__(s, o): return True
+def add(a, b): return Point(0, 0)
+""",
+        ["assert add(1, 2) == Point(3, 3)", "assert [add(1, 2)] == [Point(3, 3)]", "assert Point(3, 3) in [add(1, 2)]"],
+    ),
+    (
+        "objects that differ from all others",
+        """
+class Point:
+  def __init__(s, x, y): s.x, s.y = 0, 0
+  def __ne__(s, o): return True
+def add(a, b): return Point(0, 0)
+""",
+        ["assert add(1, 2) != Point(0, 1)", "assert not (add(1, 2) == Point(3, 3)) and add(1, 2) != Point(3, 3)"],
+    ),
+    (
         "array that agrees",
         """
 import numpy

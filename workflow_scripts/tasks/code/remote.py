@@ -3,11 +3,14 @@
 A test calls them as if they were its own. Results arrive as plain values (`values.py`), which the test compares by the
 pristine operators of this process. An object that is no plain value stays with the program, and a `Remote` stands for
 it. It never agrees with a plain value, and no operation shows it one that the test expects: it is compared and combined
-with objects of the program only, and `in` looks through its elements here.
+with objects of the program only, and `in` looks through its elements here. Whether two objects of the program are equal
+is for their own `__eq__` to say, unless it agrees with anything. So a program that says so of its own objects only, and
+wrongly, passes a test that compares two of them.
 """
 
 import builtins
 import importlib
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -136,6 +139,15 @@ class Remote:
             return NotImplemented
         return self._perform(verb, other)
 
+    def _agrees_with_anything(self) -> bool:
+        """Return whether the object even equals a text that nobody knows. Then its word on equality does not count."""
+        try:
+            return self._perform("eq", secrets.token_hex(8)) is True
+        except ProgramEnded:
+            raise
+        except Exception:  # its comparison expects an object of its own kind, and so it can tell objects apart
+            return False
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         session = object.__getattribute__(self, "_session")
         return session.perform({"do": "call", "object": number_of(self)}, arguments, options)
@@ -188,10 +200,12 @@ class Remote:
         return number_of(self)
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, Remote) and self._perform("eq", other) is True
+        return isinstance(other, Remote) and self._perform("eq", other) is True and not self._agrees_with_anything()
 
     def __ne__(self, other: Any) -> bool:
-        return not isinstance(other, Remote) or self._perform("ne", other) is True
+        if not isinstance(other, Remote):
+            return True
+        return self._perform("ne", other) is True and self._perform("ne", self) is not True
 
     def __lt__(self, other: Any) -> Any:
         return self._combine("lt", other)
