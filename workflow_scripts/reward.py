@@ -115,7 +115,7 @@ def determinants(part: Part, args: argparse.Namespace) -> Callable[[dict[str, An
     def determines(answer: dict[str, Any]) -> list[Any]:
         if own_file(part.reward):
             return encodable([common, answer])  # a function of the user's may read the whole record
-        fields = [answer.get(name) for name in ("uid", "question", "answer", "reference", "turns", "mask")]
+        fields = [answer.get(name) for name in ("uid", "question", "messages", "answer", "reference", "turns", "mask")]
         return encodable([common, fields])
 
     return determines

@@ -55,7 +55,7 @@ class Scorer:
 
     def batch(self, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[Value]:
         """Return the value of each answer, given with its record."""
-        encoded = [self._encode(record["question"], answer) for answer, record in answers]
+        encoded = [self._encode(record, answer) for answer, record in answers]
         results: list[Value] = [{}] * len(encoded)
 
         fitting = []
@@ -74,12 +74,12 @@ class Scorer:
 
         return results
 
-    def _encode(self, question: str, answer: str) -> dict[str, Any]:
-        """Return the tokens of a question with its answer."""
+    def _encode(self, record: dict[str, Any], answer: str) -> dict[str, Any]:
+        """Return the tokens of a question, or of the conversation that asks it, with its answer."""
         from workflow_scripts.rewards._models import encode_answer
 
-        turns: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        return encode_answer(self.tokenizer, turns)
+        before: list[Message] = record.get("messages") or [{"role": "user", "content": record["question"]}]
+        return encode_answer(self.tokenizer, [*before, {"role": "assistant", "content": answer}])
 
     def _score(self, encoded: list[dict[str, Any]]) -> list[float]:
         """Return the values of a batch."""
