@@ -69,12 +69,13 @@ if workflow.remote_exec:
     FilePersistence._unmark_incomplete = lambda persistence, key: None
 
 
-GRADED_PLACES = r"results/r\d+/(?:auto|trigger)|evaluation/r\d+"  # folders of answers that are graded
+GRADED_PLACES = r"results/r\d+/(?:auto|trigger)|evaluation/r\d+(?:/[^/]+)?"  # folders of answers that are graded
 
 
 wildcard_constraints:
     n=r"\d+",
     version="auto|trigger",
+    place_of_set="|".join(map(re.escape, run.places_of_sets)) or "never",
     shard=r"\d+_\d+",
 
 

@@ -9,10 +9,9 @@ reason. Among the answers to the eval questions it stays, with that part and the
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-from workflow_scripts.config.layout import VERSIONS
+from workflow_scripts.config.layout import is_learnt_from
 from workflow_scripts.config.sections import OWN_GRADE
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_rejects
@@ -64,12 +63,12 @@ def main() -> None:
         raise BadInput(f"--values: there is no file for the part {sorted(missing)[0]}")
     values = {name: read_values(path, name, uids) for name, path in files.items()}
 
-    is_learnt_from = Path(args.output).parent.name in VERSIONS  # not the answers of an evaluation
+    rejects_undecided = is_learnt_from(args.output)
     rows = []
     rejects = []
     for number, answer in enumerate(graded):
         row, reason = combined(answer, {name: column[number] for name, column in values.items()}, args.weights)
-        if reason and is_learnt_from:
+        if reason and rejects_undecided:
             rejects.append({"uid": answer["uid"], "reason": reason})
         else:
             rows.append(row)

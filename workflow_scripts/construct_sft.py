@@ -32,6 +32,7 @@ from workflow_scripts.core.running.cli import (
 from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_pieces, encode_prompt
+from workflow_scripts.screen_prompts import add_screening_arguments, avoided_prompts, screen_rows, screening_used
 
 LABEL_SHARE = 0.01  # of the rows: fewer different solutions are labels
 
@@ -93,6 +94,7 @@ def main() -> None:
     add_template_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
+    add_screening_arguments(parser)
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
 
@@ -111,6 +113,7 @@ def main() -> None:
         if file:
             check_solutions(rows, file)
     if file:
+        rows = screen_rows(args, rows, rejects, file)
         say(f"left out: {describe_rejects(rejects, Counter())}")
 
     write_rejects(args.output, rejects)
@@ -119,8 +122,9 @@ def main() -> None:
 
     write_pickle(args.output, rows)
     local = [file] if file and Path(file).exists() else []  # a data set on the hub is no local file
-    used = {"template": args.template, "seed": args.seed}
-    write_manifest(args.output, [args.model, *local], settings | used, rows=len(rows), rejects=len(rejects))
+    used = {"template": args.template, "seed": args.seed} | screening_used(args)
+    inputs = [args.model, *local, *avoided_prompts(args)]
+    write_manifest(args.output, inputs, settings | used, rows=len(rows), rejects=len(rejects))
     print(f"{Path(args.output).name}: {len(rows)} rows, {sum(sum(row['mask']) for row in rows)} trained tokens")
 
 

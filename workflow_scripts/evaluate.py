@@ -172,22 +172,29 @@ def summarise(
     return metrics | statistics(restricted(columns, questions), others)
 
 
-def summarise_sets(
-    evaluation: Any, answers: Sequence[Answer], columns: Columns, others: dict[str, Columns]
-) -> dict[str, Any]:
-    """Return the metrics of all answers and, if there are several eval sets, those of each under `by_set`."""
-    metrics = summarise(evaluation, answers, columns, others)
-    by_set: dict[str, list[Answer]] = {}
+def summarise_sets(evaluation: Any, answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
+    """Return the metrics of all answers and, if there are several eval sets, those of each under `by_set`.
 
-    for answer in answers:
-        if answer.get("set"):
-            by_set.setdefault(answer["set"], []).append(answer)
-    if by_set:
+    Each set has the metrics of its own number of samples. `others` has the answers of other rounds by their name.
+    """
+
+    def of(answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
+        of_others = {other: columns_of(evaluation, earlier) for other, earlier in others.items()}
+        return summarise(evaluation, answers, columns_of(evaluation, answers), of_others)
+
+    metrics = of(answers, others)
+    if names := sorted({answer["set"] for answer in answers if answer.get("set")}):
         metrics["by_set"] = {
-            name: summarise(evaluation, members, columns, others) for name, members in sorted(by_set.items())
+            name: of(of_set(answers, name), {other: of_set(earlier, name) for other, earlier in others.items()})
+            for name in names
         }
 
     return metrics
+
+
+def of_set(answers: list[Answer], name: str) -> list[Answer]:
+    """Return the answers to the questions of an eval set."""
+    return [answer for answer in answers if answer.get("set") == name]
 
 
 def metrics_of_suites(paths: list[str]) -> dict[str, Any]:
@@ -233,13 +240,10 @@ def main() -> None:
     judged = [line for path in args.judged for line in read_records(path)]
     answers = with_comparisons(read_answers(args.results), before, judged)
 
-    others = {}
-    if args.before:
-        others["before"] = columns_of(evaluation, before)
+    others = {"before": before} if args.before else {}
     if args.round0:
-        is_before = args.round0 == args.before
-        others["round0"] = others["before"] if is_before else columns_of(evaluation, read_answers(args.round0))
-    metrics = summarise_sets(evaluation, answers, columns_of(evaluation, answers), others)
+        others["round0"] = before if args.round0 == args.before else read_answers(args.round0)
+    metrics = summarise_sets(evaluation, answers, others)
     if judged:
         metrics["judge"] = of_judge(judged)
 

@@ -258,6 +258,7 @@ def parse_arguments() -> argparse.Namespace:
         type=json.loads,
         help="the part of the prompts to answer, as JSON: round, size (prompts per round), seed (default: all prompts)",
     )
+    parser.add_argument("--sets", nargs="*", help="the eval sets to answer (default: all)")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
     parser.add_argument(
         "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
@@ -279,6 +280,9 @@ def read_prompts(args: argparse.Namespace) -> list[Prompt]:
     """Return the shard's prompts that need an answer."""
     shards, rank = map(int, args.shard.split("_"))
     prompts = [prompt for prompt in read_records(args.prompts) if shard_of(prompt["id"], shards) == rank]
+
+    if args.sets is not None:
+        prompts = [prompt for prompt in prompts if prompt.get("set") in args.sets]
 
     if args.slice:
         ids = [prompt["id"] for prompt in read_records(args.prompts)]
@@ -361,6 +365,8 @@ def publish(
     used |= {"version": args.version, "template": args.template, "seed": args.seed, "task": args.task_settings}
     if args.slice:
         used["slice"] = args.slice
+    if args.sets is not None:
+        used["sets"] = args.sets
     inputs = [args.model, *filter(None, [args.shard_file]), *task_files(args).values()]
     write_manifest(
         args.output,

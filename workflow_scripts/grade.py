@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tasks
-from workflow_scripts.config.layout import VERSIONS
+from workflow_scripts.config.layout import is_learnt_from
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.records import conserve, read_records
@@ -145,8 +145,7 @@ def main() -> None:
     grading.close()
     graded = [answer | grade for answer, grade in zip(answers, grades)]
     conserve("grade", len(answers), len(graded), 0)
-    is_learnt_from = Path(args.results).parent.name in VERSIONS  # not those of an evaluation
-    if is_learnt_from and (fault := grading.fault(graded)):
+    if is_learnt_from(args.results) and (fault := grading.fault(graded)):
         raise BadInput(f"{args.results}: {fault}")
     write_pickle(args.output, graded)
 

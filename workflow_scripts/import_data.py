@@ -41,6 +41,7 @@ from workflow_scripts.core.running.cli import (
 from workflow_scripts.core.running.manifest import write_manifest
 from workflow_scripts.core.sources import records_of
 from workflow_scripts.core.templates import render
+from workflow_scripts.screen_prompts import add_screening_arguments, avoided_prompts, screen_rows, screening_used
 
 Row = dict[str, Any]
 
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, help=settings_help("data"))
     add_template_argument(parser)
     parser.add_argument("--model", required=True, help="checkpoint.json of the model, for its tokenizer")
+    add_screening_arguments(parser)
     parser.add_argument("--output", required=True, help="the .pkl to write")
     args = parser.parse_args()
 
@@ -153,9 +155,11 @@ def main() -> None:
 
     if source["format"] == "task":
         rows = read_task_rows(source, importer, conversation, tokenizer, args.template)
-        rows = weighted(rows, settings, importer, dropped)
     else:
         rows, rejects = read_rows(source, tokenizer, args.template, conversation.segments)
+    rows = screen_rows(args, rows, rejects, source["file"])
+    if source["format"] == "task" and rows:
+        rows = weighted(rows, settings, importer, dropped)
     if source["format"] == "rewarded":
         rows = filter_rows(with_advantages(rows, settings, dropped), settings, dropped)
 
@@ -168,11 +172,11 @@ def main() -> None:
 
     write_pickle(args.output, rows)
     local = [source["file"]] if Path(source["file"]).exists() else []
-    used = settings | {"template": args.template}
+    used = settings | {"template": args.template} | screening_used(args)
     counts = {"rows": len(rows), "rejects": len(rejects), "dropped": dict(dropped)}
     policies = {row["policy"] for row in rows}
     policy = policies.pop() if len(policies) == 1 else "several"
-    write_manifest(args.output, [args.model, *local], used, policy=policy, **counts)
+    write_manifest(args.output, [args.model, *local, *avoided_prompts(args)], used, policy=policy, **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {len(rejects)} rejects, {dropped.total()} dropped")
 
 

@@ -87,7 +87,7 @@ def general_metrics(folder: Path) -> list[str]:
 
 def cut_off(folder: Path, number: int) -> float:
     """Return the share of a checkpoint's eval answers that were cut off, because the context or max_tokens was full."""
-    manifests = [read_json(path) for path in folder.glob(f"evaluation/r{number}/*.json") if "." not in path.stem]
+    manifests = [read_json(path) for path in folder.glob(f"evaluation/r{number}/**/*.json") if "." not in path.stem]
     finishes = [manifest["finishes"] for manifest in manifests if "finishes" in manifest]
     total = sum(sum(counts.values()) for counts in finishes)
     return sum(counts.get("length", 0) for counts in finishes) / max(1, total)

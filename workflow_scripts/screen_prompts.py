@@ -4,13 +4,19 @@ A train prompt is *contaminated* if its words are those of an eval prompt, or if
 the eval prompt. It is a *duplicate* if it nearly equals an earlier train prompt. `prompts.screening` says what happens
 to it: the run is refused, or a warning is printed, or the prompt is left out and listed in rejects.jsonl.
 overlaps.jsonl lists all such prompts beside what they resemble.
+
+The stages that read existing rows (`cold_start.file`, `data.source`, `rows`) look for contaminated rows in the same
+way, by `screen_rows`.
 """
 
+import argparse
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts import tasks
 from workflow_scripts.config.sections import Prompts, Screening
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json, write_jsonl, write_parquet
@@ -171,6 +177,80 @@ def check_edited(task: Any, settings: Prompts, path: str, eval_path: str, prompt
         if action_on(screening, {"reason": reason}) != "warn":
             raise BadInput(f"{text}; change or delete it, or set prompts.screening to warn")
         say(f"warning: {text}")
+
+
+# ---------------------------------------------------------------- rows that exist already
+
+
+def add_screening_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a stage that reads existing rows."""
+    parser.add_argument("--screening", help="the config's `prompts.screening` as JSON (default: rows are not screened)")
+    parser.add_argument(
+        "--eval-prompts", nargs="?", help="the frozen eval prompts (.parquet) that no row should be like"
+    )
+
+
+def avoided_prompts(args: argparse.Namespace) -> list[str]:
+    """Return the eval prompts that rows are compared with, as an input for the manifest."""
+    return [args.eval_prompts] if args.eval_prompts else []
+
+
+def screening_used(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how rows are screened, as settings for the manifest; nothing if they are not."""
+    return {"screening": json.loads(args.screening)} if args.screening else {}
+
+
+def screen_rows(
+    args: argparse.Namespace, rows: list[dict[str, Any]], rejects: list[dict[str, Any]], origin: str
+) -> list[dict[str, Any]]:
+    """Return the rows without those that resemble an eval prompt, which are added to the rejects with their reason.
+
+    A row is compared by its question and by its whole text. Of a preference pair, both rows are left out.
+
+    Raises:
+        BadInput: if there are contaminated rows and the settings refuse them.
+    """
+    screening = Screening.model_validate_json(args.screening) if args.screening else None
+    if screening is None or not screening.contamination or not args.eval_prompts:
+        return rows
+
+    held = held_texts(tasks.load(args.task, "Prompts", args.task_settings), Path(args.eval_prompts))
+    index = Held(held, screening.ngram, screening.coverage)
+    contaminated = {}
+    for row in rows:
+        whole = f"{row['prompt_text']}\n{row['answer']}"
+        if overlap := index.overlap(str(row.get("question") or "")) or index.overlap(whole):
+            contaminated[row["uid"]] = described_row(row, overlap, held[overlap.other])
+    if not contaminated:
+        return rows
+
+    example = next(iter(contaminated.values()))
+    other = example["resembles"]
+    text = (
+        f"{origin}: {len(contaminated)} of {len(rows)} rows resemble eval prompts, such as {example['uid']} "
+        f"({example['question'][:SHOWN]!r}: {example['reason']}, {other['id']})"
+    )
+    if screening.contamination == "refuse":
+        raise BadInput(f"{text}. Take them out, or set prompts.screening.contamination to drop or warn")
+
+    say(f"warning: {text}: {'left out' if screening.contamination == 'drop' else 'kept'}")
+    if screening.contamination == "warn":
+        return rows
+
+    pairs = {row["pair"] for row in rows if row["uid"] in contaminated and "pair" in row}
+    kept = [row for row in rows if row["uid"] not in contaminated and row.get("pair") not in pairs]
+    partners = [row for row in rows if row.get("pair") in pairs and row["uid"] not in contaminated]
+    rejects += contaminated.values()
+    rejects += [{"uid": row["uid"], "reason": "the other row of its pair resembles an eval prompt"} for row in partners]
+    conserve("screening of rows", len(rows), len(kept), len(contaminated) + len(partners))
+    return kept
+
+
+def described_row(row: dict[str, Any], overlap: Overlap, other: str) -> dict[str, Any]:
+    """Return the reject of a row, with the reason and with the eval prompt that it resembles."""
+    resembles = {"id": overlap.other, "question": other, "share": overlap.share}
+    question = str(row.get("question") or row["prompt_text"])
+    return {"uid": row["uid"], "question": question, "reason": REASONS[overlap.kind], "resembles": resembles}
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ if cfg.cold_start:
         input:
             model=run.initial_model,
             file=local_input(cfg.cold_start.file),
+            avoid=run.prompts_to_avoid if cfg.cold_start.file else [],
         output:
             data=run.cold_start_data,
             manifest=manifests([run.cold_start_data]),
@@ -49,14 +50,16 @@ if cfg.cold_start:
         resources:
             **resources_of.data(),
         params:
-            **params_of.stage(
+            **(params_of.rows if cfg.cold_start.file else params_of.stage)(
                 "construct_sft",
                 settings=settings_of(cfg.cold_start, "train"),
                 template=cfg.full_template,
                 seed=cfg.seed,
             ),
         shell:
-            commands.stage("construct_sft", "--model {input.model} --output {output.data}")
+            commands.stage(
+                "construct_sft", "--model {input.model} --eval-prompts {input.avoid:q} --output {output.data}"
+            )
 
     rule cold_start:
         input:

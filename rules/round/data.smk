@@ -58,6 +58,7 @@ if cfg.rows:
     rule import_rows:
         input:
             file=lambda wildcards: local_input(cfg.rows[int(wildcards.n)].file),
+            avoid=run.prompts_to_avoid,
             model=run.initial_model,
         output:
             data=run.data("{n}"),
@@ -73,11 +74,11 @@ if cfg.rows:
         resources:
             **resources_of.data(),
         params:
-            **params_of.stage(
+            **params_of.rows(
                 "import_rows", module="import_data", settings=params_of.rows_of_round, template=cfg.full_template
             ),
         shell:
-            commands.stage("import_data", "--model {input.model} --output {output.data}")
+            commands.stage("import_data", "--model {input.model} --eval-prompts {input.avoid:q} --output {output.data}")
 
 
 if not cfg.data.source:
@@ -136,6 +137,7 @@ else:
         input:
             file=local_input(cfg.data.source.file),
             link=run.linked_source if is_file(cfg.data.source.file) else [],
+            avoid=run.prompts_to_avoid,
             model=run.initial_model,
         output:
             data=run.data("{n}"),
@@ -149,6 +151,6 @@ else:
         resources:
             **resources_of.data(),
         params:
-            **params_of.stage("import_data", settings=settings_of(cfg.data), template=cfg.full_template),
+            **params_of.rows("import_data", settings=settings_of(cfg.data), template=cfg.full_template),
         shell:
-            commands.stage("import_data", "--model {input.model} --output {output.data}")
+            commands.stage("import_data", "--model {input.model} --eval-prompts {input.avoid:q} --output {output.data}")

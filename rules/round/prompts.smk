@@ -23,7 +23,7 @@ if freezing.frozen and not freezing.is_early:
             **params_of.stage(
                 "freeze_prompts",
                 module=freezing.stage,
-                settings=settings_of(cfg.prompts),
+                settings=settings_of(cfg.prompts.questions),
                 seed=cfg.seed,
                 shards=cfg.shards.auto,
                 output=f"{run.folder}/prompts",

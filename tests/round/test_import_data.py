@@ -8,7 +8,7 @@ import pytest
 from tests.conversations import ASSISTANT_TURNS, TALK, labelled, rewarded_record, saved
 from workflow_scripts import construct_sft, import_data
 from workflow_scripts.core.errors import BadInput
-from workflow_scripts.core.files import read_json
+from workflow_scripts.core.files import read_json, write_parquet
 from workflow_scripts.core.pickles import read_pickle, write_pickle
 from workflow_scripts.core.records import read_records
 from workflow_scripts.core.templates import render
@@ -29,14 +29,14 @@ def checkpoint(tokenizers, tmp_path_factory):
 def run_stage(checkpoint, tmp_path, monkeypatch):
     """Return a function that runs a stage with these settings, and with the output out.pkl."""
 
-    def run(module, settings: dict) -> None:
+    def run(module, settings: dict, **more: str) -> None:
         options = {
             "task": "math",
             "settings": json.dumps(settings),
             "template": "chat",
             "model": str(checkpoint),
             "output": str(tmp_path / "out.pkl"),
-        }
+        } | more
         monkeypatch.setattr(sys, "argv", ["stage", *(part for key in options for part in (f"--{key}", options[key]))])
         module.main()
 
@@ -148,3 +148,74 @@ def test_graded_answers_of_a_run_come_back_as_rewarded_ones(run_stage, tokenizer
     assert [(row["uid"], row["advantage"]) for row in rows] == [("a.0", 1), ("a.1", -1), ("b.3", 0)]
     assert rows[0]["prompt_text"] == render("chat", "a", tokenizers["chatml"])
     assert labelled(tokenizers["chatml"], rows[0]) == [program.split("\n4\n")[0], "<|im_end|>"]
+
+
+# ---------------------------------------------------------------- rows that resemble eval prompts
+
+EVAL_QUESTION = "A farmer has seven brown cows and buys nine more of them in May. How many cows are there now?"
+CLEAN = ("How much is 3 + 4?", "What is the capital of France, and on which river does it lie?")
+
+
+@pytest.fixture
+def eval_prompts(tmp_path):
+    path = tmp_path / "eval.parquet"
+    questions = (EVAL_QUESTION, "How much is 2 + 2?")
+    write_parquet(path, [{"id": f"e{i}", "question": text, "level": "eval"} for i, text in enumerate(questions)])
+    return str(path)
+
+
+def contaminated(question):
+    """Return the records of one question in the formats sft, preference and rewarded, by their format."""
+    return {
+        "sft": {"prompt": question, "response": "I know it."},
+        "preference": {"prompt": question, "chosen": "Yes, 16.", "rejected": "No."},
+        "rewarded": rewarded_record(uid=question, question=question, reward=1.0),
+    }
+
+
+@pytest.mark.parametrize("form", ["sft", "preference", "rewarded"])
+def test_rows_that_resemble_eval_prompts_are_left_out(run_stage, tmp_path, eval_prompts, form, capsys):
+    leaks = (f"Think first. {EVAL_QUESTION} Be brief.", "how much is 2 + 2")  # by n-grams, and by equal words
+    path = saved(tmp_path / "a.jsonl", [contaminated(question)[form] for question in (*CLEAN, *leaks)])
+    source = {"source": {"file": path, "format": form}, "advantage": "raw"}
+
+    run_stage(import_data, source, screening="{}", **{"eval-prompts": eval_prompts})
+
+    rows = read_pickle(tmp_path / "out.pkl")
+    assert {row["question"] for row in rows} == set(CLEAN)
+    rejects = list(read_records(tmp_path / "out.rejects.jsonl"))
+    each = 2 if form == "preference" else 1
+    assert [reject["resembles"]["id"] for reject in rejects] == ["e0"] * each + ["e1"] * each
+    assert rejects[0]["reason"] == "it contains much of an eval question"
+    assert rejects[-1]["reason"] == "its words are those of an eval question"
+    assert eval_prompts in read_json(tmp_path / "out.json")["inputs"]
+
+    run_stage(import_data, source, screening='{"contamination": "warn"}', **{"eval-prompts": eval_prompts})
+    assert len(read_pickle(tmp_path / "out.pkl")) == 4 * each
+    assert f"{2 * each} of {4 * each} rows resemble eval prompts" in capsys.readouterr().err
+
+    with pytest.raises(BadInput, match=r"rows resemble eval prompts, such as .*Take them out"):
+        run_stage(import_data, source, screening='{"contamination": "refuse"}', **{"eval-prompts": eval_prompts})
+
+
+def test_worked_examples_that_resemble_eval_prompts_are_left_out(run_stage, tmp_path, eval_prompts):
+    questions = (*CLEAN, EVAL_QUESTION, "HOW MUCH IS 2+2?")
+    records = [{"question": text, "solution": f"It is {i}."} for i, text in enumerate(questions)]
+    path = saved(tmp_path / "a.jsonl", records)
+
+    run_stage(construct_sft, {"file": path}, screening="{}", **{"eval-prompts": eval_prompts})
+
+    assert [row["question"] for row in read_pickle(tmp_path / "out.pkl")] == list(CLEAN)
+    rejects = list(read_records(tmp_path / "out.rejects.jsonl"))
+    assert [reject["question"] for reject in rejects] == list(questions[2:])
+    assert read_json(tmp_path / "out.json")["rejects"] == 2
+
+
+def test_a_later_question_of_a_conversation_is_screened(run_stage, tmp_path, eval_prompts):
+    turns = ["Hello.", "Hello, ask me.", EVAL_QUESTION, "There are 16."]
+    messages = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, turns)]
+    records = [{"messages": messages}, {"messages": messages[:2]}]
+    source = {"source": {"file": saved(tmp_path / "a.jsonl", records), "format": "sft"}}
+
+    run_stage(import_data, source, screening="{}", **{"eval-prompts": eval_prompts})
+    assert len(read_pickle(tmp_path / "out.pkl")) == 1

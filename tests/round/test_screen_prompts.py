@@ -6,7 +6,6 @@ import pytest
 
 from tests.harness import NOTHING_TO_DO, REPOSITORY, edit_prompts, jobs, outputs, tiny_config
 from workflow_scripts import tasks
-from workflow_scripts.config.load import ConfigError, load
 from workflow_scripts.config.sections import Prompts
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_jsonl
@@ -99,13 +98,6 @@ def test_prompts_edited_by_hand_are_screened_too(tmp_path):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(BadInput, match=r"train.parquet, id t4: it contains much of an eval question \(id e0"):
         check_edited(*arguments, prompts)
-
-
-def test_there_must_be_prompts_to_screen():
-    config = tiny_config(prompts={"eval": {"count": {"one_digit": 2}}, "screening": {}})
-    config["data"] = {"source": {"file": "rows.jsonl", "format": "rewarded"}}
-    with pytest.raises(ConfigError, match="there are no prompts to screen"):
-        load(config)
 
 
 def test_a_run_with_eval_questions_only_has_nothing_to_screen(tmp_path):

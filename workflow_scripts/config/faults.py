@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from workflow_scripts.config.generation_faults import faults_of_engines, faults_of_sampling
 from workflow_scripts.config.rewards import faults_of_rewards
 from workflow_scripts.config.sections import ColdStart, DeepSpeed, Evaluate, Lora, Split
@@ -47,19 +49,27 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
 
     if not (cfg.evaluates or cfg.data.source or needs_none):
         yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
-    if cfg.prompts.screening and not (cfg.prompts.train or cfg.prompts.pool):
-        yield "prompts.screening: there are no prompts to screen; give prompts.train or prompts.pool"
     if cfg.evaluate.suites and not cfg.evaluates:
         yield "evaluate.suites: their metrics stand beside those of the eval questions; give prompts.eval"
     if cfg.judge and not cfg.evaluates:
         yield "judge: it compares answers to the eval questions; give prompts.eval"
 
     train = cfg.prompts.train
-    if train and train.file and train in cfg.prompts.sources("eval").values():
+    evaluated = [source.model_dump(include=set(Split.model_fields)) for source in cfg.prompts.sources("eval").values()]
+    if train and train.file and train.model_dump() in evaluated:
         yield (
             f"prompts.eval: these are the questions of prompts.train ({train.file}), so none would be left to train "
             "on; divide them into two files, as `python -m workflow_scripts.init` does"
         )
+
+    for name in cfg.prompts.sets_apart:
+        try:
+            cfg.of_set(name)
+        except ValidationError as error:
+            for fault in error.errors(include_url=False):
+                key = ".".join(map(str, fault["loc"]))
+                message = fault["msg"].removeprefix("Value error, ")
+                yield f"prompts.eval.{name}.settings.{key}: {message}; these are keys of the section {cfg.task}"
 
     counted: dict[str, Split | ColdStart | None] = {
         ".".join(filter(None, ("prompts", split, name))): source

@@ -46,12 +46,21 @@ def _faults_of_vllm(cfg: "Config") -> Iterator[str]:
     if generate.vllm != Vllm() and "vllm" not in used.values():
         yield f"generate.vllm: no answers are given by vllm; the engine is {' or '.join(sorted(set(used.values())))}"
 
-    for version, engine in used.items():
+    samplings = [(f"generate.{version}", getattr(generate, version), engine) for version, engine in used.items()]
+    samplings += [(key, sampling, used["eval"]) for key, sampling in _of_sets(cfg).items()]
+
+    for section, sampling, engine in samplings:
         for key in SPECIAL:
-            is_used = getattr(getattr(generate, version), key) != Sampling.model_fields[key].default
+            is_used = getattr(sampling, key) != Sampling.model_fields[key].default
             if is_used and key not in _takes(engine):
                 able = [name for name in plugins.names("engines") if key in _takes(name)]
-                yield f"generate.{version}.{key}: the engine {engine} cannot do this; use {' or '.join(able)}"
+                yield f"{section}.{key}: the engine {engine} cannot do this; use {' or '.join(able)}"
+
+
+def _of_sets(cfg: "Config") -> dict[str, Sampling]:
+    """Return the sampling of the eval sets that have their own, by its key."""
+    sets = cfg.prompts.sets_apart.items()
+    return {f"prompts.eval.{name}.sampling": one.sampling.over(cfg.generate.eval) for name, one in sets if one.sampling}
 
 
 def _takes(engine: str) -> tuple[str, ...]:
@@ -60,12 +69,13 @@ def _takes(engine: str) -> tuple[str, ...]:
 
 def faults_of_sampling(cfg: "Config") -> Iterator[str]:
     """Answers to learn from must be sampled from the distribution that log-probs are computed for."""
-    evaluated = cfg.generate.eval
-    if cfg.evaluates and evaluated.samples > 1 and evaluated.temperature == 0:
-        yield (
-            f"generate.eval.samples {evaluated.samples}: with temperature 0, all answers to a question are alike; use "
-            "samples: 1, or a temperature above 0"
-        )
+    evaluated = {"generate.eval": cfg.generate.eval} if cfg.evaluates else {}
+    for key, sampling in (evaluated | _of_sets(cfg)).items():
+        if sampling.samples > 1 and sampling.temperature == 0:
+            yield (
+                f"{key}.samples {sampling.samples}: with temperature 0, all answers to a question are alike; use "
+                "samples: 1, or a temperature above 0"
+            )
     if cfg.data.source:
         return
 

@@ -17,6 +17,12 @@ from workflow_scripts.core.slices import Slicing
 VERSIONS = ("auto", "trigger")
 
 
+def is_learnt_from(path: str) -> bool:
+    """Return whether a file of answers is one that a round learns from, and not one of an evaluation."""
+    folder = Path(path).parent
+    return folder.name in VERSIONS and folder.parent.parent.name != "evaluation"  # an eval set may be called auto
+
+
 def manifests(paths: Iterable[str]) -> list[str]:
     """Return the manifests beside large outputs.
 
@@ -52,6 +58,11 @@ class Run:
     def prompts(self, split: str) -> str:
         """The frozen prompts of a split: train, pool or eval."""
         return f"{self.folder}/prompts/{split}.parquet"
+
+    @property
+    def prompts_to_avoid(self) -> list[str]:
+        """The frozen eval prompts, if training rows that exist already are compared with them."""
+        return [self.prompts("eval")] if self.cfg.screens_rows else []
 
     def shard_digest(self, split: str, shard: str = "{shard}") -> str:
         """The digest file of a shard of a split."""
@@ -130,12 +141,25 @@ class Run:
         return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards(version)]
 
     def eval_answers(self, n: int | str, shard: str = "{shard}") -> str:
-        """The answers of checkpoint n to the eval questions, for one shard."""
-        return f"{self.folder}/evaluation/r{n}/{shard}.pkl"
+        """The answers of checkpoint n to the eval questions, for one shard.
+
+        The wildcard {place_of_set} is empty, or `/NAME` for a set that jobs of its own answer. Runs without such sets
+        have no such wildcard.
+        """
+        place = "{place_of_set}" if self.cfg.prompts.sets_apart else ""
+        return f"{self.folder}/evaluation/r{n}{place}/{shard}.pkl"
+
+    @property
+    def places_of_sets(self) -> list[str]:
+        """The folders of eval answers below that of their round: "" for sets that share their jobs, else `/NAME`."""
+        apart = self.cfg.prompts.sets_apart
+        shared = [name for name in self.cfg.prompts.sources("eval") if name not in apart]
+        return [*([""] if shared else []), *(f"/{name}" for name in apart)]
 
     def eval_graded(self, n: int | str) -> list[str]:
         """The graded answers of checkpoint n to the eval questions, all shards."""
-        return [f"{self.folder}/evaluation/r{n}/{shard}_matchlog.pkl" for shard in self.shards("eval")]
+        folders = [f"{self.folder}/evaluation/r{n}{place}" for place in self.places_of_sets]
+        return [f"{folder}/{shard}_matchlog.pkl" for folder in folders for shard in self.shards("eval")]
 
     # ------------------------------------------------------------ rewards
 

@@ -40,6 +40,7 @@ from workflow_scripts.config.sections import (
 from workflow_scripts.config.task_section import TaskSection, section_of
 from workflow_scripts.config.wording import describe, is_single_key, is_told, model_in, path_of, without
 from workflow_scripts.core.running import plugins
+from workflow_scripts.core.running.cli import merged
 from workflow_scripts.core.templates import with_variables
 
 # YAML reads a bare `off` as False.
@@ -118,6 +119,28 @@ class Config(Section):
     def evaluates(self) -> bool:
         """True if there are questions that metrics are computed on."""
         return self.prompts.eval is not None
+
+    @property
+    def screens_rows(self) -> bool:
+        """True if training rows that exist already are compared with the eval prompts."""
+        screening = self.prompts.screening
+        return self.evaluates and screening is not None and screening.contamination is not None
+
+    def of_set(self, name: str) -> "Config":
+        """Return the config as it holds for an eval set, with the sampling and the task's settings of that set."""
+        source = self.prompts.sets_apart.get(name)
+        if source is None:
+            return self
+
+        changes: dict[str, Any] = {}
+        if source.sampling:
+            sampling = source.sampling.over(self.generate.eval)
+            changes["generate"] = self.generate.model_copy(update={"eval": sampling})
+        if source.settings:
+            section = self.task_section
+            values = merged(section.model_dump(mode="json", exclude_unset=True), source.settings)
+            changes[self.task] = type(section).model_validate(values)
+        return self.model_copy(update=changes)
 
     @property
     def entries(self) -> dict[int, str]:

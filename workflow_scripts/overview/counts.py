@@ -78,6 +78,8 @@ class Counter:
         """Return the number of all answers of a job, by the digest file of its shard or the number of all prompts."""
         requests = self._requests(version)
         samples = self.survey.samples.get(version)
+        if version == "eval" and self.survey.samples_of_sets:
+            return self._all_answers_of_set(job) if (self.folder / "prompts/eval.parquet").exists() else None
         if requests is None or samples is None:
             return None
 
@@ -88,6 +90,22 @@ class Counter:
         prompts = self.survey.prompts["eval" if version == "eval" else "train"]
         shards = self._shards(job)
         return None if prompts is None else round(prompts * requests * samples / shards)
+
+    def _all_answers_of_set(self, job: Job) -> int:
+        """Return the number of all answers of a job that answers a part of the eval sets, from the frozen questions."""
+        return sum(1 for _ in self._expected(job, "eval"))
+
+    def _samples(self, job: Job, version: str, prompt: dict[str, Any]) -> int:
+        """Return how many answers to a question a job gives; 0 if jobs of another eval set answer it."""
+        apart = self.survey.samples_of_sets
+        if version != "eval" or not apart:
+            return self.survey.samples[version]
+
+        own = Path(job.outputs[0]).parent.name  # of a set that is answered apart; else that of the round
+        asked = prompt.get("set")
+        if own in apart:
+            return apart[own] if asked == own else 0
+        return 0 if asked in apart else self.survey.samples[version]
 
     def _shards(self, job: Job) -> int:
         return int(Path(job.outputs[0]).stem.split("_")[0])
@@ -126,7 +144,7 @@ class Counter:
         for prompt in self._prompts(path):
             if shard_of(prompt["id"], self._shards(job)) == rank:
                 for trigger in conversation.requests(prompt, version):
-                    for sample in range(self.survey.samples[version]):
+                    for sample in range(self._samples(job, version, prompt)):
                         yield f"{prompt['id']}.{trigger}.{sample}", prompt
 
     def _prompts(self, path: str) -> list[dict[str, Any]]:
@@ -190,7 +208,7 @@ class Counter:
         return sum(count.records or 0 for count in counts)
 
     def _is_grade(self, job: Job, number: int) -> bool:
-        return job.rule == "grade" and job.round == number and not job.stage.endswith("evaluation")
+        return job.rule == "grade" and job.round == number and "evaluation" not in job.stage.split()
 
     def _updates(self, job: Job) -> Count:
         rows, is_exact = self._data_rows(job)

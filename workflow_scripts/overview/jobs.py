@@ -54,6 +54,7 @@ class Survey:
     rounds: int
     prompts: dict[str, int | None]  # numbers of prompts: train (of a round) and eval; None if unknown
     samples: dict[str, int]  # answers to each prompt by version
+    samples_of_sets: dict[str, int]  # answers to each question of an eval set that jobs of its own answer, by set
     epochs: int
     cores: int | None
     jobs_at_once: int | None  # on a cluster

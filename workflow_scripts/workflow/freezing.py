@@ -207,7 +207,7 @@ class Freezing:
         code = code_identity(*roots)
         state = json.dumps(
             [
-                settings_of(self.cfg.prompts),
+                settings_of(self.cfg.prompts.questions),
                 settings,
                 self.cfg.seed,
                 code,

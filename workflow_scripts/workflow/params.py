@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from snakemake.exceptions import WorkflowError
+
 from workflow_scripts import engines, rewards, tasks
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config
@@ -142,9 +144,12 @@ class ParamsOfRules:
 
     # ------------------------------------------------------------ values that several rules share
 
-    def generation(self, version: str) -> dict[str, Any]:
-        """Return engine and sampling of one version only, so that changing another version reruns nothing here."""
-        generate = self.cfg.generate
+    def generation(self, version: str, eval_set: str = "") -> dict[str, Any]:
+        """Return engine and sampling of one version only, so that changing another version reruns nothing here.
+
+        `eval_set` is the set of eval questions that jobs of its own answer, if it is one.
+        """
+        generate = self.cfg.of_set(eval_set).generate
         settings = settings_of(generate, *ONLY_HOW, "engine", "auto", "trigger", "eval", "pool", "vllm", "openai")
         settings["engine"] = generate.engine_of(version)
         settings[version] = settings_of(getattr(generate, version), "engine")
@@ -173,13 +178,42 @@ class ParamsOfRules:
             rule,
             module="generate",
             version=version or (lambda wildcards: wildcards.version),
-            settings=lambda wildcards: self.generation(version or wildcards.version),
+            settings=lambda wildcards: self.generation(version or wildcards.version, set_of(wildcards)),
             template=self.cfg.full_template,
             seed=seed,
             sandbox=self.cfg.sandbox,
             **flags,
         )
-        return params | {"code": code} | self._slice(rule)
+        return params | {"code": code} | self._slice(rule) | self._sets(rule)
+
+    def _sets(self, rule: str) -> Params:
+        """Return which eval sets a job answers, if jobs of their own answer some of them, and the task's settings."""
+        if rule != "generate_eval" or not self.cfg.prompts.sets_apart:
+            return {}
+
+        apart = self.cfg.prompts.sets_apart
+        shared = [name for name in self.cfg.prompts.sources("eval") if name not in apart]
+
+        def sets(wildcards) -> list[str]:
+            name = set_of(wildcards)
+            return [name] if name else shared
+
+        return {"sets": _deferred("sets", sets), "task_settings": self._settings_of_set(rule)}
+
+    def _settings_of_set(self, rule: str) -> Callable[[Any], str]:
+        """Return the parameter with the task's settings, which depend on the eval set that a job works on."""
+        wings = {name: type(self.wing)(self.cfg.of_set(name), self.run) for name in self.cfg.prompts.sets_apart}
+
+        for name, source in self.cfg.prompts.sets_apart.items():
+            stages = ("generate_eval", "grade")
+            if source.settings and all(wings[name].settings(one) == self.wing.settings(one) for one in stages):
+                keys = ", ".join(source.settings)
+                raise WorkflowError(f"config: prompts.eval.{name}.settings: no answer and no grade depends on {keys}")
+
+        def settings(wildcards) -> dict[str, Any] | None:
+            return wings.get(set_of(wildcards), self.wing).settings(rule) or None
+
+        return _deferred("task_settings", settings)
 
     def _slice(self, rule: str) -> Params:
         """Return which prompts a round answers, if it answers only a part of them.
@@ -197,7 +231,10 @@ class ParamsOfRules:
         """Return the parameters of the rule that grades answers."""
         reward = self.cfg.chosen_reward
         roots = rewards.roots(reward)
-        return self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
+        params = self.stage("grade", roots=roots, sandbox=self.cfg.sandbox, **self.reward("reward", reward))
+        if self.cfg.prompts.sets_apart:
+            params["task_settings"] = self._settings_of_set("grade")
+        return params
 
     def reward_part(self) -> Params:
         """Return the parameters of the rule that computes a part of a composed reward. Its weight is none of them."""
@@ -225,6 +262,16 @@ class ParamsOfRules:
     def rows_of_round(self, wildcards) -> dict[str, Any]:
         """Return the settings of the stage that reads the existing rows of one round."""
         return settings_of(self.cfg.data) | {"source": settings_of(self.cfg.rows[int(wildcards.n)], "logp")}
+
+    def rows(self, rule: str, module: str | None = None, **flags: Any) -> Params:
+        """Return the parameters of a stage that reads existing rows, with how they are screened, if they are."""
+        if not self.cfg.screens_rows:
+            return self.stage(rule, module=module, **flags)
+
+        assert self.cfg.prompts.screening
+        screening = settings_of(self.cfg.prompts.screening, include={"contamination", "ngram", "coverage"})
+        roots = [tasks.root(self.cfg.task, "Prompts")]
+        return self.stage(rule, module=module, roots=roots, screening=screening, **flags)
 
     def train(self, rule: str, section: Any, **flags: Any) -> Params:
         """Return the parameters of a training rule."""
@@ -277,6 +324,14 @@ class ParamsOfRules:
     def reward(self, name: str, reward: str | None) -> Params:
         """Return a reward as an option of this name, with the model that computes it."""
         return {name: reward, "reward_model": self.cfg.reward_model if needs_model(reward) else None}
+
+
+def set_of(wildcards: Any) -> str:
+    """Return the eval set that a job works on, if jobs of its own answer it; "" for all other jobs."""
+    place = getattr(wildcards, "place_of_set", "")
+    if match := re.fullmatch(r"evaluation/r\d+(/.+)", getattr(wildcards, "place", "")):
+        place = match[1]
+    return place.removeprefix("/")
 
 
 def _deferred(name: str, value: Callable[[Any], Any]) -> Callable[[Any], str]:

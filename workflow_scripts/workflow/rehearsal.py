@@ -115,9 +115,17 @@ def _smaller_splits(recipe: Config) -> dict[str, Any]:
 
 
 def _smaller_split(source: Any) -> dict[str, Any]:
+    changes: dict[str, Any] = {"limit": min(PROMPTS, source.limit or PROMPTS)}
     if source.count:
-        return {"count": {level: min(MADE_UP, count) for level, count in source.count.items()}}
-    return {"limit": min(PROMPTS, source.limit or PROMPTS)}
+        changes = {"count": {level: min(MADE_UP, count) for level, count in source.count.items()}}
+    if sampling := getattr(source, "sampling", None):
+        changes["sampling"] = _smaller_sampling(sampling.samples or SAMPLES)
+    return changes
+
+
+def _smaller_sampling(samples: int) -> dict[str, Any]:
+    """Return the changes to a sampling: few samples, and nothing that the engine playback cannot do."""
+    return {"samples": min(SAMPLES, samples), "repetition_penalty": 1.0, "structured": None}
 
 
 def _smaller_generation(recipe: Config, folder: str) -> dict[str, Any]:
@@ -133,7 +141,7 @@ def _smaller_generation(recipe: Config, folder: str) -> dict[str, Any]:
         sampling = getattr(recipe.generate, version)
         if sampling is None:
             continue
-        changes[version] = {"samples": min(SAMPLES, sampling.samples), "repetition_penalty": 1.0, "structured": None}
+        changes[version] = _smaller_sampling(sampling.samples)
         changes[version]["engine"] = (
             recipe.generate.engine_of(version) if recipe.generate.is_remote(version) else "playback"
         )

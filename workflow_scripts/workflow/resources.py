@@ -84,6 +84,7 @@ def size_of_generation(cfg: Config) -> Size:
     """Size a shard of answers, in any version: the weights pass through memory on their way to the GPUs."""
     generate = cfg.generate
     tokens = max(getattr(generate, version).max_tokens for version in cfg.versions)
+    tokens = max([tokens, *(cfg.of_set(name).generate.eval.max_tokens for name in cfg.prompts.sets_apart)])
     gpus = max(1, generate.gpus)
     split = generate.tensor_parallel or generate.gpus or 1
     is_split = "transformers" not in map(generate.engine_of, cfg.versions)

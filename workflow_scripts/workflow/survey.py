@@ -53,6 +53,7 @@ def describe(workflow: Any, cfg: Config, run: Run, brake: Brake) -> dict[str, An
         "rounds": cfg.rounds,
         "prompts": _numbers_of_prompts(cfg),
         "samples": {version: getattr(cfg.generate, version).samples for version in cfg.versions},
+        "samples_of_sets": {name: cfg.of_set(name).generate.eval.samples for name in cfg.prompts.sets_apart},
         "epochs": cfg.train.epochs,
         "cores": settings.cores,
         "jobs_at_once": settings.nodes,
@@ -149,7 +150,8 @@ def stage_of(rule: str, wildcards: dict[str, str]) -> str:
     for name, value in wildcards.items():
         if name not in ("n", "shard"):
             parts = [part for part in str(value).split("/") if not re.fullmatch(r"r\d+", part)]
-            words.append(parts[-1] if parts else str(value))
+            is_of_set = parts[:1] == ["evaluation"]
+            words += parts if is_of_set else filter(None, parts[-1:] or [str(value)])
     return " ".join(words)
 
 

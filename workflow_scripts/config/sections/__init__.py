@@ -19,8 +19,17 @@ from workflow_scripts.config.sections.base import (
 )
 from workflow_scripts.config.sections.data import Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
-from workflow_scripts.config.sections.generation import Generate, Sampling, Shards, Structured, Vllm
-from workflow_scripts.config.sections.prompts import EVAL_TAGS, EvalSets, Model, Prompts, Scratch, Screening, Split
+from workflow_scripts.config.sections.generation import Generate, Sampling, SetSampling, Shards, Structured, Vllm
+from workflow_scripts.config.sections.prompts import (
+    EVAL_TAGS,
+    EvalSet,
+    EvalSets,
+    Model,
+    Prompts,
+    Scratch,
+    Screening,
+    Split,
+)
 from workflow_scripts.config.sections.retention import Keep
 from workflow_scripts.config.sections.rewards import OWN_GRADE, REWARD_TAGS, Judge, Part, Rewards, RewardTraining
 from workflow_scripts.config.sections.suites import Evaluate, Suite
@@ -39,6 +48,7 @@ __all__ = [
     "Dtype",
     "Endpoint",
     "Engine",
+    "EvalSet",
     "EvalSets",
     "Evaluate",
     "Generate",
@@ -63,6 +73,7 @@ __all__ = [
     "Scratch",
     "Screening",
     "Section",
+    "SetSampling",
     "Shards",
     "Share",
     "Source",

@@ -86,6 +86,26 @@ class Sampling(Section):
     reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply; longer ones lose their middle
 
 
+class SetSampling(Section):
+    """What differs from `generate.eval` for one of several eval sets. Null: as there."""
+
+    samples: PositiveInt | None = None  # answers per question
+    temperature: NonNegativeFloat | None = None  # 0 is greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: NonNegativeInt | None = None  # 0 is off
+    repetition_penalty: PositiveFloat | None = None
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None  # texts that end an answer
+    structured: Structured | None = None  # the form of each turn
+    max_tokens: PositiveInt | None = None  # sampled tokens per answer, over all turns
+    turns: PositiveInt | None = None  # model turns per answer
+    reply_tokens: PositiveInt | None = None  # the most tokens of an environment's reply
+
+    def over(self, sampling: Sampling) -> Sampling:
+        """Return other settings with what differs."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return sampling.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
 class Vllm(Section):
     """Settings of vLLM's engine. Null leaves vLLM's own value."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from workflow_scripts.config.sections.base import Name, Section, Share, exactly_one
+from workflow_scripts.config.sections.generation import SetSampling
 
 
 class Split(Section):
@@ -26,10 +27,22 @@ class Split(Section):
     def has_one_source(self):
         exactly_one(file=self.file, count=self.count)
         if self.count:
-            for name in sorted(self.model_fields_set - {"file", "count"}):
-                if getattr(self, name) != type(self).model_fields[name].default:
+            for name in sorted(Split.model_fields.keys() & self.model_fields_set - {"file", "count"}):
+                if getattr(self, name) != Split.model_fields[name].default:
                     raise ValueError(f"`{name}` belongs to a `file`, and made-up questions come from `count`")
         return self
+
+
+class EvalSet(Split):
+    """One of several sets of eval questions, with what differs for it from the other sets."""
+
+    sampling: SetSampling | None = None  # of its answers; null: generate.eval
+    settings: dict[str, Any] | None = None  # keys of the task's section; null: as there
+
+    @property
+    def is_answered_apart(self) -> bool:
+        """True if jobs of its own answer and grade this set."""
+        return bool(self.sampling or self.settings)
 
 
 EVAL_TAGS = ("<one set>", "<several sets>")  # parts of the paths of faults, which are not shown
@@ -43,7 +56,7 @@ def _eval_tag(value: Any) -> str:
 
 
 EvalSets = Annotated[
-    Annotated[Split, Tag(EVAL_TAGS[0])] | Annotated[dict[Name, Split], Tag(EVAL_TAGS[1])], Discriminator(_eval_tag)
+    Annotated[dict[Name, EvalSet], Tag(EVAL_TAGS[1])] | Annotated[Split, Tag(EVAL_TAGS[0])], Discriminator(_eval_tag)
 ]
 
 
@@ -80,6 +93,33 @@ class Prompts(Section):
                 f"{values[name]}}}`"
             )
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_names_for_own_settings(cls, values: Any) -> Any:
+        one_set = values.get("eval") if isinstance(values, dict) else None
+        if _eval_tag(one_set) == EVAL_TAGS[0] and isinstance(one_set, dict):
+            for key in ("sampling", "settings"):
+                if key in one_set:
+                    section = "generate.eval" if key == "sampling" else "the task's section"
+                    raise ValueError(f"eval.{key}: it is for one of several sets by name; for one set use {section}")
+        return values
+
+    @property
+    def sets_apart(self) -> dict[str, EvalSet]:
+        """The eval sets that jobs of their own answer, by name."""
+        sets = self.sources("eval").items()
+        return {name: one for name, one in sets if isinstance(one, EvalSet) and one.is_answered_apart}
+
+    @property
+    def questions(self) -> "Prompts":
+        """What decides which questions there are: all keys but those that say how eval sets are answered."""
+        if not self.sets_apart:
+            return self
+        plain = {"sampling": None, "settings": None}
+        return self.model_copy(
+            update={"eval": {name: one.model_copy(update=plain) for name, one in self.sources("eval").items()}}
+        )
 
     def sources(self, split: str) -> dict[str, Split]:
         """Return the sources of a split (train, pool or eval) by the name of their set; "" if there is one set only."""

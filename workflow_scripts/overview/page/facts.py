@@ -213,7 +213,7 @@ def versions_of(folder: Path) -> dict[str, str]:
 
     for path in rounds_in(folder, "checkpoints/r*/checkpoint.json").values():
         versions |= read_json(path).get("versions", {})
-    for path in sorted(folder.glob("evaluation/r*/*.json")):
+    for path in sorted(folder.glob("evaluation/r*/**/*.json")):
         engine = read_json(path).get("engine") if "." not in path.stem else None
         if isinstance(engine, dict):
             versions |= {name: str(value) for name, value in engine.items() if name != "versions"}
