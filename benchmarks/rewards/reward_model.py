@@ -67,14 +67,17 @@ def config_with_reward_model() -> dict[str, Any]:
 
 
 def run_twin(folder: Path) -> dict[str, Any]:
-    """Run the twin in a folder. Return the certificate, and the metrics before and after the round."""
+    """Run the twin in a folder. Return the certificate, the number of pairs, the metrics before and after the round,
+    and what Snakemake printed for the run with the reward model.
+    """
     copy = Copy(folder, config_of_twin())
     copy.snakemake("round1_graded", "round0_evaluation", "--cores", "2")
     print(copy.run("workflow_scripts.export_pairs", "--results", *graded(folder), "--margin", "0.1", "--output", PAIRS))
 
     copy.configure(config_with_reward_model())
-    copy.snakemake("round1_evaluation", "--cores", "2")
+    output = copy.snakemake("round1_evaluation", "--cores", "2")
     return {
+        "output": output,
         "certificate": read_json(folder / RUN / "reward_model/checkpoint.json")["certificate"],
         "pairs": read_json(folder / "data/pairs.json")["pairs"],
         "before": read_json(folder / RUN / "evaluation/r0.json"),
