@@ -12,9 +12,9 @@ use rule generate as generate_eval with:
         data=run.eval_answers("{n}"),
         manifest=manifests([run.eval_answers("{n}")]),
     log:
-        run.log("generate_eval/r{n}_{shard}"),
+        run.log(f"generate_eval/r{{n}}{run.place_of_set}_{{shard}}"),
     benchmark:
-        run.benchmark("generate_eval/r{n}_{shard}")
+        run.benchmark(f"generate_eval/r{{n}}{run.place_of_set}_{{shard}}")
     wildcard_constraints:
         n=r"\d+",
     resources:

@@ -141,13 +141,16 @@ class Run:
         return [f"{self.folder}/results/r{n}/{version}/{shard}_matchlog.pkl" for shard in self.shards(version)]
 
     def eval_answers(self, n: int | str, shard: str = "{shard}") -> str:
-        """The answers of checkpoint n to the eval questions, for one shard.
+        """The answers of checkpoint n to the eval questions, for one shard and place of a set."""
+        return f"{self.folder}/evaluation/r{n}{self.place_of_set}/{shard}.pkl"
 
-        The wildcard {place_of_set} is empty, or `/NAME` for a set that jobs of its own answer. Runs without such sets
-        have no such wildcard.
+    @property
+    def place_of_set(self) -> str:
+        """The wildcard {place_of_set}, or "" in a run without sets that jobs of their own answer.
+
+        Its value is `/NAME` for such a set, and empty for the others.
         """
-        place = "{place_of_set}" if self.cfg.prompts.sets_apart else ""
-        return f"{self.folder}/evaluation/r{n}{place}/{shard}.pkl"
+        return "{place_of_set}" if self.cfg.prompts.sets_apart else ""
 
     @property
     def places_of_sets(self) -> list[str]:
