@@ -10,13 +10,15 @@ import itertools
 import math
 import random
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import scipy
+from scipy.stats import norm, t
 
 from workflow_scripts.core.samples import maj_at_k, pass_at_k
-from workflow_scripts.core.significance import NOISE, compare, interval, mcnemar, wilson
+from workflow_scripts.core.significance import NOISE, RESAMPLES, compare, interval, mcnemar, wilson
 
 TRIALS = 1000  # simulated evaluations
 ALPHA, BETA = 2.0, 1.5  # of the questions' difficulty
@@ -94,6 +96,51 @@ def difference_of_tests(rng: random.Random) -> float:
     return worst
 
 
+def difference_of_bootstraps(rng: np.random.Generator) -> float:
+    """Return the largest difference between limits and p-values of bootstraps and those of plain loops.
+
+    The loops draw the same questions, so that only the arithmetic is compared.
+    """
+    worst = 0.0
+
+    for questions, samples in ((8, 3), (20, 4), (40, 2)):
+        now, before = (answers(rng, rng.beta(ALPHA, BETA, questions), samples) for _ in range(2))
+        ids = sorted(now)
+        drawn = np.random.default_rng(0).integers(0, questions, (RESAMPLES, questions)).tolist()
+        tail = norm.cdf(t.ppf(0.025, questions - 1) * math.sqrt(questions / (questions - 1)))
+
+        means = [pooled_mean(now, ids, row) for row in drawn]
+        limits = interval(now)
+        assert limits is not None and limits["method"] == "bootstrap"
+        worst = max(worst, abs(limits["low"] - quantile(means, tail)), abs(limits["high"] - quantile(means, 1 - tail)))
+
+        differences = [mean - pooled_mean(before, ids, row) for mean, row in zip(means, drawn)]
+        own = pooled_mean(now, ids, range(questions)) - pooled_mean(before, ids, range(questions))
+        extreme = sum(abs(difference - own) >= abs(own) - 1e-9 for difference in differences)
+        comparison = compare(now, before)
+        assert comparison is not None and comparison["test"] == "bootstrap"
+        worst = max(worst, abs(comparison["p"] - (1 + extreme) / (1 + RESAMPLES)))
+        worst = max(worst, abs(comparison["low"] - quantile(differences, tail)))
+        worst = max(worst, abs(comparison["high"] - quantile(differences, 1 - tail)))
+
+    return worst
+
+
+def pooled_mean(values: dict[str, list[float]], ids: list[str], chosen: Iterable[int]) -> float:
+    """Return the mean of all answers to the chosen questions."""
+    answers = [value for number in chosen for value in values[ids[number]]]
+    return math.fsum(answers) / len(answers)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Return a quantile, by linear interpolation between two neighbours."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
 # ---------------------------------------------------------------- simulations
 
 
@@ -141,6 +188,7 @@ def measure() -> list[dict[str, Any]]:
         "maj_at_k": ("all choices of k samples", "", difference_of_majorities(rng)),
         "wilson": ("closed form", f"scipy {scipy.__version__}", difference_of_intervals(rng)),
         "mcnemar": ("closed form", f"scipy {scipy.__version__}", difference_of_tests(rng)),
+        "bootstrap": ("loops over the same draws", "", difference_of_bootstraps(np.random.default_rng(2))),
     }
     results: list[dict[str, Any]] = [
         {
