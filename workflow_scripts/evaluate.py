@@ -9,7 +9,7 @@ NAME`, and that of the weighted sum `total_reward`. If a judge compared the answ
 `judge` has the share of wins, the p-value of a sign test, and the judge's position bias.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,32 +97,28 @@ def sample_columns(right: dict[str, list[float]], votes: dict[str, list[str | No
     return columns
 
 
-def restricted(columns: Columns, questions: Collection[str]) -> Columns:
-    """Return the values of these questions only."""
-    return {
-        name: {question: row for question, row in by_question.items() if question in questions}
-        for name, by_question in columns.items()
-    }
-
-
 # ---------------------------------------------------------------- metrics
 
 
-def statistics(columns: Columns, others: dict[str, Columns]) -> dict[str, Any]:
-    """Return the metrics of samples and parts, the intervals, and the comparisons with other rounds by their name."""
+def statistics(evaluation: Any, answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
+    """Return the metrics of samples and parts, the intervals, and the comparisons with other rounds by their name.
+
+    Args:
+        evaluation: the task's part.
+        answers: graded answers to some questions.
+        others: the answers of other rounds, by their name. Those to other questions do not count.
+    """
+    columns = columns_of(evaluation, answers)
     means = {name: _mean(by_question) for name, by_question in columns.items() if is_general(name)}
     intervals = {name: interval(by_question) for name, by_question in columns.items()}
-    against = {
-        other: {name: compare(columns[name], earlier.get(name, {})) for name in columns}
-        for other, earlier in others.items()
-    }
-
     result: dict[str, Any] = means | {"intervals": {name: limits for name, limits in intervals.items() if limits}}
-    if others:
-        result["against"] = {
-            other: {name: comparison for name, comparison in by_name.items() if comparison}
-            for other, by_name in against.items()
-        }
+
+    questions = {answer["id"] for answer in answers}
+    for other, all_earlier in others.items():
+        earlier = columns_of(evaluation, [answer for answer in all_earlier if answer["id"] in questions])
+        compared = {name: compare(columns[name], earlier.get(name, {})) for name in columns}
+        result.setdefault("against", {})[other] = {name: values for name, values in compared.items() if values}
+
     return result
 
 
@@ -154,47 +150,34 @@ def _mean(by_question: dict[str, list[float]]) -> float:
     return sum(values) / max(1, len(values))
 
 
-def summarise(
-    evaluation: Any, answers: Sequence[Answer], columns: Columns, others: dict[str, Columns]
-) -> dict[str, Any]:
-    """Return the metrics of all answers, those of each level under `by_level`, each with its statistics."""
+def summarise(evaluation: Any, answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
+    """Return the metrics of all answers, those of each level under `by_level`, each with its statistics.
+
+    Each level has the metrics of its own number of samples.
+    """
     metrics = evaluation.summarise(answers)
-    levels: dict[str, set[str]] = {}
+    levels: dict[str, list[Answer]] = {}
     for answer in answers:
-        levels.setdefault(answer["level"], set()).add(answer["id"])
+        levels.setdefault(answer["level"], []).append(answer)
 
     for level, values in metrics["by_level"].items():
-        questions = levels.get(level, set())
-        of_others = {other: restricted(earlier, questions) for other, earlier in others.items()}
-        values |= statistics(restricted(columns, questions), of_others)
+        values |= statistics(evaluation, levels.get(level, []), others)
 
-    questions = {answer["id"] for answer in answers}
-    return metrics | statistics(restricted(columns, questions), others)
+    return metrics | statistics(evaluation, answers, others)
 
 
 def summarise_sets(evaluation: Any, answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
-    """Return the metrics of all answers and, if there are several eval sets, those of each under `by_set`.
+    """Return the metrics of all answers and, if there are several eval sets, those of each under `by_set`."""
+    metrics = summarise(evaluation, answers, others)
+    by_set: dict[str, list[Answer]] = {}
 
-    Each set has the metrics of its own number of samples. `others` has the answers of other rounds by their name.
-    """
-
-    def of(answers: list[Answer], others: dict[str, list[Answer]]) -> dict[str, Any]:
-        of_others = {other: columns_of(evaluation, earlier) for other, earlier in others.items()}
-        return summarise(evaluation, answers, columns_of(evaluation, answers), of_others)
-
-    metrics = of(answers, others)
-    if names := sorted({answer["set"] for answer in answers if answer.get("set")}):
-        metrics["by_set"] = {
-            name: of(of_set(answers, name), {other: of_set(earlier, name) for other, earlier in others.items()})
-            for name in names
-        }
+    for answer in answers:
+        if answer.get("set"):
+            by_set.setdefault(answer["set"], []).append(answer)
+    if by_set:
+        metrics["by_set"] = {name: summarise(evaluation, members, others) for name, members in sorted(by_set.items())}
 
     return metrics
-
-
-def of_set(answers: list[Answer], name: str) -> list[Answer]:
-    """Return the answers to the questions of an eval set."""
-    return [answer for answer in answers if answer.get("set") == name]
 
 
 def metrics_of_suites(paths: list[str]) -> dict[str, Any]:

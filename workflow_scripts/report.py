@@ -78,10 +78,17 @@ def passes_of(folder: Path) -> dict[int, float]:
 
 
 def general_metrics(folder: Path) -> list[str]:
-    """Return the metrics of a run that are none of its task's: of several samples, and of parts of the reward."""
+    """Return the metrics of a run that are none of its task's: of several samples, and of parts of the reward.
+
+    A metric that only some eval sets have, such as pass@16, is listed with the set's name after it.
+    """
     names: dict[str, None] = {}
     for path in sorted(folder.glob("evaluation/r*.json")):
-        names |= dict.fromkeys(name for name in read_json(path) if is_general(name))
+        evaluation = read_json(path)
+        names |= dict.fromkeys(name for name in evaluation if is_general(name))
+        for part, values in evaluation.get("by_set", {}).items():
+            own = [name for name in values if is_general(name) and name not in evaluation]
+            names |= dict.fromkeys(f"{name} {part}" for name in own)
     return list(names)
 
 
@@ -109,11 +116,13 @@ def rounds_of(folder: Path, names: list[str]) -> list[Row]:
         check(path)
         evaluation = read_json(path)
         parts = {"": evaluation} | evaluation.get("by_set", {}) | evaluation["by_level"]
-        shown_names = [*names, *(name for name in evaluation if is_general(name))]
+        general = dict.fromkeys(name for values in parts.values() for name in values if is_general(name))
+        shown_names = [*names, *general]
 
         row: Row = {"round": evaluation["round"]}
         for part, values in parts.items():
-            row |= {f"{name} {part}".strip(): values.get(name) for name in shown_names}
+            own_names = [name for name in shown_names if name in names or name in values]
+            row |= {f"{name} {part}".strip(): values.get(name) for name in own_names}
         for part, values in parts.items():
             for name in shown_names:
                 row |= uncertainty(values, name, f"{name} {part}".strip())
@@ -257,14 +266,18 @@ def further_columns(rows: list[Row], first: str, form: str, general: Sequence[st
 
 
 def sampled_metrics(general: Sequence[str]) -> list[str]:
-    """Return the metrics of several samples that are shown: avg@n, and pass@k and maj@k with the largest k."""
-    largest: dict[str, int] = {}
-    for name in general:
-        kind, at, k = name.partition("@")
-        if at:
-            largest[kind] = max(int(k), largest.get(kind, 0))
+    """Return the metrics of several samples that are shown: avg@n, and pass@k and maj@k with the largest k.
 
-    return [f"{kind}@{k}" for kind, k in largest.items()]
+    A metric that only one eval set has ends with the set's name.
+    """
+    largest: dict[tuple[str, str], int] = {}
+    for name in general:
+        kind, at, rest = name.partition("@")
+        k, _, part = rest.partition(" ")
+        if at:
+            largest[kind, part] = max(int(k), largest.get((kind, part), 0))
+
+    return [f"{kind}@{k} {part}".strip() for (kind, part), k in largest.items()]
 
 
 def reward_metrics(general: Sequence[str]) -> dict[str, str]:

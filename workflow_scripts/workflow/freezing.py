@@ -228,7 +228,7 @@ class Freezing:
         task = tasks.load(self.cfg.task, "Prompts", settings, self.wing.files("freeze_prompts"))
         grading = tasks.load(self.cfg.task, "Grading")
         stamp.unlink(missing_ok=True)  # a screening that refuses the prompts leaves them frozen, but not in use
-        freeze_prompts.freeze(task, self.cfg.prompts, self.cfg.seed, folder, grading)
+        freeze_prompts.freeze(task, self.cfg.prompts.questions, self.cfg.seed, folder, grading)
         screen_prompts.screen(task, self.cfg.prompts, folder)
         stamp.write_text(state)
 
