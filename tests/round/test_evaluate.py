@@ -116,6 +116,37 @@ def test_several_samples_have_pass_and_majority(run, tmp_path, monkeypatch, caps
     assert {"low accuracy", "high accuracy a", "p_before accuracy", "change_round0 maj@4 easy"} <= set(columns)
 
 
+def test_each_set_has_the_metrics_of_its_own_number_of_samples(run, tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(2)
+
+    def one_round(accuracy):
+        greedy = [answer | {"set": "facts", "level": "facts"} for answer in graded(rng, accuracy)]
+        sampled = [
+            answer | {"set": "sums", "level": "sums", "id": f"s{answer['id']}", "uid": f"s{answer['uid']}"}
+            for answer in graded(rng, accuracy, samples=4)
+        ]
+        return [*greedy, *sampled]
+
+    _, metrics = run(one_round(0.3), one_round(0.6))
+    assert metrics["n"] == 5 * QUESTIONS
+    for parts in (metrics["by_set"], metrics["by_level"]):
+        assert not [name for name in parts["facts"] if "@" in name]
+        assert parts["sums"]["avg@4"] < parts["sums"]["pass@4"]
+        assert parts["facts"]["intervals"]["accuracy"]["method"] == "wilson"
+        assert parts["sums"]["intervals"]["accuracy"]["method"] == "bootstrap"
+        assert parts["facts"]["against"]["before"]["accuracy"]["test"] == "mcnemar"
+        assert parts["sums"]["against"]["before"]["avg@4"]["test"] == "bootstrap"
+
+    capsys.readouterr()
+    table = show(monkeypatch, capsys, tmp_path)
+    assert "pass@4 sums" in table and "pass@4 facts" not in table
+
+    show(monkeypatch, capsys, tmp_path, "--csv", str(tmp_path / "x.csv"), "--plot", str(tmp_path / "x.svg"))
+    columns = (tmp_path / "x.csv").read_text().splitlines()[0].split(",")
+    assert {"accuracy facts", "pass@4 sums", "p_before pass@4 sums"} <= set(columns)
+    assert "pass@4 facts" not in columns
+
+
 def test_evaluations_without_intervals_are_still_shown(run, tmp_path, monkeypatch, capsys):
     for number in range(2):
         level = {"accuracy": 0.5, "code_share": 0.0, "n": 2}
