@@ -91,9 +91,9 @@ class SetSampling(Section):
 
     samples: PositiveInt | None = None  # answers per question
     temperature: NonNegativeFloat | None = None  # 0 is greedy
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None  # sample from the most likely tokens of this mass
     top_k: NonNegativeInt | None = None  # 0 is off
-    repetition_penalty: PositiveFloat | None = None
+    repetition_penalty: PositiveFloat | None = None  # above 1, tokens that the context has become less likely
     stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None  # texts that end an answer
     structured: Structured | None = None  # the form of each turn
     max_tokens: PositiveInt | None = None  # sampled tokens per answer, over all turns
