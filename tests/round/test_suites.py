@@ -3,9 +3,11 @@
 The tests of `measured` run the real library. `make test-lm-eval` runs them, on round 0 of the default experiment.
 """
 
+import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -24,6 +26,8 @@ from workflow_scripts.workflow.suites import suite_files
 
 PYTHON = os.environ.get("ROUNDHOUSE_LM_EVAL", "")
 needs_lm_eval = pytest.mark.skipif(not PYTHON, reason="needs lm-evaluation-harness's environment: make test-lm-eval")
+VLLM = os.environ.get("ROUNDHOUSE_LM_EVAL_VLLM", "")
+needs_vllm = pytest.mark.skipif(not VLLM, reason="needs vLLM beside lm-evaluation-harness: make test-lm-eval-vllm")
 TASK = REPOSITORY / "tests/data/arithmetic.yaml"
 
 
@@ -191,6 +195,24 @@ def test_a_further_suite_runs_alone_and_a_changed_task_runs_again(measured):
     assert "run_suite" in jobs(measured.snakemake("-n", "round0_evaluation"))
     measured.edit("facts.yaml", "max_gen_toks: 32", "max_gen_toks: 64")
     assert NOTHING_TO_DO in measured.snakemake("-n", "round0_evaluation")
+
+
+@needs_vllm
+def test_the_accuracy_by_vllm_equals_ours(tmp_path):
+    run = REPOSITORY / "runs/arithmetic"
+    (tmp_path / "runs").symlink_to(REPOSITORY / "runs")
+    suite = json.dumps({"task": str(TASK), "name": "facts"})
+    command = [VLLM, "-m", "workflow_scripts.run_suite", "--suite", suite, "--settings", '{"backend": "vllm"}']
+    command += ["--model", str(run / "checkpoints/r0/checkpoint.json"), "--output", str(tmp_path / "facts.json")]
+    path = f"{Path(VLLM).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": path}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+    facts = read_json(tmp_path / "facts.json")
+    accuracy = facts["metrics"]["exact_match/last_number"]["value"]
+    assert facts["n"] == 360
+    assert accuracy == pytest.approx(read_json(run / "evaluation/r0.json")["accuracy"], abs=0.01)  # rounding differs
+    print(f"accuracy of 360 answers by lm-evaluation-harness with vLLM: {accuracy:.4f}")
 
 
 @needs_lm_eval
