@@ -107,7 +107,7 @@ def difference_of_bootstraps(rng: np.random.Generator) -> float:
         now, before = (answers(rng, rng.beta(ALPHA, BETA, questions), samples) for _ in range(2))
         ids = sorted(now)
         drawn = np.random.default_rng(0).integers(0, questions, (RESAMPLES, questions)).tolist()
-        tail = norm.cdf(t.ppf(0.025, questions - 1) * math.sqrt(questions / (questions - 1)))
+        tail = float(norm.cdf(t.ppf(0.025, questions - 1) * math.sqrt(questions / (questions - 1))))
 
         means = [pooled_mean(now, ids, row) for row in drawn]
         limits = interval(now)

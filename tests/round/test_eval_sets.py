@@ -20,6 +20,7 @@ def config_of(sampling):
     return config
 
 
+@pytest.mark.long
 def test_a_set_with_its_own_sampling_is_answered_apart(fork):
     sampling = {"samples": 4, "temperature": 0.8, "max_tokens": 20}
     fork.configure(config_of(sampling))
