@@ -75,7 +75,6 @@ GRADED_PLACES = r"results/r\d+/(?:auto|trigger)|evaluation/r\d+(?:/[^/]+)?"  # f
 wildcard_constraints:
     n=r"\d+",
     version="auto|trigger",
-    place_of_set="|".join(map(re.escape, run.places_of_sets)) or "never",
     shard=r"\d+_\d+",
 
 

@@ -17,6 +17,7 @@ use rule generate as generate_eval with:
         run.benchmark(f"generate_eval/r{{n}}{run.place_of_set}_{{shard}}")
     wildcard_constraints:
         n=r"\d+",
+        place_of_set="|".join(map(re.escape, run.places_of_sets)) or "never",
     resources:
         **resources_of.generation("generate_eval", "eval"),
     params:
