@@ -14,6 +14,7 @@
 #   make test-slurm        run the workflow on a real Slurm with fake nodes; needs root on Debian
 #   make test-lm-eval      run a task of lm-evaluation-harness on round 0 of the default experiment
 #   make test-lm-eval-vllm run the same task with vLLM on the CPU
+#   make test-tracking     keep curves of training in TensorBoard and in MLflow
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
@@ -26,7 +27,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,7 +44,7 @@ setup: .venv/ready
 
 # These environments see the packages of .venv and add a few. .venv itself stays without them, because they slow down
 # every start. The setuptools of a fresh environment would hide those of .venv, and may be too old to build wheels.
-.venv-deepspeed/ready .venv-qlora/ready .venv-lm-eval/ready .venv-trl/ready: .venv-%/ready: envs/%.txt .venv/ready
+.venv-deepspeed/ready .venv-qlora/ready .venv-lm-eval/ready .venv-trl/ready .venv-tracking/ready: .venv-%/ready: envs/%.txt .venv/ready
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade setuptools wheel
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$(.venv-$*/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth
@@ -137,6 +138,9 @@ test-lm-eval-vllm: .venv-lm-eval-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_evaluation
 	ROUNDHOUSE_LM_EVAL_VLLM=$(CURDIR)/.venv-lm-eval-vllm/bin/python HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/round/test_suites.py -k vllm
 
+test-tracking: .venv-tracking/ready
+	.venv-tracking/bin/python -m pytest tests/training/test_tracking.py
+
 test-trl: .venv-trl/ready
 	.venv-trl/bin/python -m pytest tests/training/test_against_trl.py
 
@@ -182,7 +186,7 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --device $(DEVICE) --shape $(SHAPE) --minutes $(MINUTES) \
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
-full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-lm-eval-vllm test-trl bench bench-rewards bench-rollouts
+full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-rewards bench-rollouts
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks tests/training/test_fsdp.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

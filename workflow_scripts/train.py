@@ -184,7 +184,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--round", type=int, default=0, help="number of the round, recorded in checkpoint.json")
     parser.add_argument("--rounds", type=int, default=1, help="number of rounds that a schedule over all rounds has")
     parser.add_argument("--state", required=True, help="folder for the saved states of unfinished runs")
-    parser.add_argument("--wandb", type=Path, help="folder for the curves (default: none are kept)")
+    parser.add_argument("--curves", type=Path, help="folder for the curves (default: none are kept)")
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     return parser.parse_args()
 
@@ -257,7 +257,7 @@ def train(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     place = {"round": args.round, "rounds": args.rounds} if settings.schedule_over == "rounds" else {}
 
-    with tracked(args.wandb, args.round, args.seed, settings, work) as report:
+    with tracked(args.curves, args.round, args.seed, settings, work) as report:
         return fit(
             model_folder(args.model),
             data.rows,

@@ -147,14 +147,14 @@ def test_curves_are_kept_offline(workshop, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     curves = workshop.folder / "wandb"
 
-    workshop.train("curves", "--wandb", curves, objective="sft")
+    workshop.train("curves", "--curves", curves, objective="sft")
     kept = list(curves.rglob("*.wandb"))
     assert len(kept) == 1
     assert b"grad_norm" in kept[0].read_bytes()
 
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(BadInput, match="WANDB_API_KEY"):
-        workshop.train("more", "--wandb", curves, objective="sft")
+        workshop.train("more", "--curves", curves, objective="sft")
 
 
 def test_without_a_folder_for_them_no_curves_are_kept(workshop, monkeypatch):
@@ -169,5 +169,5 @@ def test_without_wandb_training_goes_on(workshop, monkeypatch, capsys):
     monkeypatch.setattr("workflow_scripts.training.tracking.find_spec", lambda name: None)
     monkeypatch.setenv("WANDB_MODE", "offline")
 
-    assert workshop.train("bare", "--wandb", workshop.folder / "wandb", objective="sft")["updates"] == 2
+    assert workshop.train("bare", "--curves", workshop.folder / "wandb", objective="sft")["updates"] == 2
     assert "wandb is not installed" in capsys.readouterr().err

@@ -84,6 +84,7 @@ class Config(Section):
     data: Data = Data()
     logp: Logp = Logp()
     train: Train = Train()
+    tracking: Literal["wandb", "tensorboard", "mlflow"] = "wandb"  # where curves of training are kept
     wandb: Wandb = Wandb()
     publish: Publish = Publish()  # licences on the cards of `round<n>_publish`
     keep: Keep = Keep()  # what is kept of earlier rounds

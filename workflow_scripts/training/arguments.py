@@ -8,7 +8,7 @@ from workflow_scripts.training import fsdp, zero
 
 
 def training_arguments(
-    settings: Train, state: str, accumulation: int, updates: int, seed: int, report: bool
+    settings: Train, state: str, accumulation: int, updates: int, seed: int, report: str
 ) -> TrainingArguments:
     """Return the Trainer's arguments.
 
@@ -16,7 +16,7 @@ def training_arguments(
         state: the folder for saved states.
         accumulation: forward passes (bins) per update and process.
         updates: the number of updates.
-        report: whether curves go to wandb.
+        report: where curves go: wandb, tensorboard, mlflow or none.
     """
     return TrainingArguments(
         output_dir=state,
@@ -42,6 +42,6 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        report_to="wandb" if report else "none",
+        report_to=report,
         seed=seed,
     )

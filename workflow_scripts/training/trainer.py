@@ -198,7 +198,7 @@ def prepare(
     round: int = 1,
     rounds: int = 1,
     moments: str | None = None,
-    report: bool = False,
+    report: str = "none",
 ) -> RoundTrainer:
     """Return a trainer of the model in the folder `model` on `rows`, which saves its state in the folder `state`.
 

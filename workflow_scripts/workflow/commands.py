@@ -25,6 +25,7 @@ def shell_prefix(cfg: Config, basedir: str, uses_own_environments: bool) -> str:
     """
     path = "" if uses_own_environments else f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
     variables = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
+    variables |= {"TRACKING": cfg.tracking} if cfg.tracking != "wandb" else {}
     exports = " ".join(f"{name}={shlex.quote(os.environ.get(name, value))}" for name, value in variables.items())
     return escaped(f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(basedir)} {exports}; ")
 
@@ -96,7 +97,7 @@ class Commands:
             f"{python} {LAUNCH} --gpus {{resources.gpu}} --processes {{resources.processes}} "
             "--nodes {resources.nodes} --threads {threads} --"
         )
-        folder = f"--wandb {self.run.folder}/wandb"
+        folder = f"--curves {self.run.folder}/{self.cfg.tracking}"
         return with_status(f"{launch} workflow_scripts.train {{params}} {folder} {arguments}")
 
     def reward(self, module: str, reward: str | None, arguments: str) -> str:

@@ -22,7 +22,7 @@ from snakemake.exceptions import WorkflowError
 from workflow_scripts import tasks
 from workflow_scripts.config.load import Config
 from workflow_scripts.config.rewards import is_trained_here
-from workflow_scripts.config.sections import Train, endpoints_of
+from workflow_scripts.config.sections import TRACKERS, Train, endpoints_of
 from workflow_scripts.core.running import hub, plugins
 from workflow_scripts.core.running.launch import candidate_gpus
 from workflow_scripts.core.sandbox import missing_isolation
@@ -100,7 +100,7 @@ class Preflight:
         jobs = [job for job in jobs if job.rule.shellcmd]
         sentences = [*self._programs(jobs, executor)]
         if not self.environments.uses_conda:
-            sentences += self._packages(jobs)
+            sentences += [*self._packages(jobs), *self._tracker(jobs)]
         if is_local:
             sentences += [*self._gpus(jobs), *self._isolation(jobs)]
         sentences += [*self._keys(jobs), *self._from_hub(jobs), *self.retention.missing(jobs)]
@@ -189,6 +189,20 @@ class Preflight:
                 yield f"python.{environment}: {python} does not run ({stages}); name a Python that has its packages"
             elif missing:
                 yield f"{stages}: {python} lacks {_in_words(missing)}; {self._advice(environment)}"
+
+    def _tracker(self, jobs: list[Any]) -> Iterator[str]:
+        packages = TRACKERS[self.cfg.tracking]
+        if self.cfg.tracking == "wandb":  # training goes on without it
+            return
+
+        for environment in {training.environment for training in map(self._training, jobs) if training}:
+            python = self.environments.python(environment)
+            missing = lacking(python, packages)
+            if missing is not None and len(missing) == len(packages):
+                yield (
+                    f"tracking: {self.cfg.tracking} is not installed in {python}: pip install {self.cfg.tracking}, or "
+                    "set tracking: wandb"
+                )
 
     def _advice(self, environment: str) -> str:
         if environment == GENERAL:

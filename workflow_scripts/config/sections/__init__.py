@@ -17,7 +17,7 @@ from workflow_scripts.config.sections.base import (
     Url,
     exactly_one,
 )
-from workflow_scripts.config.sections.data import Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
+from workflow_scripts.config.sections.data import TRACKERS, Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Sampling, SetSampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import (
@@ -41,6 +41,7 @@ __all__ = [
     "HIDDEN",
     "OWN_GRADE",
     "REWARD_TAGS",
+    "TRACKERS",
     "ColdStart",
     "ColdStartTrain",
     "Data",

@@ -107,6 +107,10 @@ class Publish(Section):
     licences: dict[str, str] = Field(default_factory=dict)  # of models and data that the run starts from, by name
 
 
+# What writes curves of training → the packages of which one must be installed.
+TRACKERS = {"wandb": ("wandb",), "tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
+
+
 class Wandb(Section):
     """Curves of each round's training. The key comes from the environment only: WANDB_API_KEY."""
 
