@@ -33,13 +33,13 @@ from typing import Any
 
 import psutil
 
-from benchmarks.common import OUT
 from tests.harness import Copy, tiny_config
 from workflow_scripts.core.files import write_json
 from workflow_scripts.core.running.manifest import file_digest
 
 TARGET = "round1_checkpoint"
 MADE = ("prompts", "results", "meta", "data", "checkpoints", "evaluation")  # folders of artefacts
+OUT = Path(__file__).parent / "out"
 VICTIMS = ("driver", "stage", "worker", "group")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 900  # seconds until a command counts as hanging
@@ -55,7 +55,7 @@ def config() -> dict[str, Any]:
     values["cold_start"]["count"] = {level: {"direct": 100, "code": 100} for level in ("one_digit", "two_digit_sum")}
     values["cold_start"]["train"]["save_steps"] = 3
     values["generate"]["trigger"] = None
-    values["generate"]["auto"] |= {"max_tokens": 24}
+    values["generate"]["auto"] |= {"samples": 2, "max_tokens": 24}
     values["generate"]["eval"] |= {"max_tokens": 24}
     values["math"] = {"switches": []}
     values["wandb"] = {"mode": "disabled"}
@@ -79,7 +79,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         while not self.is_over:
             self.look()
-            time.sleep(0.1)
+            time.sleep(0.4)
 
     def end(self) -> None:
         """Stop watching."""

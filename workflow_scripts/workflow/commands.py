@@ -21,13 +21,14 @@ LAUNCH = "-m workflow_scripts.core.running.launch"
 def shell_prefix(cfg: Config, basedir: str, uses_own_environments: bool) -> str:
     """Return what comes before every shell command: the Python, where it finds the stages, and wandb's variables.
 
-    Jobs run the Python that runs Snakemake, or, with `--sdm conda`, that of their environment.
+    Jobs run the Python that runs Snakemake, or, with `--sdm conda`, that of their environment. They have no terminal:
+    transformers would ask there whether it may run the code of a model.
     """
     path = "" if uses_own_environments else f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
     variables = {"WANDB_MODE": cfg.wandb.mode, "WANDB_PROJECT": cfg.wandb.project or cfg.name}
     variables |= {"TRACKING": cfg.tracking} if cfg.tracking != "wandb" else {}
     exports = " ".join(f"{name}={shlex.quote(os.environ.get(name, value))}" for name, value in variables.items())
-    return escaped(f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(basedir)} {exports}; ")
+    return escaped(f"set -euo pipefail; export {path}PYTHONPATH={shlex.quote(basedir)} {exports}; exec </dev/null; ")
 
 
 def escaped(text: str) -> str:
