@@ -6,7 +6,8 @@
 
 Give the target and options of your `snakemake` command. To price a change, edit a prompt or the config, and ask before
 you run. Records are counted from the questions, the answers that exist, and what changed. Those of answers and grades
-are exact; "about" marks the rows of rounds whose data is not selected yet. Seconds, tokens, money and disk are what the
+are exact. "At most" marks the grades of answers that are made again, since one that comes out as before is not graded
+again; "about" marks the rows of rounds whose data is not selected yet. Seconds, tokens, money and disk are what the
 finished jobs of the same stages of this run took, with an interval that should hold in 80 % of cases. A stage of which
 no job has finished has no estimate.
 """
@@ -68,7 +69,8 @@ def _rounds(numbers: list[int]) -> str:
 def _records(line: Line) -> str:
     if line.records is None:
         return "?" if line.unit else ""
-    return f"{'' if line.is_exact else 'about '}{line.records:,}"
+    certainty = "" if line.is_exact else "at most " if line.is_most else "about "
+    return f"{certainty}{line.records:,}"
 
 
 def _range(seconds: tuple[float, float, float] | None) -> str:

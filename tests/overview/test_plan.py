@@ -63,6 +63,17 @@ def test_the_records_of_a_change_are_those_that_the_run_computes(fork, edit, sam
     assert entries(fork, "grade") - before["grade"] == graded
 
 
+def test_answers_that_are_made_again_may_have_known_grades(finished):
+    state = plan(finished, "round1_graded", "--config", "generate={trigger: {max_tokens: 41}}")
+    lines = state["lines"]
+
+    answers, grades = lines["generate trigger"], lines["grade trigger"]
+    assert answers["is_exact"] and answers["records"] == grades["records"] == 24 * 2 * 2
+    assert grades["is_most"] and not grades["is_exact"]
+    output = finished.run("workflow_scripts.plan", "round1_graded", "--config", "generate={trigger: {max_tokens: 41}}")
+    assert "at most 96" in output
+
+
 def test_a_further_round_is_priced_by_the_one_before(finished):
     state = plan(finished, "round2_checkpoint")
     lines = state["lines"]

@@ -31,6 +31,7 @@ class Count:
     records: int | None  # None if nobody knows
     is_exact: bool = True
     unit: str = "records"
+    is_most: bool = False  # whether it may be fewer, but not more
 
 
 class Counter:
@@ -168,7 +169,9 @@ class Counter:
         total = self._all_answers(source, self._version(source))
         new = self.counts[self.survey.jobs.index(source)]
         if job.changed or not job.exists or new.records == total:
-            return Count(total, new.is_exact)
+            # An answer that is made again and comes out as before has its grade in the ledger.
+            may_be_known = source.exists and job.exists and not job.changed
+            return Count(total, new.is_exact and not may_be_known, is_most=may_be_known)
 
         stored = {record["uid"]: record for record in read_records(source.outputs[0])}
         expected = self._expected(source, self._version(source))

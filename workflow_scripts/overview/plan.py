@@ -53,6 +53,7 @@ class Line:
     records: int | None
     unit: str
     is_exact: bool
+    is_most: bool  # whether there may be fewer records, but not more
     seconds: tuple[float, float, float] | None  # low, middle, high, added up over jobs; None if unknown
     tokens: float
     money: float
@@ -230,6 +231,7 @@ def _line(
         records,
         of_stage[0].unit,
         all(count.is_exact for count in of_stage),
+        any(count.is_most for count in of_stage) and all(count.is_exact or count.is_most for count in of_stage),
         _interval(sorted(sum(seconds[number] for number in numbers) for seconds in draws)) if rates else None,
         tokens=(records or 0) * rates.tokens if rates else 0.0,
         money=(records or 0) * rates.money if rates else 0.0,
