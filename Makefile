@@ -17,6 +17,7 @@
 #   make test-tracking     keep curves of training in TensorBoard and in MLflow
 #   make test-trl          compare our DPO loss and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
+#   make bench-training    measure training and scoring beside TRL, with floors, into benchmarks/out/training.json
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
 #   make bench-rollouts    measure how full vLLM is kept and how fast programs run, on the CPU
 #   make bench-plan        compare what `plan` says with what runs do, over 30 random edits, into benchmarks/out/plan.json
@@ -27,7 +28,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-training bench-rewards bench-rollouts bench-plan bench-gpu full
 
 help:
 	@sed -n 's/^#   //p' Makefile

@@ -24,9 +24,13 @@ OUT = Path(__file__).parent / "out"
 
 def interleaved(ours: Callable[[], float], peer: Callable[[], float], repeats: int = 3) -> tuple[float, float]:
     """Return the medians of what both return. They are called in turn, so that a slow minute hits both."""
-    pairs = [(ours(), peer()) for _ in range(repeats)]
-    of_ours, of_peer = zip(*pairs)
+    of_ours, of_peer = zip(*in_turn(ours, peer, repeats))
     return statistics.median(of_ours), statistics.median(of_peer)
+
+
+def in_turn(ours: Callable[[], float], peer: Callable[[], float], repeats: int) -> list[tuple[float, float]]:
+    """Return what both return, repeat by repeat, called in turn."""
+    return [(ours(), peer()) for _ in range(repeats)]
 
 
 def now() -> float:
@@ -93,7 +97,7 @@ def publish(file: str, rows: list[dict[str, Any]]) -> None:
     extra = [key for key in rows[0] if key not in row("", 1, 1, "", "", "")]
     table = Table("name", "ours", "peer", "ratio", "unit", "peer", *extra, title=str(path))
     for result in rows:
-        further = [f"{result[key]:.3g}" if isinstance(result[key], float) else str(result[key]) for key in extra]
+        further = [_text(result[key]) for key in extra]
         table.add_row(
             result["name"],
             f"{result['ours']:.4g}",
@@ -104,6 +108,26 @@ def publish(file: str, rows: list[dict[str, Any]]) -> None:
             *further,
         )
     Console(width=180).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(_text, value))
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def publish_values(file: str, rows: list[dict[str, Any]]) -> None:
+    """Print results that have a `value` and no peer, and write them as `publish` does."""
+    path = OUT / f"{file}.json"
+    results = {result["name"]: result for result in (read_json(path) if path.exists() else [])}
+    write_json(path, list((results | {result["name"]: result for result in rows}).values()))
+
+    table = Table("name", "value", "unit", title=str(path))
+    for result in rows:
+        table.add_row(result["name"], _text(result["value"]), result["unit"])
+    Console(width=120).print(table)
 
 
 # ---------------------------------------------------------------- runs beside one another

@@ -1,15 +1,20 @@
 """Scoring and training beside the padded way and beside TRL: the same rows, models and arithmetic (fp32, one thread).
 
-    python -m benchmarks.training                  # everything: about 20 minutes
+    python -m benchmarks.training                  # everything: about 30 minutes
     python -m benchmarks.training --only head      # one shape (head, body), or memory
+    python -m benchmarks.training --only body --few    # in a tenth of the time, to see that it runs
 
 Lengths are lognormal (median 150 tokens, σ 0.8), half of them prompt. `head` is a Llama of width 256 with 4 layers and
-a vocabulary of 32k, `body` one of width 512 with 8 layers and 4k. `of_gemm` is the share of this machine's own matrix
-product that the useful operations of ours reach: real tokens, sampled head rows, causal attention.
+a vocabulary of 32k, `body` one of width 512 with 8 layers and 4k: its head has 7 % of the parameters, like that of a
+model of 7 billion with a vocabulary of 152k. Both sides take turns, the first turn is not counted, and `interval` is
+the range of the ratios of the others. TRL at its best (`…_best`) gets batches whose rows are neighbours by length among
+1,024 rows, so that hardly anything is padded; ours gets the same rows. `of_gemm` is the share of this machine's own
+matrix product that the useful operations of ours reach: real tokens, sampled head rows, causal attention.
 """
 
 import argparse
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,13 +23,12 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
 
-from benchmarks.common import Clock, gemm_flops, interleaved, publish, row
+from benchmarks.common import Clock, gemm_flops, in_turn, publish, row
 from workflow_scripts.config.sections import Train
 from workflow_scripts.training import bins
 from workflow_scripts.training.flops import forward_flops
@@ -38,6 +42,8 @@ SHAPES = {
 }
 BATCH = 8
 UPDATES = 3
+REPEATS = 3
+POOL = 1024  # rows that batches of neighbours by length are drawn from
 TRL = version("trl")
 
 Row = dict[str, Any]
@@ -76,6 +82,24 @@ def make_rows(count: int, vocabulary: int, pairs: bool = False) -> list[Row]:
         rows.append(made | ({"pair": number // 2} if pairs else {}))
 
     return rows
+
+
+def neighbours(rows: list[Row], size: int) -> list[Row]:
+    """Return some batches of rows that are neighbours by length, drawn from all rows. Pairs stay together."""
+    units = [rows[start : start + size] for start in range(0, len(rows), size)]
+    units.sort(key=lambda unit: max(count(unit)[0]))
+    per_batch = BATCH // size
+    batches = [units[start : start + per_batch] for start in range(0, len(units) - per_batch + 1, per_batch)]
+    chosen = np.random.default_rng(1).choice(len(batches), UPDATES, replace=False)
+    return [example for number in chosen for unit in batches[number] for example in unit]
+
+
+def against(ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, float, list[float]]:
+    """Return the medians of the seconds of both, and the range of how many times faster ours is."""
+    turns = in_turn(ours, peer, REPEATS + 1)[1:]
+    of_ours, of_peer = zip(*turns)
+    ratios = [theirs / mine for mine, theirs in turns]
+    return statistics.median(of_ours), statistics.median(of_peer), [min(ratios), max(ratios)]
 
 
 def count(rows: list[Row]) -> tuple[list[int], int]:
@@ -250,11 +274,10 @@ def scoring(folder: str, rows: list[Row], shape: str, peak: float) -> list[Row]:
     }
     results = []
     for name, (select, *named) in peers.items():
-        mine()
-        theirs(select)
-        a, b = interleaved(mine, lambda select=select: theirs(select))
+        a, b, interval = against(mine, lambda select=select: theirs(select))
         rates = (sum(lengths) / a, sum(lengths) / b)
-        results.append(row(f"scoring_vs_{name}_{shape}", *rates, "tokens/s", *named, of_gemm=useful / a / peak))
+        more = {"interval": interval, "of_gemm": useful / a / peak}
+        results.append(row(f"scoring_vs_{name}_{shape}", *rates, "tokens/s", *named, **more))
 
     return results
 
@@ -265,38 +288,39 @@ def training(folder: str, shape: str, peak: float) -> list[Row]:
     model = load_policy(folder, "float32")
     rows = make_rows(BATCH * UPDATES, vocabulary)
     pairs = make_rows(BATCH * UPDATES, vocabulary, pairs=True)
+    even_rows = neighbours(make_rows(POOL, vocabulary), 1)
+    even_pairs = neighbours(make_rows(POOL, vocabulary, pairs=True), 2)
     results: list[Row] = []
 
     def measure(
         name: str, data: list[Row], mine: Callable[[], float], theirs: Callable[[], float], peer: str, number: str
     ) -> None:
         lengths, sampled = count(data)
-        a, b = interleaved(mine, theirs)
+        a, b, interval = against(mine, theirs)
         useful = 3 * forward_flops(model, lengths, sampled) / a / peak
         rates = (sum(lengths) / a, sum(lengths) / b)
-        results.append(row(f"{name}_{shape}", *rates, "tokens/s", peer, number, of_gemm=useful))
+        results.append(row(f"{name}_{shape}", *rates, "tokens/s", peer, number, interval=interval, of_gemm=useful))
 
-    def sft() -> float:
-        return ours(folder, rows, objective="sft")
+    def sft(data: list[Row]) -> Callable[[], float]:
+        return lambda: ours(folder, data, objective="sft")
 
-    def dpo() -> float:
-        return ours(folder, pairs, objective="dpo", nll_weight=0, batch_size=BATCH // 2)
+    def dpo(data: list[Row]) -> Callable[[], float]:
+        return lambda: ours(folder, data, objective="dpo", nll_weight=0, batch_size=BATCH // 2)
 
     def clip() -> float:
         return ours(folder, rows, objective="clip", kl=0.04)
 
-    def trl_sft(**options: Any) -> Callable[[], float]:
-        return lambda: trl("SFT", folder, rows, **options)
+    def peer(kind: str, data: list[Row], **options: Any) -> Callable[[], float]:
+        return lambda: trl(kind, folder, data, **options)
 
-    def trl_dpo(**options: Any) -> Callable[[], float]:
-        return lambda: trl("DPO", folder, pairs, **options)
-
-    by_length = {"train_sampling_strategy": "group_by_length"}
-    precomputed = {"precompute_ref_log_probs": True}
-    measure("sft_vs_trl", rows, sft, trl_sft(), "TRL SFTTrainer", TRL)
-    measure("sft_vs_trl_best", rows, sft, trl_sft(**by_length), "TRL SFTTrainer, by length", TRL)
-    measure("dpo_vs_trl", pairs, dpo, trl_dpo(), "TRL DPOTrainer", TRL)
-    measure("dpo_vs_trl_best", pairs, dpo, trl_dpo(**precomputed), "TRL DPOTrainer, precomputed", TRL)
+    in_order = {"train_sampling_strategy": "sequential"}
+    precomputed = in_order | {"precompute_ref_log_probs": True}
+    measure("sft_vs_trl", rows, sft(rows), peer("SFT", rows), "TRL SFTTrainer", TRL)
+    best = "TRL SFTTrainer, even batches"
+    measure("sft_vs_trl_best", even_rows, sft(even_rows), peer("SFT", even_rows, **in_order), best, TRL)
+    measure("dpo_vs_trl", pairs, dpo(pairs), peer("DPO", pairs), "TRL DPOTrainer", TRL)
+    best = "TRL DPOTrainer, even batches, precomputed"
+    measure("dpo_vs_trl_best", even_pairs, dpo(even_pairs), peer("DPO", even_pairs, **precomputed), best, TRL)
 
     padded_way = ("padded, both recomputed", version("transformers"))
     measure("off_policy_vs_recompute", rows, clip, lambda: recomputed(folder, rows), *padded_way)
@@ -317,72 +341,20 @@ def whole_rounds(measured: list[Row], shape: str) -> list[Row]:
             peer = epochs * 1000 / rate["peer"]
             named = (rate["peer_name"], rate["peer_version"])
             label = f"round_{name}_{epochs}_epochs_{shape}"
-            results.append(row(label, mine, peer, "s per 1,000 tokens", *named, of_gemm=""))
+            results.append(row(label, mine, peer, "s per 1,000 tokens", *named, interval=None, of_gemm=None))
 
     return results
-
-
-# ---------------------------------------------------------------- memory
-
-
-def peak_memory(kind: str) -> tuple[float, float]:
-    """Return bytes of a training in a process of its own.
-
-    The first number is what a step needs beyond what is there between steps (weights and the optimizer's moments), the
-    second is the whole at its peak, beyond the libraries.
-    """
-    command = [sys.executable, "-m", "benchmarks.training", "--measure-memory", kind]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    step, whole = map(float, done.stdout.split()[-2:])
-    return step, whole
-
-
-def status(field: str) -> int:
-    """Return a field of /proc/self/status in bytes: VmRSS, or VmHWM, its highest value."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-class Memory(Clock):
-    """Forgets the highest value at the beginning of the second step, when the moments are there."""
-
-    def on_step_begin(self, args, state, control, **_):
-        super().on_step_begin(args, state, control)
-        if state.global_step == 1:
-            Path("/proc/self/clear_refs").write_text("5")
-            self.between = status("VmRSS")
-
-
-MAKE = (
-    "import sys, pathlib; from benchmarks.training import make_model; make_model(pathlib.Path(sys.argv[1]), 'memory')"
-)
-
-
-def measure_memory(kind: str) -> None:
-    """Train in this process and print both numbers."""
-    libraries = status("VmRSS")
-    memory = Memory()
-
-    with tempfile.TemporaryDirectory() as folder, patch("__main__.Clock", lambda: memory):
-        subprocess.run([sys.executable, "-c", MAKE, folder], check=True)  # elsewhere, because it needs memory too
-        rows = make_rows(BATCH * UPDATES, SHAPES["memory"]["vocab_size"])
-        if kind == "ours":
-            ours(folder, rows, objective="sft")
-        else:
-            trl("SFT", folder, rows)
-        print(status("VmHWM") - memory.between, status("VmHWM") - libraries)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["head", "body", "memory"], help="one part")
-    parser.add_argument("--measure-memory", choices=["ours", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--few", action="store_true", help="one update of four rows, one repeat")
     args = parser.parse_args()
     torch.set_num_threads(1)
-
-    if args.measure_memory:
-        measure_memory(args.measure_memory)
-        return
+    if args.few:
+        global BATCH, UPDATES, REPEATS
+        BATCH, UPDATES, REPEATS = 4, 1, 1
 
     for shape in ("head", "body"):
         if args.only in (None, shape):
@@ -394,9 +366,7 @@ def main() -> None:
             publish("training", measured + whole_rounds(measured, shape))
 
     if args.only in (None, "memory"):
-        names = ("memory_vs_trl_152k", "memory_whole_process_vs_trl_152k")
-        pairs = zip(names, peak_memory("ours"), peak_memory("trl"))
-        publish("training", [row(name, a, b, "bytes", "TRL SFTTrainer", TRL) for name, a, b in pairs])
+        subprocess.run([sys.executable, "-m", "benchmarks.training_memory"], check=True)
 
 
 if __name__ == "__main__":
