@@ -167,6 +167,12 @@ N ?= 100
 chaos: setup
 	$(BIN)/python -m benchmarks.chaos --runs $(N)
 
+# At most 30 minutes on two idle cores. FEW=--few measures one update of each comparison, which says nothing about speed.
+bench-training: .venv-trl/ready
+	rm -f benchmarks/out/training.json
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.training --only body $(FEW)
+	.venv-trl/bin/python -m benchmarks.figures $(if $(FEW),--no-floors)
+
 bench-rewards: setup
 	$(BIN)/python -m benchmarks.rewards
 

@@ -11,6 +11,7 @@ The exit status is 1 if a figure misses its bound.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def certified_families() -> dict[str, Any]:
 def misses(results: list[dict[str, Any]], with_floors: bool) -> Iterator[str]:
     """Yield what misses its bound."""
     for result in results:
-        name, number = result["name"], result.get("value")
+        name, number = result["name"], result.get("value", math.nan)
         if name.startswith("useful_tokens") and number < LEAST_USEFUL:
             yield f"{name}: {number:.3f} is below {LEAST_USEFUL}"
         if name.startswith("memory_error") and number > memory.BOUND:

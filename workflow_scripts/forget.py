@@ -22,7 +22,7 @@ from typing import Any
 from workflow_scripts import tasks
 from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Keep
-from workflow_scripts.core.checkpoint import moments_beside, remove
+from workflow_scripts.core.checkpoint import ENGINE, moments_beside, remove
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.running import ledger
@@ -119,7 +119,7 @@ class Forgetting:
                 print(f"round {n}: the weights stay, because they could not be made again: {fault}")
                 continue
 
-            paths = [model, *filter(Path.exists, [moments_beside(path)])]
+            paths = [model, *filter(Path.exists, [moments_beside(path), path.with_name(ENGINE)])]
             note = {"digest": read_json(path)["digest"], "seconds": round(seconds, 1)}
             yield Eviction(f"the weights of round {n}", paths, f"about {seconds:.0f} s of training", note)
 

@@ -20,7 +20,7 @@ from typing import Any
 from workflow_scripts import engines, tasks
 from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Generate, Sampling, settings_of
-from workflow_scripts.core.checkpoint import model_folder, policy_digest
+from workflow_scripts.core.checkpoint import engine_folder, policy_digest
 from workflow_scripts.core.files import write_rejects
 from workflow_scripts.core.formats import existing_answers
 from workflow_scripts.core.identity import shard_of
@@ -305,7 +305,7 @@ def main() -> None:
     settings = Generate.model_validate(merged(json.loads(args.settings), args.endpoints.get("generate", {})))
     engine_name = settings.engine_of(args.version)
     sampling = getattr(settings, args.version)
-    folder = model_folder(args.model)
+    folder = engine_folder(args.model, settings.dtype)
     prompts = read_prompts(args)
 
     task_endpoints = args.endpoints.get("task", {})

@@ -23,6 +23,7 @@ from workflow_scripts.core.running.cli import run, say
 from workflow_scripts.core.running.manifest import manifest_of
 from workflow_scripts.logp import parser_of, passport_of, publish, rows_of_shard, score_rows
 from workflow_scripts.training import processes
+from workflow_scripts.training.peaks import StageMemory
 
 
 def log_prob_files(paths: list[str]) -> list[str]:
@@ -93,12 +94,13 @@ def main() -> None:
         say(f"{len(known) - len(taken)} rows have more or fewer log-probs than sampled tokens, which are not used")
     say(f"{len(taken)} of {len(rows)} rows have log-probs; {len(missing)} are scored")
 
-    scored = score_rows(args, settings, missing) if missing else []
+    memory = StageMemory("logp")
+    scored = score_rows(args, settings, missing, memory) if missing else []
     if processes.rank():
         return  # rank 0 writes
 
     values = taken | {row["uid"]: value for row, value in zip(missing, scored)}
-    publish(args, settings, rows, [values[row["uid"]] for row in rows], used, started, taken=len(taken))
+    publish(args, settings, rows, [values[row["uid"]] for row in rows], used, started, memory, taken=len(taken))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from workflow_scripts.core.running.ledger import Ledger, map_records
 from workflow_scripts.core.running.manifest import file_digest, write_manifest, write_usage
 from workflow_scripts.training import bins, processes
 from workflow_scripts.training.logps import arithmetic, load_scorer, sampled_logps
+from workflow_scripts.training.peaks import StageMemory
 
 
 @torch.no_grad()
@@ -68,12 +69,15 @@ def rows_of_shard(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [row for row in read_records(args.data) if shard_of(row["uid"], shards) == rank]
 
 
-def score_rows(args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]]) -> list[list[float]]:
+def score_rows(
+    args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]], memory: StageMemory
+) -> list[list[float]]:
     """Return the log-probs of all rows, bin by bin through the ledger. Several processes share the model and the bins.
 
     Only rank 0 returns; the processes of the other ranks end here.
     """
     model = load_scorer(model_folder(args.model), settings.dtype)
+    memory.predict_scoring(model, rows, settings.tokens_per_bin, settings.dtype)
     code = args.code or code_identity("workflow_scripts.logp:main")
     common = [policy_digest(args.model), args.temperature, arithmetic(settings.dtype), torch.__version__, code]
     lengths = [len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows]
@@ -91,7 +95,7 @@ def score_rows(args: argparse.Namespace, settings: Logp, rows: list[dict[str, An
 
 def publish(
     args: argparse.Namespace, settings: Logp, rows: list[dict[str, Any]], values: list[Any], inputs: list[str],
-    started: float, **fields: Any,
+    started: float, memory: StageMemory, **fields: Any,
 ) -> None:  # fmt: skip
     """Write the log-probs of all rows with their passport, and what they cost."""
     conserve("logp", len(rows), len(values), 0)
@@ -103,7 +107,7 @@ def publish(
 
     tokens = sum(len(row["prompt_tokens"]) + len(row["tokens"]) for row in rows)
     seconds = time.time() - started
-    write_usage(args.output, seconds=seconds, tokens=tokens, code=args.code)
+    write_usage(args.output, seconds=seconds, tokens=tokens, code=args.code, memory=memory.report())
     say(f"{args.output}: {len(rows)} rows, {tokens} tokens in {seconds:.1f} s")
 
 
@@ -114,8 +118,9 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
 
     rows = rows_of_shard(args)
-    values = score_rows(args, settings, rows)
-    publish(args, settings, rows, values, [], started)
+    memory = StageMemory("logp")
+    values = score_rows(args, settings, rows, memory)
+    publish(args, settings, rows, values, [], started, memory)
 
 
 if __name__ == "__main__":

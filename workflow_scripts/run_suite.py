@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.config.sections.suites import Evaluate, Suite
-from workflow_scripts.core.checkpoint import model_folder
+from workflow_scripts.core.checkpoint import engine_folder
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import write_json, write_jsonl
 from workflow_scripts.core.running.cli import add_code_argument, arguments, run
@@ -206,7 +206,7 @@ def main() -> None:
 
     import lm_eval  # type: ignore[import-not-found]
 
-    results = measure(suite, settings, model_folder(args.model))
+    results = measure(suite, settings, engine_folder(args.model, settings.dtype))
     summary = summarise(suite, results)
     write_jsonl(Path(args.output).with_suffix(".jsonl"), map(plain, answers(results)))
 

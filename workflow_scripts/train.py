@@ -20,6 +20,7 @@ from workflow_scripts.config.load import settings_help
 from workflow_scripts.config.sections import Train, settings_of
 from workflow_scripts.core.checkpoint import (
     DIVIDED_MOMENTS,
+    ENGINE,
     MOMENTS,
     describe,
     model_folder,
@@ -35,6 +36,7 @@ from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.running.cli import add_code_argument, arguments, run, say
 from workflow_scripts.core.running.code import code_identity
 from workflow_scripts.core.running.manifest import content_digest, write_usage
+from workflow_scripts.publishing.weights import publish_weights
 from workflow_scripts.training import objectives, processes, states
 from workflow_scripts.training.publishing import write_divided
 from workflow_scripts.training.rows import StoredLogps, TrainingRows, read_rows
@@ -103,14 +105,17 @@ def publish_moments(output: str, trainer: RoundTrainer) -> None:
 
 
 def publish_round(
-    output: str, trainer: RoundTrainer, tokenizer, fields: dict[str, Any], start_folder: str
+    output: str, trainer: RoundTrainer, tokenizer, fields: dict[str, Any], start_folder: str, dtype: str | None
 ) -> dict[str, Any]:
-    """Write the model and its history; return the manifest.
+    """Write the model and its history, and the weights in `dtype` for engines; return the manifest.
 
     If the weights are divided over ranks, the other ranks must call `write_divided` meanwhile.
     """
 
+    for_engines = Path(output).with_name(ENGINE)
+
     def save(folder: Path) -> None:
+        remove(for_engines)  # before the model changes
         model: Any = trainer.model
         model.config.use_cache = True
         if trainer.is_divided:
@@ -130,7 +135,14 @@ def publish_round(
     if trainer.settings.optimizer == "carry":
         fields["moments"] = content_digest(moments_beside(output))
 
-    return publish(output, save, fields)
+    manifest = publish(output, save, fields)
+    if dtype is None:
+        return manifest
+
+    publish_weights(Path(output).with_name("model"), for_engines)
+    manifest["engine"] = {"dtype": dtype, "digest": content_digest(for_engines)}
+    write_json(output, manifest)
+    return manifest
 
 
 def is_published(record: Path, output: str) -> bool:
@@ -185,6 +197,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="number of rounds that a schedule over all rounds has")
     parser.add_argument("--state", required=True, help="folder for the saved states of unfinished runs")
     parser.add_argument("--curves", type=Path, help="folder for the curves (default: none are kept)")
+    parser.add_argument(
+        "--engine-weights", choices=["bfloat16"], help="write the weights in this type too, for engines"
+    )
     parser.add_argument("--output", required=True, help="checkpoint.json to write; the model goes beside it")
     return parser.parse_args()
 
@@ -228,10 +243,11 @@ def main() -> None:
         }
         if data.mismatch:
             fields["mismatch"] = data.mismatch
-        manifest = publish_round(args.output, trainer, tokenizer, fields, model_folder(args.model))
+        manifest = publish_round(args.output, trainer, tokenizer, fields, model_folder(args.model), args.engine_weights)
         write_json(published, manifest)
         seconds = time.time() - started
-        write_usage(args.output, seconds=seconds, processes=trainer.args.world_size, code=args.code)
+        used = {"processes": trainer.args.world_size, "memory": trainer.memory.report()}
+        write_usage(args.output, seconds=seconds, code=args.code, **used)
         remove_states(Path(args.state), published)
         print(
             f"round {args.round}: {manifest['updates']} updates on {len(data.rows)} rows, policy {manifest['digest']}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core import shards
-from workflow_scripts.core.checkpoint import moments_beside
+from workflow_scripts.core.checkpoint import ENGINE, moments_beside
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.running import soundness
@@ -52,7 +52,9 @@ def read_manifests(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, s
     faults = {}
 
     for path in sorted(folder.rglob("*.json")):
-        if path.relative_to(folder).parts[0] in NO_ARTEFACTS or "model" in path.parts or path.name[0] == ".":
+        if path.relative_to(folder).parts[0] in NO_ARTEFACTS or path.name[0] == ".":
+            continue
+        if {"model", ENGINE} & set(path.parts):
             continue
         if fault := soundness.damage_of_manifest(path):
             beside = [other for other in path.parent.glob(f"{path.stem}.*") if manifest_of(other) == path != other]

@@ -3,6 +3,7 @@
 On a CPU the profiler adds up what tensors take.
 """
 
+import gc
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -62,9 +63,9 @@ def shape_of(bench: Bench) -> tuple[Any, int]:
     return small_config("llama", tied=False, vocab_size=4096), 256
 
 
-def full_bins(vocabulary: int, budget: int) -> list[Row]:
-    """Return rows that fill one bin."""
-    rows = make_rows(8, vocabulary, budget // 8, budget // 8)
+def full_bins(vocabulary: int, budget: int, count: int = 1) -> list[Row]:
+    """Return rows that fill so many bins, eight rows in each."""
+    rows = make_rows(8 * count, vocabulary, budget // 8, budget // 8)
     for row in rows:
         ids = (row["prompt_tokens"] + row["tokens"]) * (budget // 8)
         half = budget // 16
@@ -90,6 +91,12 @@ def peak_of(bench: Bench, work: Callable[[], None]) -> float:
         work()
         return torch.cuda.max_memory_allocated() - before
 
+    return peak_on_cpu(work)
+
+
+def peak_on_cpu(work: Callable[[], None]) -> float:
+    """Return the most bytes that tensors on the CPU took during the work, as the profiler adds them up."""
+    gc.collect()  # what is freed during the work would count against it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()
     results: Any = profiled.profiler.kineto_results  # type: ignore[union-attr]

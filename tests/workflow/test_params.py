@@ -46,6 +46,22 @@ def test_training_gets_the_answers_only_if_it_compares_their_engine():
     assert "--answers" not in stored(config)
 
 
+def test_weights_for_engines_are_no_parameter_of_training():
+    config = tiny_config()
+    before = trained(config)
+    config["train"] |= {"engine_weights": "bfloat16"}
+    assert trained(config) == before
+    assert "engine_weights" not in str(before)
+
+
+def trained(config) -> dict:
+    """Return what the rule `train` passes on of its settings."""
+    cfg = load(config)
+    run = Run(cfg)
+    params = ParamsOfRules(cfg, run, Wing(cfg, run)).train("train", cfg.train)
+    return {name: value for name, value in params.items() if not callable(value)}
+
+
 def test_objectives_without_ratios_compare_distributions_at_temperature_1():
     with_ratios = tiny_config()
     with_ratios["generate"] |= {"auto": with_ratios["generate"]["auto"] | {"temperature": 0.8}, "trigger": None}

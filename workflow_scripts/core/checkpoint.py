@@ -13,6 +13,7 @@ from workflow_scripts.core.running.manifest import folder_digests
 
 MOMENTS = "moments.pt"  # of the optimizer, beside checkpoint.json, if one process held them
 DIVIDED_MOMENTS = "moments"  # a folder in its place, if they were divided over processes
+ENGINE = "engine"  # a folder beside `model` with the weights in fewer bits, for engines
 
 
 def publish(output: str | Path, save: Callable[[Path], Any], fields: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +71,16 @@ def model_folder(checkpoint: str | Path) -> str:
         )
 
     return str(folder)
+
+
+def engine_folder(checkpoint: str | Path, dtype: str) -> str:
+    """Return the folder that an engine loads in `dtype`: the weights in that type if they were published, or `model`.
+
+    Both give the same weights, because an engine rounds those of `model` when it loads them.
+    """
+    folder = Path(checkpoint).with_name(ENGINE)
+    is_published = read_json(checkpoint).get("engine", {}).get("dtype") == dtype
+    return str(folder) if is_published and (folder / "config.json").is_file() else model_folder(checkpoint)
 
 
 def moments_beside(checkpoint: str | Path) -> Path:

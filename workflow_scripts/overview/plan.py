@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
+from workflow_scripts.core.checkpoint import ENGINE
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.overview.counts import Count, Counter
@@ -138,8 +139,9 @@ def _spread(values: Sequence[float], middle: float) -> float:
 
 
 def _bytes_of(output: Path) -> int:
-    """Return the size of an output, with the model beside it if it is a checkpoint."""
-    files = [output, *output.with_name("model").glob("*")] if output.name == "checkpoint.json" else [output]
+    """Return the size of an output, with the weights beside it if it is a checkpoint."""
+    folders = ("model", ENGINE) if output.name == "checkpoint.json" else ()
+    files = [output, *(path for folder in folders for path in output.with_name(folder).glob("*"))]
     return sum(path.stat().st_size for path in files if path.is_file())
 
 

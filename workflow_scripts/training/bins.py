@@ -40,6 +40,11 @@ class Plan:
     updates: int
 
 
+def length_of(row: TrainingRow) -> int:
+    """Return the number of a row's tokens, prompt included."""
+    return len(row["prompt_tokens"]) + len(row["tokens"])
+
+
 # ---------------------------------------------------------------- the plan
 
 
@@ -186,7 +191,7 @@ def plan_rows(rows: Sequence[TrainingRow], settings: Train, seed: int) -> Plan:
     """Return the plan of a training stage on this many processes."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     units = units_of(rows)
-    lengths = [sum(len(rows[i]["prompt_tokens"]) + len(rows[i]["tokens"]) for i in unit) for unit in units]
+    lengths = [sum(length_of(rows[i]) for i in unit) for unit in units]
 
     wanted = settings.updates_per_round or 0
     if wanted > len(units) * settings.epochs:
@@ -275,6 +280,7 @@ class Bins(Dataset):
         self.plan = plan
         self.pad = pad
         self.sampled = [sum(sum(rows[i]["mask"]) for i in unit) for unit in plan.units]
+        self.lengths = [sum(length_of(rows[i]) for i in unit) for unit in plan.units]
 
     def __len__(self) -> int:
         return len(self.plan.bins)
@@ -289,8 +295,9 @@ class Bins(Dataset):
         }
 
     def counts(self, units: list[int]) -> dict[str, int]:
-        """Return the numbers of sampled tokens, rows and pairs of some units."""
+        """Return the numbers of sampled tokens, rows and pairs of some units, and of all their tokens (`length`)."""
         return {
+            "length": sum(self.lengths[unit] for unit in units),
             "tokens": sum(self.sampled[unit] for unit in units),
             "rows": sum(len(self.plan.units[unit]) for unit in units),
             "pairs": len(units),

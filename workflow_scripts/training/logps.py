@@ -15,13 +15,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pretrained import AutoConfig, AutoModelForCausalLM
-from workflow_scripts.training import attention, fsdp, processes  # noqa: F401  attention registers "segments"
+from workflow_scripts.training import attention, experts, fsdp, processes  # noqa: F401  attention registers "segments"
 from workflow_scripts.training.bins import collate
-from workflow_scripts.training.memory import CHUNK, KEPT
+from workflow_scripts.training.limits import CHUNK, KEPT
 
 disable_progress_bar()  # of loading and saving: the stage's own bar is enough
 
 LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that can be packed
+TAKEN = ("input_ids", "position_ids", "lengths", "keep", "targets")  # of a bin by the forward pass
 PROBE = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18]]  # two rows of token ids
 
 
@@ -149,17 +150,26 @@ def sampled_logps(model: Any, inputs: dict[str, Any], temperature: float = 1.0) 
 
     `inputs` is a bin from `bins.collate`. `model` comes from `load_policy` and may have been wrapped since.
     """
-    names = ("input_ids", "position_ids", "lengths", "keep", "targets")
-    return model(**{name: inputs[name] for name in names}, temperature=temperature)
+    return model(**{name: inputs[name] for name in TAKEN}, temperature=temperature)
 
 
-def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature):
+def logps_and_balance(
+    model: Any, inputs: dict[str, Any], temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same log-probs, and the bin's auxiliary loss of a mixture of experts (see `experts.balance`)."""
+    return model(**{name: inputs[name] for name in TAKEN}, temperature=temperature, with_balance=True)
+
+
+def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature, with_balance=False):
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=input_ids.device)
-    hidden = self.get_decoder()(
-        input_ids=input_ids, position_ids=position_ids, lengths=lengths, cu_seqlens=ends, use_cache=False
-    ).last_hidden_state
+    options = {"output_router_logits": True} if with_balance else {}
+    output = self.get_decoder()(
+        input_ids=input_ids, position_ids=position_ids, lengths=lengths, cu_seqlens=ends, use_cache=False, **options
+    )
     divisor, cap = rescaling(self.config)
-    return self.get_output_embeddings()(hidden[0, keep], targets, Logits(divisor, cap, temperature))
+    hidden = output.last_hidden_state[0, keep]
+    logps = self.get_output_embeddings()(hidden, targets, Logits(divisor, cap, temperature))
+    return (logps, experts.balance(self, output.router_logits)) if with_balance else logps
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,21 @@
 """Predict the memory of an accelerator that training and scoring need. Nothing here touches a device.
 
-The prediction adds up what is held at each moment that can be the peak, on one process. It counts activations for the
-arithmetic that this package uses. In bf16, weights are rounded for one layer at a time, activations are bf16, and norms
-compute in fp32.
-`make bench-gpu` compares the prediction with measurements.
+The prediction adds up what tensors take on one process at each moment that can be the peak. It counts activations for
+the arithmetic that this package uses. In bf16, weights are rounded for one layer at a time, activations are bf16, and
+norms compute in fp32. FSDP2 divides weights, gradients and moments over the processes and gathers a layer while it
+computes. `python -m benchmarks.memory` (on a CPU) and `make bench-gpu` compare the prediction with measurements.
+
+DeepSpeed, adapters and mixtures of experts are not predicted.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-FILE_BYTES = 5 * 10**9  # of a published file with weights: as much is gathered before it is written
+from workflow_scripts.training.limits import CHUNK, KEPT
+
 MASTER = 4  # bytes of a weight: fp32
 GRADIENT = 4  # bytes of its gradient: fp32
 MOMENTS = 8  # bytes of AdamW's two moments: fp32
-CHUNK = {"cpu": 2**25, "cuda": 2**28}  # bytes of fp32 logits that the head computes at a time
-KEPT = {"cpu": 2**28, "cuda": 2**32}  # bytes of logits that it keeps for the backward pass; the rest is recomputed
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,18 @@ class Shape:
         return 2 * self.hidden * (self.queries + self.keys) + 3 * self.hidden * self.mlp
 
     @property
+    def head(self) -> int:
+        """The parameters of the head, which are as many as those of the embedding."""
+        return self.vocabulary * self.hidden
+
+    @property
     def parameters(self) -> int:
         """The parameters of all matrices. Norms and biases are left out: they are less than a thousandth."""
-        return self.layers * self.block + (1 if self.tied else 2) * self.vocabulary * self.hidden
+        return self.layers * self.block + (1 if self.tied else 2) * self.head
 
 
 def state_bytes(parameters: float) -> float:
-    """Return the bytes of weights, gradients and AdamW's moments of a training without DeepSpeed."""
+    """Return the bytes of weights, gradients and AdamW's moments over all processes, without DeepSpeed."""
     return parameters * (MASTER + GRADIENT + MOMENTS)
 
 
@@ -71,50 +77,94 @@ def layer_activations(shape: Shape, is_bf16: bool, device: str) -> int:
 
 
 def training_bytes(
-    shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, is_checkpointed: bool = False, device: str = "cuda"
+    shape: Shape,
+    tokens: int,
+    sampled: int,
+    *,
+    is_bf16: bool,
+    is_checkpointed: bool = False,
+    ranks: int = 1,
+    device: str = "cuda",
 ) -> float:
-    """Return the peak of a training without DeepSpeed whose updates have more than one bin.
+    """Return the peak of a training without DeepSpeed whose updates have more than one bin per process.
 
     Args:
         tokens: tokens in the largest bin.
         sampled: sampled tokens among them.
         is_bf16: whether the arithmetic is bf16.
         is_checkpointed: whether activations are computed again in the backward pass.
+        ranks: processes, with an accelerator each, that the model is divided over.
     """
     low = 2 if is_bf16 else 4
-    state = state_bytes(shape.parameters)
+    state = state_bytes(shape.parameters) / ranks
+
     layer = layer_activations(shape, is_bf16, device) * tokens
     boundary = low * shape.hidden * tokens  # the residual stream between two layers
     kept = (boundary if is_checkpointed else layer) * shape.layers
     kept += (4 + 2 * low) * shape.hidden * tokens + low * shape.hidden * sampled  # the last norm; what the head reads
+    inside = (layer if is_checkpointed else 0) + 2 * shape.mlp * low * tokens  # of a layer in the backward pass
 
-    head = shape.vocabulary * shape.hidden
     every = 4 * shape.vocabulary * sampled
     chunk = min(every, CHUNK[device])
     logits = min(every, KEPT[device])
-    rounded = 2 * head if is_bf16 else 0  # the head's weight, from the end of the forward pass on
-    # A layer's rounded weights and gradients, and its gradients in fp32 before and after they are added over ranks.
-    of_layer = (2 + 2 + 4 + 4) * shape.block if is_bf16 else 0
-
-    end_of_forward = state + kept + logits + rounded + chunk
     # The gradient of the head's weight is summed in fp32; in bf16, a product stands beside it.
-    of_head = 4 * head + (4 * head + chunk / 2 if is_bf16 else 0)
-    begin_of_backward = state + kept + logits + rounded + of_head
-    # In bf16 the head's gradient is rounded, and added over ranks in fp32, last, like that of a layer.
-    end_of_backward = state + (12 if is_bf16 else 4) * head
-    peaks = [end_of_forward, begin_of_backward, end_of_backward]
+    of_head = 4 * shape.head + (4 * shape.head + chunk / 2 if is_bf16 else 0)
 
-    if is_checkpointed:
-        peaks.append(state + kept + layer + 4 * shape.mlp * low * tokens / 2 + rounded + of_layer)
-    return max(peaks)
+    held = Gathered.of(shape, is_bf16, ranks)
+    moments = {
+        "end of the forward pass": kept + logits + chunk + held.forward,
+        "begin of the backward pass": kept + logits + of_head + held.head_backward,
+        "a layer's backward pass": (kept + inside if is_checkpointed or ranks > 1 else 0) + held.layer_backward,
+        "end of the backward pass": held.end,
+    }
+    return state + max(moments.values())
 
 
-def scoring_bytes(shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, device: str = "cuda") -> float:
+@dataclass(frozen=True)
+class Gathered:
+    """Bytes of weights and gradients that a process holds whole while it computes, beyond its part of the state."""
+
+    forward: float  # when the head computes
+    head_backward: float  # when the head's gradient is computed, without that gradient
+    layer_backward: float
+    end: float  # when the gradients of embedding and head are added over processes
+
+    @classmethod
+    def of(cls, shape: Shape, is_bf16: bool, ranks: int) -> "Gathered":
+        """Return what FSDP2 gathers. It divides the model over several processes, and rounds it for one in bf16."""
+        if not is_bf16 and ranks == 1:
+            return cls(0, 0, 0, 4 * shape.head)
+
+        low = 2 if is_bf16 else 4
+        weights = low * shape.block
+        head = low * shape.head  # whole from the forward to the end of the backward pass, and so is its gradient
+        arriving = weights if ranks > 1 else 0  # the weights of the next layer, in the buffer that they arrive in
+        waiting = 4 * shape.block if ranks > 1 else 0  # fp32 gradients of the layer before, while they are added
+
+        # A layer's gradients are rounded as its weights are. They become fp32 when they are added over processes.
+        computing = weights + max(weights, waiting) if ranks > 1 else 2 * weights
+        adding = (4 + 4 / ranks) * shape.block
+        layer = 2 * head + arriving + weights + (max(computing, adding) if ranks > 1 else weights + adding)
+
+        embedding = 0 if shape.tied else head
+        end = 2 * head + embedding + (low + 4 + 4 / ranks) * shape.head
+        return cls(head + 2 * arriving, head + arriving, layer, end)
+
+
+def scoring_bytes(
+    shape: Shape, tokens: int, sampled: int, *, is_bf16: bool, ranks: int = 1, device: str = "cuda"
+) -> float:
     """Return the peak of scoring: no gradients, and activations of one layer only. For the arguments see training."""
     low = 2 if is_bf16 else 4
-    resident = low * shape.parameters
+    resident = low * shape.parameters / ranks
+    is_divided = ranks > 1
+
+    # FSDP2 holds the head whole, and a layer twice: as it arrives, and as it is used.
+    whole_head = low * shape.head if is_divided else 0
+    arriving = 2 * low * shape.block if is_divided else 0
 
     chunk = min(4 * shape.vocabulary * sampled, CHUNK[device])
     of_head = 2 * chunk + low * shape.hidden * tokens
     of_layer = (3 * 4 * shape.hidden + 3 * low * shape.mlp) * tokens
-    return resident + max(of_head, of_layer)
+    of_embedding = 0 if shape.tied or not is_divided else 2 * low * shape.head
+    return resident + whole_head + max(arriving + of_head, arriving + of_layer, of_embedding)

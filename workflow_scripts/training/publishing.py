@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
 
 from workflow_scripts.training import fsdp, processes, zero
-from workflow_scripts.training.memory import FILE_BYTES
+from workflow_scripts.training.limits import FILE_BYTES
 
 
 @dataclass

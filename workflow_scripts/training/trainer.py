@@ -12,12 +12,13 @@ from transformers import PrinterCallback, Trainer, get_scheduler
 from workflow_scripts.config.sections import Train
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.deadline import OutOfTime
-from workflow_scripts.training import fsdp, objectives, processes, states, zero
+from workflow_scripts.training import experts, fsdp, objectives, processes, states, zero
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
-from workflow_scripts.training.logps import empty_policy, load_policy, sampled_logps
+from workflow_scripts.training.logps import empty_policy, load_policy, logps_and_balance, sampled_logps
 from workflow_scripts.training.monitor import TIMED, Monitor
 from workflow_scripts.training.objectives import Tokens
+from workflow_scripts.training.peaks import StageMemory
 from workflow_scripts.training.watch import COMPLETE, Watch, last_state
 
 SCHEDULES = {  # schedule → the name and the options that transformers has for it
@@ -45,6 +46,7 @@ class RoundTrainer(Trainer):
         first: int,
         total: int,
         moments: str | None,
+        memory: StageMemory,
         **kwargs,
     ):
         """
@@ -55,6 +57,7 @@ class RoundTrainer(Trainer):
             first: the number of updates of earlier rounds, for the schedule.
             total: the number of updates of the schedule.
             moments: a file or folder with the optimizer's moments of the round before.
+            memory: what this process takes.
         """
         self.start = start
         self.settings = settings
@@ -66,6 +69,7 @@ class RoundTrainer(Trainer):
         self.stopped: dict[str, Any] | None = None  # the update after which training stopped early, and why
         self.out_of_time = False
         self.adapters: Any = None
+        self.memory = memory
         self.is_divided = bool(settings.deepspeed) or fsdp.is_divided(settings)  # no rank holds whole weights
         super().__init__(data_collator=lambda items: items[0], train_dataset=bins, **kwargs)
 
@@ -104,11 +108,24 @@ class RoundTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         bin_: dict[str, Any] = inputs
-        logp = sampled_logps(model, bin_, self.temperature)
+        logp, balance = self.forward(model, bin_)
         tokens = Tokens(logp, *(bin_[name] for name in OF_TOKENS))
         total, metrics = self.objective(tokens, self.settings)
+        if balance is not None:
+            metrics |= {"router_loss": balance.detach() * bin_["bin"][self.unit]}
         self.monitor.count(tokens, metrics | {"loss": total.detach()}, bin_, self.model, self.state.global_step + 1)
-        return total * self.args.world_size / bin_["update"][self.unit]  # gradients are averaged over ranks
+        world = self.args.world_size  # gradients are averaged over ranks
+        loss = total * world / bin_["update"][self.unit]
+        if balance is not None:
+            share = bin_["bin"]["length"] / bin_["update"]["length"]
+            loss = loss + self.settings.router_loss * balance * world * share
+        return loss
+
+    def forward(self, model, bin_: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return a bin's log-probs and, with `router_loss`, its auxiliary loss."""
+        if self.settings.router_loss:
+            return logps_and_balance(model, bin_, self.temperature)
+        return sampled_logps(model, bin_, self.temperature), None
 
     def over_ranks(self, values: list) -> list:
         """Return nested lists of numbers added up over all ranks."""
@@ -172,6 +189,8 @@ def load_for_training(folder: str, settings: Train, seed: int) -> tuple[Any, Any
     else:
         policy = load_policy(folder, "float32")
 
+    if settings.router_loss:
+        experts.check(policy, folder)
     if settings.lora:
         from workflow_scripts.training.adapters import add_adapters
 
@@ -205,19 +224,23 @@ def prepare(
     `round` of `rounds` is where in the schedule this round stands; both are 1 for a schedule per round.
     """
     plan = plan_rows(rows, settings, seed)
+    memory = StageMemory("train")
 
     # The arguments come first: they tell transformers how ZeRO-3 loads a model.
     arguments = training_arguments(settings, state, plan.accumulation, plan.updates, seed, report)
     policy, adapters = load_for_training(model, settings, seed)
+    bins = Bins(rows, plan, pad)
+    memory.predict_training(policy, bins, settings)
 
     trainer = RoundTrainer(
         start=model,
         settings=settings,
-        bins=Bins(rows, plan, pad),
+        bins=bins,
         temperature=temperature,
         first=(round - 1) * plan.updates,
         total=rounds * plan.updates,
         moments=moments,
+        memory=memory,
         args=arguments,
         model=policy,
     )

@@ -98,8 +98,10 @@ class Commands:
             f"{python} {LAUNCH} --gpus {{resources.gpu}} --processes {{resources.processes}} "
             "--nodes {resources.nodes} --threads {threads} --"
         )
-        folder = f"--curves {self.run.folder}/{self.cfg.tracking}"
-        return with_status(f"{launch} workflow_scripts.train {{params}} {folder} {arguments}")
+        options = f"--curves {self.run.folder}/{self.cfg.tracking}"
+        if train.engine_weights:
+            options += f" --engine-weights {train.engine_weights}"
+        return with_status(f"{launch} workflow_scripts.train {{params}} {options} {arguments}")
 
     def reward(self, module: str, reward: str | None, arguments: str) -> str:
         """Return the command of a stage that computes a reward, on a GPU if a model computes it."""

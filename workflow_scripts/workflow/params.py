@@ -276,7 +276,7 @@ class ParamsOfRules:
     def train(self, rule: str, section: Any, **flags: Any) -> Params:
         """Return the parameters of a training rule."""
         roots = [objectives.root(section.objective)]
-        return self.stage(rule, module="train", roots=roots, settings=settings_of(section), **flags)
+        return self.stage(rule, module="train", roots=roots, settings=settings_of(section, "engine_weights"), **flags)
 
     def stored_logps(self, wildcards) -> str:
         """Return the stored log-probs that a round's training needs, as options."""

@@ -17,7 +17,8 @@ from workflow_scripts.config.load import Config
 from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import Model, Train
 from workflow_scripts.tasks.defaults import Wing
-from workflow_scripts.training.memory import FILE_BYTES, state_bytes
+from workflow_scripts.training.limits import FILE_BYTES
+from workflow_scripts.training.memory import state_bytes
 
 PROCESS_MB = 4000  # what a process takes before its first weight: Python, torch, the host's side of CUDA
 DATA_MB = 1000  # the least that a stage without a model asks for

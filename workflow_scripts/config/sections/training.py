@@ -71,6 +71,7 @@ class Train(Section):
     dpo_beta: PositiveFloat = 0.1  # dpo: scale of the preference margin
     nll_weight: NonNegativeFloat = 1.0  # dpo: weight of the chosen answers' likelihood
     reference: Literal["round0", "previous"] = "round0"  # the model that kl (clip) and dpo compare with
+    router_loss: NonNegativeFloat = 0.0  # mixtures of experts: weight of the loss that balances them; often 0.001
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
     # What corrects for the difference between the engine's log-probs and those of training. token and sequence multiply
     # advantages by the ratio of the token or of the whole row, at most correction_cap. mask leaves out tokens whose
@@ -85,6 +86,7 @@ class Train(Section):
     deepspeed: DeepSpeed | None = None  # null: FSDP2 divides the model over several processes
     processes: PositiveInt = 1  # on each node, started by torchrun, one per GPU
     nodes: PositiveInt = 1  # of a Slurm job; more than one needs Slurm
+    engine_weights: Literal["bfloat16"] | None = None  # publish weights in this type too, which engines load faster
     save_steps: PositiveInt = 100  # updates between two saved states
     threads: PositiveInt = 2  # CPU threads per process; equal threads give equal bits
 

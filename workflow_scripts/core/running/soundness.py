@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.core.checkpoint import ENGINE
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.identity import digest
@@ -165,6 +166,10 @@ def damage_of_checkpoint(path: Path, is_full: bool = False) -> str | None:
             return f"{folder}/{file} is not the file that was written"
     if digest(present) != manifest.get("digest"):
         return "names another policy than its files are"
+    for_engines = path.with_name(ENGINE)
+    if "engine" in manifest and for_engines.is_dir():  # engines load the model itself if it is not there
+        if digest(folder_digests(for_engines)) != manifest["engine"]["digest"]:
+            return f"{for_engines} is not what was written"
 
     remember(path, manifest)
     return None
@@ -189,11 +194,17 @@ def states_of(folder: Path) -> dict[str, list[int]]:
     return states
 
 
+def states_of_weights(path: Path) -> dict[str, list[int]]:
+    """Return size and time of each file of a checkpoint's model, and of its weights for engines."""
+    for_engines = states_of(path.with_name(ENGINE))
+    return states_of(path.with_name("model")) | {f"{ENGINE}/{name}": state for name, state in for_engines.items()}
+
+
 def is_known(path: Path, manifest: dict[str, Any]) -> bool:
     """Return whether the files of a checkpoint are as they were when they were found sound."""
     try:
         known = json.loads(path.with_name(CHECKED).read_text())
-        return known == {"files": states_of(path.with_name("model")), "digest": manifest["digest"]}
+        return known == {"files": states_of_weights(path), "digest": manifest["digest"]}
     except (OSError, ValueError, KeyError):
         return False
 
@@ -201,4 +212,4 @@ def is_known(path: Path, manifest: dict[str, Any]) -> bool:
 def remember(path: Path, manifest: dict[str, Any]) -> None:
     """Keep the state of a checkpoint's files, which were found sound."""
     with contextlib.suppress(OSError):  # a folder that may only be read
-        write_json(path.with_name(CHECKED), {"files": states_of(path.with_name("model")), "digest": manifest["digest"]})
+        write_json(path.with_name(CHECKED), {"files": states_of_weights(path), "digest": manifest["digest"]})
