@@ -3,7 +3,8 @@
     python -m benchmarks.figures              # benchmarks/out/training.json
     python -m benchmarks.figures --no-floors  # without benchmarks.training before it
 
-    useful_tokens_…     tokens of the ranks over those that they wait for, for the lengths of recipes
+    useful_tokens_…     tokens of the ranks over those that they wait for, for the lengths of recipes, with as many rows
+                        per rank and update as on the recipe's own number of ranks
     memory_error_…      |predicted - measured| / measured (benchmarks/memory.py)
     certified_families  of tests/training/families.py
 
@@ -54,12 +55,12 @@ def useful_tokens() -> Iterator[dict[str, Any]]:
     """Yield the share of useful tokens: those of all ranks over ranks times those of the fullest, step by step."""
     for recipe, median in MEDIANS.items():
         settings = Train(**yaml.safe_load((REPOSITORY / f"recipes/{recipe}.yaml").read_text())["train"])
-        rng = np.random.default_rng(0)
-        drawn = rng.lognormal(np.log(median), 0.5, UPDATES * settings.batch_size)
-        lengths = np.clip(drawn, 4, settings.max_length).astype(int).tolist()
 
         for world in WORLDS:
-            planned, _ = bins.plan(lengths, settings.batch_size, 1, settings.tokens_per_bin, 0, world)
+            batch_size = settings.batch_size * world // settings.processes
+            drawn = np.random.default_rng(0).lognormal(np.log(median), 0.5, UPDATES * batch_size)
+            lengths = np.clip(drawn, 4, settings.max_length).astype(int).tolist()
+            planned, _ = bins.plan(lengths, batch_size, 1, settings.tokens_per_bin, 0, world)
             loads = np.array([sum(lengths[unit] for unit in bin_.units) for bin_ in planned]).reshape(-1, world)
             share = loads.sum() / (world * loads.max(axis=1).sum())
             yield value(f"useful_tokens_{recipe}_{world}_ranks", float(share), "share")
