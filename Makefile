@@ -22,13 +22,14 @@
 #   make bench-rollouts    measure how full vLLM is kept and how fast programs run, on the CPU
 #   make bench-plan        compare what `plan` says with what runs do, over 30 random edits, into benchmarks/out/plan.json
 #   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
+#   make chaos             kill processes of 100 small runs and compare what they made; N=10 for a short form
 #   make full              run everything at its real size
 
 PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-training bench-rewards bench-rollouts bench-plan bench-gpu full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-training bench-rewards bench-rollouts bench-plan bench-gpu chaos full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -161,7 +162,6 @@ bench: demo .venv-trl/ready
 	$(BIN)/python -m benchmarks.recommend
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.grpo
 
-# Short form: make chaos N=10
 N ?= 100
 
 chaos: setup

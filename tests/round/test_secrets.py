@@ -75,6 +75,7 @@ def holders(folder: Path, secret: str) -> list[Path]:
     return [path for path in files if secret.encode() in path.read_bytes() or secret in path.name]
 
 
+@pytest.mark.long
 def test_no_key_is_in_anything_that_a_run_leaves_behind(fork, endpoint, monkeypatch):
     """Training writes wandb's files, the judge calls the endpoint, and the page shows the config."""
     config = tiny_config()

@@ -109,6 +109,7 @@ def test_jobs_of_a_killed_driver_are_waited_for(here):
     assert not driver.jobs_at_work("runs/arithmetic")
 
 
+@pytest.mark.long
 def test_what_two_starts_leave_is_what_one_leaves(here, tmp_path):
     """A driver is killed, its job goes on, and a second driver finishes: the prompts are those of one start."""
     process = started(here)
