@@ -18,10 +18,30 @@ from workflow_scripts.core.errors import BadInput
         ("group_std", None, [1, -1, None, None, None]),
         ("group", 1.0, [0.5, -0.5, 1, 1, None]),
         ("group_std", 1.0, [1, -1, 1, 1, None]),
+        ("rloo", None, [1, -1, None, None, None]),
+        ("rloo", 1.0, [1, -1, 1, 1, None]),
     ],
 )
 def test_kinds(kind, right, expected):
     assert advantages([1.0, 0.0, 1.0, 1.0, 0.0], ["a", "a", "b", "b", "c"], kind, right) == expected
+
+
+def test_rloo_compares_with_the_mean_of_the_other_rewards():
+    rewards = [0.2, 0.9, 0.4, 3.0]
+    others = [sum(rewards) - reward for reward in rewards]
+
+    expected = [reward - rest / 3 for reward, rest in zip(rewards, others)]
+    assert advantages(rewards, ["a"] * 4, "rloo") == pytest.approx(expected)
+
+
+def test_batch_std_compares_all_rows_whatever_their_group():
+    rewards = [1.0, 1.0, 0.0, 2.0]
+    groups = ["a", "a", "b", "b"]
+
+    root = math.sqrt(0.5)
+    assert advantages(rewards, groups, "batch_std", right=1.0) == pytest.approx([0, 0, -1 / root, 1 / root])
+    assert advantages(rewards, groups, "batch_std", epsilon=0.1)[3] == pytest.approx(1 / (root + 0.1))
+    assert advantages([1.0, 1.0], ["a", "b"], "batch_std", right=1.0) == [None, None]
 
 
 def test_advantages_are_clipped_on_both_sides():

@@ -6,16 +6,13 @@ import pytest
 import torch
 
 from workflow_scripts.config.sections import Train
-from workflow_scripts.core.running import plugins
 from workflow_scripts.training import objectives
 from workflow_scripts.training.objectives import Tokens
-
-NAMES = plugins.names("training/objectives")
 
 
 def loss(name: str, tokens: Tokens, **settings) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Return an objective's sum over a bin, and its metrics."""
-    return objectives.load(name).loss(tokens, Train(**settings))
+    return objectives.load(name).loss(tokens, Train(objective=name, **settings))
 
 
 def make_tokens(logp, behaviour, advantage, foreign: bool = False, row=None, pair=None, reference=None) -> Tokens:
@@ -31,32 +28,6 @@ def make_tokens(logp, behaviour, advantage, foreign: bool = False, row=None, pai
         row=rows,
         pair=rows if pair is None else torch.tensor(pair, dtype=torch.int64),
     )
-
-
-# ---------------------------------------------------------------- all of them
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_objectives_take_an_empty_bin(name):
-    total, metrics = loss(name, make_tokens([], [], []), kl=0.1)
-
-    assert total.item() == 0
-    assert all(value.item() == 0 for value in metrics.values())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_objectives_show_their_formula(name):
-    assert "Σ" in objectives.load(name).__doc__
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_objectives_state_their_facts_as_literals(name):
-    """The config is checked where torch may be missing, so the facts are read from the source."""
-    constants = plugins.constants("training/objectives", name)
-
-    assert constants["UNIT"] in ("tokens", "rows", "pairs")
-    assert set(constants["NEEDS"]) <= {"behaviour", "reference"}
-    assert constants.get("KL") in (None, "reference", "likelihood")
 
 
 # ---------------------------------------------------------------- clip

@@ -28,13 +28,15 @@ def advantages(
         groups: the group of each row, usually its prompt.
         kind: `raw` keeps the reward. `sign` gives +1 above one half and -1 otherwise; rewards must lie in [0, 1].
             `group` subtracts the group's mean, and `group_std` also divides by the group's population standard
-            deviation. For these two, a group without variance does not say which of its answers is better, and is
-            dropped ("dynamic sampling", DAPO, arXiv 2503.14476).
+            deviation. `rloo` subtracts the mean of the group's other rewards (Ahmadian et al. 2024, arXiv 2402.14740).
+            For these three, a group without variance does not say which of its answers is better, and is dropped
+            ("dynamic sampling", DAPO, arXiv 2503.14476). `batch_std` subtracts the mean of all rewards and divides by
+            their standard deviation (REINFORCE++, Hu et al. 2025, arXiv 2501.03262): all rows are one group.
         right: the reward of a right answer. If given, a group of right answers only keeps advantage 1 instead of
-            being dropped, as in AutoCode (is_weighted_loss ≥ 3).
+            being dropped, as in AutoCode (is_weighted_loss ≥ 3). `batch_std` does not use it.
         limit: advantages are clipped to ± this value (2 in AutoCode's is_weighted_loss 3).
-        epsilon: added to the deviation that `group_std` divides by (1e-4 in TRL), so that rewards that are nearly equal
-            give advantages near 0.
+        epsilon: added to the deviation that `group_std` and `batch_std` divide by (1e-4 in TRL), so that rewards that
+            are nearly equal give advantages near 0.
 
     Raises:
         BadInput: for `sign` with rewards outside [0, 1].
@@ -57,28 +59,48 @@ def _unclipped(
         if outside := [reward for reward in rewards if not 0 <= reward <= 1]:
             raise BadInput(
                 f"advantage `sign` compares rewards with one half, so they must lie in [0, 1], found {outside[0]:g}; "
-                "use raw, group or group_std"
+                "use another kind, such as raw or group"
             )
         return [1.0 if reward > 0.5 else -1.0 for reward in rewards]
+
+    if kind == "batch_std":
+        groups = ["all"] * len(rewards)
+        right = None
 
     members = defaultdict(list)
     for reward, group in zip(rewards, groups, strict=True):
         members[group].append(reward)
 
     noise = CANCELLED * max(map(abs, rewards), default=0.0)
-    return [_centred(reward, members[group], kind, right, noise, epsilon) for reward, group in zip(rewards, groups)]
+    measures = {group: _measure(peers, kind, noise, epsilon) for group, peers in members.items()}
+    return [_centred(reward, measures[group], right) for reward, group in zip(rewards, groups)]
 
 
-def _centred(
-    reward: float, peers: list[float], kind: str, right: float | None, noise: float, epsilon: float
-) -> float | None:
+def _measure(peers: list[float], kind: str, noise: float, epsilon: float) -> tuple[float, float] | None:
+    """Return what a group's rewards are compared with, and what the difference is divided by.
+
+    Return None if the group has no variance.
+    """
     if max(peers) - min(peers) <= max(noise, ROUNDING * max(map(abs, peers))):
+        return None
+
+    mean = math.fsum(peers) / len(peers)
+    if kind == "group":
+        return mean, 1.0
+    if kind == "rloo":
+        return mean, (len(peers) - 1) / len(peers)  # r - (n mean - r) / (n - 1) = (r - mean) n / (n - 1)
+
+    spread = math.sqrt(math.fsum((peer - mean) ** 2 for peer in peers) / len(peers))
+    return mean, spread + epsilon
+
+
+def _centred(reward: float, measure: tuple[float, float] | None, right: float | None) -> float | None:
+    if measure is None:
         is_right = right is not None and math.isclose(reward, right, rel_tol=ROUNDING)
         return 1.0 if is_right else None
 
-    mean = math.fsum(peers) / len(peers)
-    spread = math.sqrt(math.fsum((peer - mean) ** 2 for peer in peers) / len(peers))
-    return (reward - mean) / (spread + epsilon if kind == "group_std" else 1.0)
+    mean, divisor = measure
+    return (reward - mean) / divisor
 
 
 def filter_rows(rows: list[dict[str, Any]], settings: dict[str, Any], dropped: Counter) -> list[dict[str, Any]]:

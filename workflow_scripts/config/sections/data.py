@@ -45,8 +45,10 @@ class Data(Section):
 
     tag: Name = "all"  # part of the file names
     dedup: bool = False  # count equal answers to one question once, as AutoCode does
-    advantage: Literal["raw", "sign", "group", "group_std"] = "sign"  # see core/advantages.py
-    std_epsilon: NonNegativeFloat = 0.0  # group_std: added to the deviation, so that tiny differences count little
+    advantage: Literal["raw", "sign", "group", "group_std", "rloo", "batch_std"] = "sign"  # see core/advantages.py
+    std_epsilon: NonNegativeFloat = (
+        0.0  # group_std, batch_std: added to the deviation, so that tiny differences count little
+    )
     advantage_clip: PositiveFloat | None = None  # clip advantages to ± this value
     data_filter: Literal["none", "posonly"] = "none"  # posonly: keep only rewards above the threshold
     threshold: float = 0.75  # the reward above which posonly keeps an answer

@@ -63,6 +63,10 @@ class Train(Section):
     tokens_per_bin: PositiveInt = 8192  # tokens in one forward pass
     max_length: PositiveInt = 2048  # longer rows are rejected, never cut; see also data.max_length
     max_rejected: Share = 1.0  # stop before training if a larger share of the rows is rejected
+    # What the loss is a mean over. tokens: all tokens of an update (DAPO); rows: rows, of the mean of each row's tokens
+    # (GRPO); constant: rows, of the sum of each row's tokens divided by mean_constant (Dr. GRPO); null: see its file.
+    mean_over: Literal["tokens", "rows", "constant"] | None = None
+    mean_constant: PositiveFloat | None = None  # mean_over constant: usually the most tokens that an answer may have
     clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
     clip_high: PositiveFloat = 0.2  # see clip_low
     dual_clip: Annotated[float, Field(gt=1)] | None = None  # clip: the largest ratio of tokens with A < 0; often 3.0
@@ -94,6 +98,13 @@ class Train(Section):
     def is_possible(self):
         if self.schedule_over == "rounds" and self.updates_per_round is None:
             raise ValueError("schedule_over: rounds needs updates_per_round, so that the end is known at the start")
+        if self.mean_over and self.mean_over not in (self.uses("MEANS") or ()):
+            unit = self.uses("UNIT")
+            raise ValueError(
+                f"mean_over: the loss of objective {self.objective} is always a mean over {unit}; use null"
+            )
+        if (self.mean_over == "constant") != (self.mean_constant is not None):
+            raise ValueError("mean_constant: mean_over constant needs it, and nothing else uses it; give both or none")
         if self.kl and not self.uses("KL"):
             raise ValueError(f"kl: objective {self.objective} has no such term")
         if self.compares_engine and not self.needs_behaviour:
@@ -117,7 +128,7 @@ class Train(Section):
         return self.updates_per_round or self.epochs * updates_of_pass(units, self.batch_size)
 
     def uses(self, constant: str) -> Any:
-        """Return a constant that the objective declares: UNIT, NEEDS, or KL."""
+        """Return a constant that the objective declares: UNIT, NEEDS, KL or MEANS."""
         return plugins.constants("training/objectives", self.objective).get(constant)
 
     @property
@@ -147,7 +158,7 @@ class Train(Section):
     @property
     def unit(self) -> str:
         """The unit that the loss is averaged over: tokens, rows or pairs."""
-        return self.uses("UNIT")
+        return "rows" if self.mean_over == "constant" else self.mean_over or self.uses("UNIT")
 
     @property
     def compares_engine(self) -> bool:

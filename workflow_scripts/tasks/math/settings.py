@@ -18,8 +18,8 @@ class Settings(TaskSection):
 
     # keeptrigger: train on triggered answers too. negbetter: replace half of the wrong auto answers by spliced
     # self-corrections. all: keep the auto answers of both paths, whichever path is more accurate. mixed: with the
-    # advantages group and group_std, drop questions that were always answered right, as GRPO does; AutoCode keeps them
-    # with advantage 1.
+    # advantages group, group_std and rloo, drop questions that were always answered right, as GRPO does; AutoCode keeps
+    # them with advantage 1.
     switches: tuple[Literal["keeptrigger", "negbetter", "all", "mixed"], ...] = ()
     easy_success: Share = 0.75  # triggered answers are thinned out by half above this accuracy of their path
 

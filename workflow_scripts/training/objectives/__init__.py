@@ -6,13 +6,15 @@ An objective's file holds
     NEEDS   the stored log-probs that it uses: "behaviour" (under the policy that sampled the rows), "reference"
     KL      what `train.kl` weighs, if it has such a term: "reference" (a KL term to the reference, which then needs its
             log-probs) or "likelihood"
+    MEANS   the values that `train.mean_over` may have, if the loss is one of single tokens
     loss    a function (tokens, settings) → (sum, metrics)
 
-The three constants are literals, because the config is checked where torch may be missing; for the same reason the
+The constants are literals, because the config is checked where torch may be missing; for the same reason the
 file imports torch only within functions or for type checkers.
 
 `loss` returns a sum over the units of a bin. The trainer divides it by the number of units in the whole update over all
-ranks. Metrics are sums over the same units. An answer that was cut off at max_tokens is trained on as it is. Groups
+ranks. Metrics are sums over the same units. An objective with MEANS leaves these sums to `Tokens.total` and
+`Tokens.metric`. An answer that was cut off at max_tokens is trained on as it is. Groups
 without variance never arrive, because the data stage drops them (core/advantages.py). Training refuses rows without
 stored log-probs where an objective needs them; a missing value is NaN, and NaN stops training.
 """
@@ -60,9 +62,18 @@ class Tokens:
         size = int(index.max()) + 1 if len(index) else 0
         return values.new_zeros(size).index_add(0, index, values)
 
-    def share(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Return the share of chosen tokens in each row, summed over rows."""
-        return (chosen.float() / self.length).sum()
+    def total(self, losses: torch.Tensor, settings: Train) -> torch.Tensor:
+        """Return the loss of a bin from those of its tokens [N], for the mean that `train.mean_over` names.
+
+        With `constant`, a row's sum is divided by `train.mean_constant` in place of its length.
+        """
+        if settings.mean_over == "constant":
+            return losses.sum() / settings.mean_constant
+        return self.metric(losses, settings)
+
+    def metric(self, values: torch.Tensor, settings: Train) -> torch.Tensor:
+        """Return the sum of values [N] over tokens if the loss is a mean over tokens, else of each row's mean."""
+        return values.sum() if settings.unit == "tokens" else (values / self.length).sum()
 
 
 def bounded(log_ratio: torch.Tensor) -> torch.Tensor:

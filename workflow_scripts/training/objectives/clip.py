@@ -13,6 +13,7 @@ gradient, and are never clipped.
 from workflow_scripts.training.objectives import bounded
 
 UNIT = "tokens"
+MEANS = ("tokens", "rows", "constant")
 NEEDS = ("behaviour",)
 KL = "reference"
 
@@ -21,16 +22,17 @@ def loss(tokens, settings):
     ratio = tokens.ratio()
     clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     gain = (ratio * tokens.advantage).minimum(clipped * tokens.advantage)
-    metrics = {"clipped": (gain < ratio * tokens.advantage).float().sum()}
+    metrics = {"clipped": tokens.metric(gain < ratio * tokens.advantage, settings)}
 
     if settings.dual_clip:
         least = (settings.dual_clip * tokens.advantage).where(tokens.advantage < 0, gain)
-        metrics["dual_clipped"] = (gain < least).float().sum()
+        metrics["dual_clipped"] = tokens.metric(gain < least, settings)
         gain = gain.maximum(least)
 
     if not settings.kl:
-        return -gain.sum(), metrics
+        return tokens.total(-gain, settings), metrics
 
     log_r = bounded(tokens.reference - tokens.logp)
     kl = ratio * (log_r.exp() - 1 - log_r)
-    return (settings.kl * kl - gain).sum(), metrics | {"kl_reference": kl.detach().sum()}
+    metrics["kl_reference"] = tokens.metric(kl.detach(), settings)
+    return tokens.total(settings.kl * kl - gain, settings), metrics

@@ -10,6 +10,7 @@ not depend on the behaviour.
 """
 
 UNIT = "rows"
+MEANS = ("tokens", "rows", "constant")
 NEEDS = ("behaviour",)
 KL = "likelihood"
 
@@ -23,4 +24,4 @@ def loss(tokens, settings):
         strength = settings.kl * is_right.float().masked_fill(~is_right, 0.1)
         total = total - strength * tokens.log_ratio()
 
-    return (total / tokens.length).sum(), {"clipped": tokens.share(weight >= settings.ratio_cap)}
+    return tokens.total(total, settings), {"clipped": tokens.metric(weight >= settings.ratio_cap, settings)}

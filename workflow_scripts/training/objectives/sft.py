@@ -7,8 +7,9 @@ Advantages and stored log-probs are not used, and it does not matter which polic
 """
 
 UNIT = "tokens"
+MEANS = ("tokens", "rows", "constant")
 NEEDS = ()
 
 
 def loss(tokens, settings):
-    return -tokens.logp.sum(), {}
+    return tokens.total(-tokens.logp, settings), {}
