@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tests.harness import NOTHING_TO_DO, Copy, tiny_config
+from workflow_scripts.core.running import plugins
 
 TASK = {
     "workflow_scripts/tasks/echo/__init__.py": '"""Answers should be as long as the reference."""\n',
@@ -205,7 +206,8 @@ def test_a_name_that_no_file_has_is_answered_with_those_that_exist(tmp_path):
     config["generate"]["engine"] = "copycat"
     output = Copy(tmp_path / "unknown", config).snakemake("-n", fails=True)
 
-    assert "config: train.objective: there is no objective 'reinforce'; choose from clip, dpo, ips, sft, topr" in output
+    known = ", ".join(plugins.names("training/objectives"))
+    assert f"config: train.objective: there is no objective 'reinforce'; choose from {known}" in output
     assert (
         "config: generate.engine: there is no engine 'copycat'; choose from openai, playback, transformers, vllm"
         in output

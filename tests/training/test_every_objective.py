@@ -142,8 +142,11 @@ def test_the_number_that_a_sum_is_divided_by_follows_from_the_mean():
         ({"objective": "dpo", "mean_over": "rows"}, "the loss of objective dpo is always a mean over pairs; use null"),
         ({"objective": "clip", "mean_over": "constant"}, "mean_over constant needs it"),
         ({"objective": "clip", "mean_constant": 3}, "nothing else uses it"),
+        ({"objective": "clip", "kl_estimate": "k1"}, "there is no KL term to the reference"),
+        ({"objective": "ips", "kl": 0.1, "kl_estimate": "k1"}, "there is no KL term to the reference"),
+        ({"objective": "dpo", "entropy": 0.1}, "objective dpo compares answers, not tokens"),
     ],
 )
-def test_means_that_an_objective_cannot_have_are_refused(settings, message):
+def test_terms_that_an_objective_cannot_have_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Train(**settings)

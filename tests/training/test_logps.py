@@ -69,6 +69,45 @@ def test_the_chunked_head_equals_log_softmax_and_its_gradients(monkeypatch, kept
         torch.testing.assert_close(mine.grad, right.grad, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [0, 2**28], ids=["computed_again", "kept"])
+@pytest.mark.parametrize("cap", [None, 5.0], ids=["plain", "soft_cap"])
+def test_entropies_of_the_chunked_head_are_exact_and_so_are_their_gradients(monkeypatch, kept, cap):
+    monkeypatch.setattr(logps, "CHUNK", {"cpu": 4 * 30 * 5})  # two rows at a time: half of five
+    monkeypatch.setattr(logps, "KEPT", {"cpu": kept})
+    torch.manual_seed(0)
+    leaves = [torch.randn(23, 8), torch.randn(30, 8), torch.randn(30)]
+    ours, theirs = ([leaf.clone().requires_grad_() for leaf in leaves] for _ in range(2))
+    targets, weights, of_entropies = torch.randint(30, (23,)), torch.randn(23), torch.randn(23)
+
+    values, entropies = logps.TokenLogps.apply(*ours, targets, logps.Logits(2.0, cap, 0.7), True)
+    logits = torch.nn.functional.linear(*theirs) / 2
+    logits = (logits if cap is None else cap * torch.tanh(logits / cap)) / 0.7
+    every = logits.log_softmax(-1)
+    expected = -(every.exp() * every).sum(-1)
+    (values * weights + entropies * of_entropies).sum().backward()
+    (every.gather(-1, targets[:, None])[:, 0] * weights + expected * of_entropies).sum().backward()
+
+    torch.testing.assert_close(entropies, expected, atol=5e-6, rtol=0)
+    for mine, right in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, right.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_of_log_probs_and_entropies_in_double_precision():
+    torch.manual_seed(0)
+    logits = torch.randn(5, 9, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(9, (5, 1))
+    grad, grad_entropy = torch.randn(2, 5, 1, dtype=torch.float64)
+
+    every = logits.log_softmax(-1)
+    entropy = -(every.exp() * every).sum(-1, keepdim=True)
+    (every.gather(-1, targets) * grad + entropy * grad_entropy).sum().backward()
+
+    norms = logits.detach().logsumexp(-1, keepdim=True)
+    scaling = logps.Logits()
+    pull = logps.TokenLogps.pull(logits.detach().clone(), norms, targets, grad, scaling, entropy.detach(), grad_entropy)
+    torch.testing.assert_close(pull, logits.grad, atol=1e-12, rtol=0)
+
+
 # ---------------------------------------------------------------- models that are refused
 
 

@@ -128,6 +128,35 @@ def test_topr_weights_wrong_answers_by_their_sequence_and_right_ones_fully():
     assert tokens.logp.grad.tolist() == pytest.approx([math.exp(-1.5), math.exp(-1.5), 1.0, -1.0])
 
 
+# ---------------------------------------------------------------- gspo and cispo
+
+
+def test_gspo_clips_the_geometric_mean_of_an_answers_ratios():
+    logp = [-1.0, -2.0, -1.0, -1.5, -2.5]
+    log_ratios = [0.3, -0.1, 0.5, 0.5, -0.2]  # means 0.1 and 0.4 of two right answers, and -0.2 of a wrong one
+    behaviour = [value - ratio for value, ratio in zip(logp, log_ratios)]
+    tokens = make_tokens(logp, behaviour, [2.0, 2.0, 1.0, 1.0, -1.0], row=[0, 0, 1, 1, 2])
+
+    total, metrics = loss("gspo", tokens, clip_low=0.1, clip_high=0.2)
+    total.backward()
+
+    assert total.item() == pytest.approx(-(2 * math.exp(0.1) + 1.2 - 0.9), rel=1e-6)
+    assert tokens.logp.grad.tolist() == pytest.approx([-math.exp(0.1)] * 2 + [0.0] * 3, rel=1e-6)
+    assert metrics["clipped"].item() == pytest.approx(2)
+
+
+def test_cispo_weighs_tokens_by_capped_ratios_and_keeps_their_gradients():
+    log_ratios = [0.1, 2.0, -3.0]
+    tokens = make_tokens([-1.0] * 3, [-1.0 - ratio for ratio in log_ratios], [2.0, -1.0, 1.0], row=[0, 0, 1])
+
+    total, metrics = loss("cispo", tokens, ratio_cap=5.0)
+    total.backward()
+
+    assert tokens.logp.grad.tolist() == pytest.approx([-2 * math.exp(0.1), 5.0, -math.exp(-3.0)], rel=1e-5)
+    assert total.item() == pytest.approx(2 * math.exp(0.1) - 5.0 + math.exp(-3.0), rel=1e-5)
+    assert metrics["clipped"] == 1
+
+
 # ---------------------------------------------------------------- dpo
 
 
@@ -185,7 +214,9 @@ def test_the_mean_gradients_of_the_kl_terms_are_those_of_the_exact_divergences()
     (reverse.softmax(-1) * (reverse.log_softmax(-1) - reference)).sum().backward()  # KL(π || π_ref)
     (behaviour.exp() * (behaviour - forward.log_softmax(-1))).sum().backward()  # KL(μ || π)
 
-    ours = expected_gradient(by_token("clip", kl=1.0), logits, behaviour)
-    torch.testing.assert_close(ours, reverse.grad, atol=1e-12, rtol=0)
+    for name in ("clip", "gspo", "cispo"):
+        for estimate in ("k1", "k2", "k3"):
+            ours = expected_gradient(by_token(name, kl=1.0, kl_estimate=estimate), logits, behaviour)
+            torch.testing.assert_close(ours, reverse.grad, atol=1e-12, rtol=0, msg=f"{name} {estimate}")
     ours = expected_gradient(by_token("ips", kl=10.0), logits, behaviour)  # 0.1 of it where A ≤ 0
     torch.testing.assert_close(ours, forward.grad, atol=1e-12, rtol=0)

@@ -51,6 +51,17 @@ def test_accumulation_does_not_change_the_gradient(folder, tmp_path):
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
 
 
+def test_the_entropy_bonus_keeps_a_policy_undecided(model, folder, tmp_path):
+    rows = with_behaviour(model, make_rows())
+    settings = {"batch_size": 12, "epochs": 10, "lr": 3e-3}
+    plain = trainer.history(fit(folder, rows, tmp_path, "plain", **settings))
+    bonus = trainer.history(fit(folder, rows, tmp_path, "bonus", entropy=1.0, **settings))
+
+    assert "exact_entropy" not in plain[0]
+    assert bonus[0]["loss"] == pytest.approx(plain[0]["loss"] - bonus[0]["exact_entropy"], rel=1e-4)
+    assert bonus[-1]["exact_entropy"] > bonus[0]["exact_entropy"] + 0.05
+
+
 def test_stop_and_resume_give_the_same_weights(folder, tmp_path):
     rows = make_rows(24)
     whole = fit(folder, rows, tmp_path, "whole", objective="sft").model

@@ -157,19 +157,38 @@ def logps_and_balance(
     model: Any, inputs: dict[str, Any], temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the same log-probs, and the bin's auxiliary loss of a mixture of experts (see `experts.balance`)."""
-    return model(**{name: inputs[name] for name in TAKEN}, temperature=temperature, with_balance=True)
+    outputs = logps_and_terms(model, inputs, temperature, ("balance",))
+    return outputs["logps"], outputs["balance"]
 
 
-def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature, with_balance=False):
+def logps_and_terms(
+    model: Any, inputs: dict[str, Any], temperature: float = 1.0, terms: tuple[str, ...] = ()
+) -> dict[str, torch.Tensor]:
+    """Return `logps` [N], as `sampled_logps` does, and further terms of the same forward pass, all with gradients.
+
+    `entropies` [N] are the exact entropies, in nats, of the distributions over the next token at each sampled token.
+    `balance` is the bin's auxiliary loss of a mixture of experts (see `experts.balance`).
+    """
+    logps = model(**{name: inputs[name] for name in TAKEN}, temperature=temperature, terms=terms)
+    return logps if terms else {"logps": logps}
+
+
+def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature, terms=()):
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=input_ids.device)
-    options = {"output_router_logits": True} if with_balance else {}
+    options = {"output_router_logits": True} if "balance" in terms else {}
     output = self.get_decoder()(
         input_ids=input_ids, position_ids=position_ids, lengths=lengths, cu_seqlens=ends, use_cache=False, **options
     )
     divisor, cap = rescaling(self.config)
     hidden = output.last_hidden_state[0, keep]
-    logps = self.get_output_embeddings()(hidden, targets, Logits(divisor, cap, temperature))
-    return (logps, experts.balance(self, output.router_logits)) if with_balance else logps
+    logps = self.get_output_embeddings()(hidden, targets, Logits(divisor, cap, temperature), "entropies" in terms)
+    if not terms:
+        return logps
+
+    outputs = dict(zip(("logps", "entropies"), logps)) if "entropies" in terms else {"logps": logps}
+    if "balance" in terms:
+        outputs["balance"] = experts.balance(self, output.router_logits)
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -188,10 +207,10 @@ def rescaling(config: Any) -> tuple[float, float | None]:
     return divisor, getattr(config, "final_logit_softcapping", None)
 
 
-def _head_forward(self, hidden, targets, scaling):
+def _head_forward(self, hidden, targets, scaling, with_entropies=False):
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-    return TokenLogps.apply(hidden.to(dtype), self.weight, self.bias, targets, scaling)
+    return TokenLogps.apply(hidden.to(dtype), self.weight, self.bias, targets, scaling, with_entropies)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -206,12 +225,15 @@ class TokenLogps(torch.autograd.Function):
 
     The logits are those of h Wᵀ + b, rescaled (see `Logits`). Rows go through in chunks. Logits are kept for the
     backward pass up to a fixed size and computed again beyond it: 2NHV more operations in place of NV floats.
+
+    With entropies, the result is (log-probs [N], entropies [N]). They need a second array of a chunk's size, so chunks
+    have half the size then, and the memory stays the same.
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, scaling):  # type: ignore[override]
+    def forward(ctx, hidden, weight, bias, targets, scaling, with_entropies=False):  # type: ignore[override]
         device = hidden.device.type
-        size = max(1, CHUNK[device] // (4 * weight.shape[0]))
+        size = max(1, CHUNK[device] // (4 * weight.shape[0]) // (2 if with_entropies else 1))
         room = KEPT[device] if any(ctx.needs_input_grad) else 0
         ctx.size = size
         ctx.scaling = scaling
@@ -219,18 +241,24 @@ class TokenLogps(torch.autograd.Function):
         ctx.kept = []
         norms = []
         values = []
+        entropies = []
         cast = weight.to(hidden.dtype)  # once, not in each chunk
 
         for start in ctx.chunks:
             logits = TokenLogps.logits(hidden[start : start + size], cast, bias, scaling)
             norms.append(logits.logsumexp(-1))
             values.append(logits.gather(-1, targets[start : start + size, None])[:, 0] - norms[-1])
+            if with_entropies:  # of p = softmax(z): log Σ exp(z) - Σ p z
+                probabilities = (logits - norms[-1][:, None]).exp_()
+                entropies.append(norms[-1] - probabilities.mul_(logits).sum(-1))
             room -= logits.nbytes
             ctx.kept.append(logits if room >= 0 else None)
 
         empty = hidden.new_zeros(0, dtype=torch.float32)
-        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat([empty, *norms]))
-        return torch.cat([empty, *values])
+        entropy = torch.cat([empty, *entropies]) if with_entropies else None
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat([empty, *norms]), entropy)
+        logps = torch.cat([empty, *values])
+        return (logps, entropy) if with_entropies else logps
 
     @staticmethod
     def logits(hidden, weight, bias, scaling):
@@ -242,8 +270,8 @@ class TokenLogps(torch.autograd.Function):
         return logits.div_(scaling.divisor * scaling.cap).tanh_().mul_(scaling.cap / scaling.temperature)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
-        hidden, weight, bias, targets, norms = ctx.saved_tensors
+    def backward(ctx, grad, grad_entropy=None):  # type: ignore[override]
+        hidden, weight, bias, targets, norms, entropy = ctx.saved_tensors
         cast = weight.to(hidden.dtype)
         grad_weight = _zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head (LoRA) needs none
         grad_bias = _zeros_like(bias) if ctx.needs_input_grad[2] else None
@@ -256,7 +284,10 @@ class TokenLogps(torch.autograd.Function):
             if logits is None:
                 logits = TokenLogps.logits(hidden[rows], cast, bias, ctx.scaling)
 
-            pull = TokenLogps.pull(logits, norms[rows, None], targets[rows, None], grad[rows, None], ctx.scaling)
+            of_entropy = () if entropy is None else (entropy[rows, None], grad_entropy[rows, None])
+            pull = TokenLogps.pull(
+                logits, norms[rows, None], targets[rows, None], grad[rows, None], ctx.scaling, *of_entropy
+            )
             if grad_bias is not None:
                 grad_bias += pull.sum(0)
 
@@ -270,17 +301,27 @@ class TokenLogps(torch.autograd.Function):
                 grad_weight += _product(pull.T, hidden[rows])
 
         grad_hidden = torch.cat([hidden.new_zeros(0, hidden.shape[1]), *grads])
-        return grad_hidden, grad_weight if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
     @staticmethod
-    def pull(logits, norms, targets, grad, scaling):
-        """Return the gradient of the head's products, in place of `logits`: (1[target] - softmax) times their slope."""
+    def pull(logits, norms, targets, grad, scaling, entropy=None, grad_entropy=None):
+        """Return the gradient of the head's products, in place of `logits`: (1[target] - p) times their slope.
+
+        With the entropy H, -p (log p + H) times the gradient by it is added.
+        """
         slope = None
         if scaling.cap is not None:  # of cap · tanh(product / cap)
             slope = 1 - (logits * (scaling.temperature / scaling.cap)).square_()
 
         scale = grad / (scaling.divisor * scaling.temperature)
-        pull = logits.sub_(norms).exp_().mul_(-scale)
+        logits.sub_(norms)
+        if entropy is None:
+            pull = logits.exp_().mul_(-scale)
+        else:
+            scale_entropy = grad_entropy / (scaling.divisor * scaling.temperature)
+            probabilities = logits.exp()
+            pull = logits.add_(entropy).mul_(-scale_entropy).sub_(scale).mul_(probabilities)
         pull.scatter_add_(1, targets, scale)
         return pull if slope is None else pull.mul_(slope)
 

@@ -15,7 +15,7 @@ from workflow_scripts.core.running.deadline import OutOfTime
 from workflow_scripts.training import experts, fsdp, objectives, processes, states, zero
 from workflow_scripts.training.arguments import training_arguments
 from workflow_scripts.training.bins import Bins, plan_rows
-from workflow_scripts.training.logps import empty_policy, load_policy, logps_and_balance, sampled_logps
+from workflow_scripts.training.logps import empty_policy, load_policy, logps_and_terms
 from workflow_scripts.training.monitor import TIMED, Monitor
 from workflow_scripts.training.objectives import Tokens
 from workflow_scripts.training.peaks import StageMemory
@@ -108,9 +108,13 @@ class RoundTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         bin_: dict[str, Any] = inputs
-        logp, balance = self.forward(model, bin_)
-        tokens = Tokens(logp, *(bin_[name] for name in OF_TOKENS))
+        outputs = logps_and_terms(model, bin_, self.temperature, self.terms)
+        balance = outputs.get("balance")
+        tokens = Tokens(outputs["logps"], *(bin_[name] for name in OF_TOKENS))
         total, metrics = self.objective(tokens, self.settings)
+        if (entropies := outputs.get("entropies")) is not None:
+            total = total - self.settings.entropy * tokens.total(entropies, self.settings)
+            metrics["exact_entropy"] = tokens.metric(entropies.detach(), self.settings)
         if balance is not None:
             metrics |= {"router_loss": balance.detach() * bin_["bin"][self.unit]}
         self.monitor.count(tokens, metrics | {"loss": total.detach()}, bin_, self.model, self.state.global_step + 1)
@@ -121,11 +125,11 @@ class RoundTrainer(Trainer):
             loss = loss + self.settings.router_loss * balance * world * share
         return loss
 
-    def forward(self, model, bin_: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return a bin's log-probs and, with `router_loss`, its auxiliary loss."""
-        if self.settings.router_loss:
-            return logps_and_balance(model, bin_, self.temperature)
-        return sampled_logps(model, bin_, self.temperature), None
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the loss beside the objective: see `logps_and_terms`."""
+        terms = {"entropies": self.settings.entropy, "balance": self.settings.router_loss}
+        return tuple(name for name, weight in terms.items() if weight)
 
     def over_ranks(self, values: list) -> list:
         """Return nested lists of numbers added up over all ranks."""

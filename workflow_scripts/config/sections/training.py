@@ -67,14 +67,16 @@ class Train(Section):
     # (GRPO); constant: rows, of the sum of each row's tokens divided by mean_constant (Dr. GRPO); null: see its file.
     mean_over: Literal["tokens", "rows", "constant"] | None = None
     mean_constant: PositiveFloat | None = None  # mean_over constant: usually the most tokens that an answer may have
-    clip_low: PositiveFloat = 0.2  # clip: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
+    clip_low: PositiveFloat = 0.2  # clip, gspo: ratios outside 1 - clip_low … 1 + clip_high gain nothing more
     clip_high: PositiveFloat = 0.2  # see clip_low
     dual_clip: Annotated[float, Field(gt=1)] | None = None  # clip: the largest ratio of tokens with A < 0; often 3.0
-    ratio_cap: PositiveFloat = 1.2  # ips: ratios are clipped above at this value
-    kl: NonNegativeFloat = 0.0  # weight of clip's KL term to the reference, or of the likelihood term of ips
+    ratio_cap: PositiveFloat = 1.2  # ips, cispo: ratios are clipped above at this value
+    kl: NonNegativeFloat = 0.0  # weight of the KL term to the reference, or of the likelihood term of ips
+    kl_estimate: Literal["k1", "k2", "k3"] = "k3"  # of the KL term to the reference; see objectives/__init__.py
+    entropy: NonNegativeFloat = 0.0  # weight of the policy's exact entropy, which is maximised with the objective
     dpo_beta: PositiveFloat = 0.1  # dpo: scale of the preference margin
     nll_weight: NonNegativeFloat = 1.0  # dpo: weight of the chosen answers' likelihood
-    reference: Literal["round0", "previous"] = "round0"  # the model that kl (clip) and dpo compare with
+    reference: Literal["round0", "previous"] = "round0"  # the model that kl and dpo compare with
     router_loss: NonNegativeFloat = 0.0  # mixtures of experts: weight of the loss that balances them; often 0.001
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
     # What corrects for the difference between the engine's log-probs and those of training. token and sequence multiply
@@ -107,6 +109,10 @@ class Train(Section):
             raise ValueError("mean_constant: mean_over constant needs it, and nothing else uses it; give both or none")
         if self.kl and not self.uses("KL"):
             raise ValueError(f"kl: objective {self.objective} has no such term")
+        if self.kl_estimate != "k3" and not (self.kl and self.uses("KL") == "reference"):
+            raise ValueError("kl_estimate: there is no KL term to the reference; give kl, with clip, gspo or cispo")
+        if self.entropy and not self.uses("MEANS"):
+            raise ValueError(f"entropy: objective {self.objective} compares answers, not tokens; use 0")
         if self.compares_engine and not self.needs_behaviour:
             raise ValueError(f"correction, max_mismatch: objective {self.objective} takes no ratios")
         if self.min_ess and not self.needs_behaviour:

@@ -76,6 +76,24 @@ class Tokens:
         return values.sum() if settings.unit == "tokens" else (values / self.length).sum()
 
 
+def kl_to_reference(tokens: Tokens, settings: Train) -> torch.Tensor:
+    """Return an estimate of KL(π || π_ref) for each token [N], which `train.kl_estimate` names.
+
+        k1: -ρ log r    k2: ½ ρ (log r)², ρ detached    k3: ρ (r - 1 - log r),    r = π_ref/π
+
+    Schulman 2020, "Approximating KL divergence". The ratio ρ = π/π_behaviour corrects for the policy that sampled. The
+    mean gradient of each estimate is that of the exact divergence: through ρ as well for k1 and k3, and without it for
+    k2, whose value is right to second order only. The logarithm of r is bounded by ±20.
+    """
+    log_r = bounded(tokens.reference - tokens.logp)
+
+    if settings.kl_estimate == "k1":
+        return -tokens.ratio() * log_r
+    if settings.kl_estimate == "k2":
+        return 0.5 * tokens.ratio().detach() * log_r.square()
+    return tokens.ratio() * (log_r.exp() - 1 - log_r)
+
+
 def bounded(log_ratio: torch.Tensor) -> torch.Tensor:
     """Return log-ratios within ±20. Beyond them, the gradient is zero."""
     return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
