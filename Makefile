@@ -15,7 +15,7 @@
 #   make test-lm-eval      run a task of lm-evaluation-harness on round 0 of the default experiment
 #   make test-lm-eval-vllm run the same task with vLLM on the CPU
 #   make test-tracking     keep curves of training in TensorBoard and in MLflow
-#   make test-trl          compare our DPO loss and gradients with those of TRL
+#   make test-trl          compare losses and gradients with those of TRL
 #   make bench             measure against other ways of doing the same, into benchmarks/out/
 #   make bench-training    measure training and scoring beside TRL, with floors, into benchmarks/out/training.json
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json

@@ -1,5 +1,6 @@
 """Check that what the documents name exists, and that documents, profiles and pins keep the project's rules."""
 
+import ast
 import importlib
 import itertools
 import re
@@ -109,11 +110,15 @@ def test_the_table_of_objectives_follows_from_their_files():
     assert set(rows) == set(plugins.names("training/objectives"))
 
     for name, row in rows.items():
+        source = (REPOSITORY / f"workflow_scripts/training/objectives/{name}.py").read_text()
+        docstring = ast.get_docstring(ast.parse(source)) or ""
+        formula = " ".join(re.findall(r"^    (.*)", docstring, re.M))
+        papers = ", ".join(re.findall(r"\d{4}\.\d{5}", docstring)) or "–"
         constants = plugins.constants("training/objectives", name)
         needs = ", ".join(constants["NEEDS"]) or "–"
         if constants.get("KL") == "reference":
             needs += "; with `kl` also reference"
-        assert row == f"{constants['UNIT']} | {needs}"
+        assert row == f"`{formula}` | {papers} | {constants['UNIT']} | {needs}"
 
 
 def test_the_readme_is_a_front_page():

@@ -44,6 +44,7 @@ def scored_rows() -> list[dict]:
                 "logps": logps,
                 "behaviour_logps": logps + rng.normal(0, 0.3, len(logps)),
                 "reference_logps": logps + rng.normal(0, 0.3, len(logps)),
+                "start_kl": 0.4,
             }
         )
 

@@ -27,6 +27,7 @@ def make_tokens(logp, behaviour, advantage, foreign: bool = False, row=None, pai
         length=torch.bincount(rows, minlength=1)[rows].float(),
         row=rows,
         pair=rows if pair is None else torch.tensor(pair, dtype=torch.int64),
+        start_kl=torch.zeros(len(logp)),
     )
 
 
@@ -204,7 +205,7 @@ def test_the_mean_gradients_of_the_kl_terms_are_those_of_the_exact_divergences()
             index = torch.zeros(1, dtype=torch.int64)
             losses = []
             for value, mu, ref in zip(logp, behaviour, reference):
-                tokens = Tokens(value[None], mu[None], ref[None], 0.0 * one, one < 0, one, index, index)
+                tokens = Tokens(value[None], mu[None], ref[None], 0.0 * one, one < 0, one, index, index, one)
                 losses.append(loss(name, tokens, **settings)[0])
             return torch.stack(losses)
 

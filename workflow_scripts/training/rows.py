@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from workflow_scripts.config.sections import Train
 from workflow_scripts.core.checkpoint import policy_digest
 from workflow_scripts.core.errors import BadInput
@@ -89,6 +91,11 @@ def read_rows(
         row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
 
     temperature = _join_both(rows, data, settings, behaviour, reference)
+    if {"behaviour", "reference"} <= set(settings.uses("NEEDS")):
+        start_kl = kl_at_start([row for row in rows if row["policy"] == start])
+        for row in rows:
+            row["start_kl"] = start_kl
+
     mismatch = correct(rows, answers, settings) if settings.compares_engine else {}
     return TrainingRows(rows, rejects, temperature, _count_foreign(rows, settings, start), mismatch)
 
@@ -171,6 +178,19 @@ def join(
         row[name] = logps[uid]
 
     return samplings[0]["temperature"]
+
+
+def kl_at_start(rows: list[dict[str, Any]]) -> float:
+    """Return an estimate of KL(π_start || π_ref) per answer: the mean of Σ_t log π_start/π_ref, at least 0.
+
+    `rows` are those that π_start sampled. Without any, it is 0.
+    """
+    if not rows:
+        say("no row was sampled by this policy: its KL to the reference is unknown and counts as 0")
+        return 0.0
+
+    differences = [np.asarray(row["behaviour_logps"], np.float64) - row["reference_logps"] for row in rows]
+    return max(0.0, float(np.mean([values.sum() for values in differences])))
 
 
 def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> dict[str, Any]:

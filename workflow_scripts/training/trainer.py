@@ -28,7 +28,16 @@ SCHEDULES = {  # schedule → the name and the options that transformers has for
     "linear": ("linear", None),
 }
 SCHEDULE = "scheduler.pt"  # of the learning rate, in a saved state
-OF_TOKENS = ("behaviour", "reference", "advantage", "foreign", "length", "row", "pair")  # fields of Tokens in a bin
+OF_TOKENS = (
+    "behaviour",
+    "reference",
+    "advantage",
+    "foreign",
+    "length",
+    "row",
+    "pair",
+    "start_kl",
+)  # fields of Tokens in a bin
 
 
 class RoundTrainer(Trainer):

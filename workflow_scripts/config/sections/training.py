@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from workflow_scripts.config.sections.base import Dtype, Objective, Section, Share, exactly_one
 from workflow_scripts.core.running import plugins
 
+SMOOTHED = ("dpo", "robust_dpo")  # objectives with label smoothing
+
 
 def updates_of_pass(units: int, batch_size: int) -> int:
     """Return the number of updates of one pass over so many rows or pairs.
@@ -74,8 +76,12 @@ class Train(Section):
     kl: NonNegativeFloat = 0.0  # weight of the KL term to the reference, or of the likelihood term of ips
     kl_estimate: Literal["k1", "k2", "k3"] = "k3"  # of the KL term to the reference; see objectives/__init__.py
     entropy: NonNegativeFloat = 0.0  # weight of the policy's exact entropy, which is maximised with the objective
-    dpo_beta: PositiveFloat = 0.1  # dpo: scale of the preference margin
-    nll_weight: NonNegativeFloat = 1.0  # dpo: weight of the chosen answers' likelihood
+    dpo_beta: PositiveFloat = 0.1  # objectives on preferences: β of their formula
+    nll_weight: NonNegativeFloat = 1.0  # dpo, robust_dpo: weight of the chosen answers' likelihood
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # dpo (cDPO), robust_dpo: share of flipped preferences
+    simpo_margin: NonNegativeFloat = 0.5  # simpo: γ, how much better chosen answers should be
+    desirable_weight: PositiveFloat = 1.0  # kto: weight of rows with a positive advantage
+    undesirable_weight: PositiveFloat = 1.0  # kto: weight of the others
     reference: Literal["round0", "previous"] = "round0"  # the model that kl and dpo compare with
     router_loss: NonNegativeFloat = 0.0  # mixtures of experts: weight of the loss that balances them; often 0.001
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
@@ -111,6 +117,8 @@ class Train(Section):
             raise ValueError(f"kl: objective {self.objective} has no such term")
         if self.kl_estimate != "k3" and not (self.kl and self.uses("KL") == "reference"):
             raise ValueError("kl_estimate: there is no KL term to the reference; give kl, with clip, gspo or cispo")
+        if self.label_smoothing and self.objective not in SMOOTHED:
+            raise ValueError(f"label_smoothing: only {' and '.join(SMOOTHED)} use it, not {self.objective}; use 0")
         if self.entropy and not self.uses("MEANS"):
             raise ValueError(f"entropy: objective {self.objective} compares answers, not tokens; use 0")
         if self.compares_engine and not self.needs_behaviour:

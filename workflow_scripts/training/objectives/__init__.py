@@ -47,6 +47,7 @@ class Tokens:
     length: torch.Tensor  # number of sampled tokens in the token's row
     row: torch.Tensor  # index of the token's row in the bin
     pair: torch.Tensor  # index of the token's preference pair in the bin
+    start_kl: torch.Tensor  # KL(π_start || π_ref) per answer at the start of the round, of objectives that need both
 
     def log_ratio(self) -> torch.Tensor:
         """Return log ρ = log π - log π_behaviour with the policy's gradient; foreign tokens have the value 0."""
@@ -61,6 +62,16 @@ class Tokens:
         index = getattr(self, by)
         size = int(index.max()) + 1 if len(index) else 0
         return values.new_zeros(size).index_add(0, index, values)
+
+    def differences(self, values: torch.Tensor) -> torch.Tensor:
+        """Return, for each preference pair, the sum of values [N] over the chosen answer minus the rejected one's."""
+        differences = self.sums(self.advantage.sign() * values, "pair")
+        is_present = differences.new_zeros(differences.shape).bool().index_fill_(0, self.pair, True)
+        return differences[is_present]
+
+    def chosen_nll(self) -> torch.Tensor:
+        """Return -1/T Σ_t log π(t) of each chosen answer, summed over the pairs."""
+        return (-self.logp / self.length).masked_fill(self.advantage.sign() <= 0, 0).sum()
 
     def total(self, losses: torch.Tensor, settings: Train) -> torch.Tensor:
         """Return the loss of a bin from those of its tokens [N], for the mean that `train.mean_over` names.
