@@ -1,5 +1,6 @@
 """Select a round's training data from its meta files, by the task's rule."""
 
+import argparse
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from workflow_scripts.core.advantages import cut_long_answers, drop_truncated, f
 from workflow_scripts.core.checkpoint import model_folder
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.pickles import read_pickle, write_pickle
+from workflow_scripts.core.replay import EarlierRound, replayed
 from workflow_scripts.core.running.cli import add_code_argument, add_task_arguments, arguments, run, say, task_files
 from workflow_scripts.core.running.manifest import write_manifest
 
@@ -48,6 +50,16 @@ def read_metas(paths: dict[str, str], expected: Sequence[str]) -> dict[str, Any]
     return {version: read_pickle(path) for version, path in paths.items()}
 
 
+def earlier_rounds(args: argparse.Namespace) -> list[EarlierRound]:
+    """Return the rounds whose rows are replayed, from `--replay` and `--replay-logp`."""
+    data = [item.partition("=") for item in args.replay]
+    logps = [item.partition("=") for item in args.replay_logp]
+    return [
+        EarlierRound(int(number), path, tuple(file for of_round, _, file in logps if of_round == number))
+        for number, _, path in data
+    ]
+
+
 def check_rows(rows: list[dict[str, Any]], metas: dict[str, Any], paths: dict[str, str], dropped: Counter) -> None:
     """Raise BadInput if nothing is left to train on."""
     if rows:
@@ -70,6 +82,8 @@ def main() -> None:
     parser.add_argument(
         "--expected", nargs="*", choices=VERSIONS, default=(), help="the config's versions; missing ones are reported"
     )
+    parser.add_argument("--replay", nargs="*", default=[], help="ROUND=FILE: data of earlier rounds to replay")
+    parser.add_argument("--replay-logp", nargs="*", default=[], help="ROUND=FILE: log-probs of these data, all shards")
     parser.add_argument("--model", required=True, help="checkpoint.json of the policy, for its tokenizer")
     parser.add_argument("--settings", default="{}", help=settings_help("data"))
     parser.add_argument("--seed", type=int, default=0, help="random seed")
@@ -93,15 +107,24 @@ def main() -> None:
     dropped = +dropped
     rows = filter_rows(rows, settings, dropped)
     rows = drop_truncated(rows, settings, dropped)
+    own_rows = len(rows)
+    earlier, common = [], {}
+    if settings["replay"] and args.replay:
+        earlier, common = replayed(earlier_rounds(args), own_rows, settings["replay"], args.seed, dropped)
     say("dropped: " + ("; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "nothing"))
     check_rows(rows, metas, paths, dropped)
+    rows += earlier
 
     write_pickle(args.output, rows)
     kinds = dict(sorted(Counter(row["kind"] for row in rows).items()))
     used = settings | {"task": args.task_settings, "seed": args.seed}
     inputs = [*paths.values(), *files.values()]
+    inputs += [item.partition("=")[2] for item in (*args.replay, *args.replay_logp)]
     counts: dict[str, Any] = {"kinds": kinds, "dropped": dict(+dropped)}
     counts |= {name: count for name, count in {"shortened": shortened, "penalised": penalised}.items() if count}
+    if earlier:
+        origins = Counter(row["origin"] for row in earlier)
+        counts["replayed"] = {"rows": {str(k): origins[k] for k in sorted(origins)}, **common}
     write_manifest(args.output, inputs, used, rows=len(rows), **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {kinds}")
 

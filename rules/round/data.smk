@@ -89,6 +89,8 @@ if not cfg.data.source:
             manifests=lambda wildcards: manifests(run.metas(wildcards.n).values()),
             model=policy,
             task=wing.files("construct_data").values(),
+            replay=lambda wildcards: ancient(run.replayed_data(wildcards.n) + run.replayed_logps(wildcards.n)),
+            passports=lambda wildcards: manifests(run.replayed_data(wildcards.n) + run.replayed_logps(wildcards.n)),
         output:
             data=run.data("{n}"),
             manifest=manifests([run.data("{n}")]),
@@ -103,13 +105,7 @@ if not cfg.data.source:
         resources:
             **resources_of.data(),
         params:
-            **params_of.stage(
-                "construct_data",
-                settings=settings_of(cfg.data),
-                seed=cfg.seed,
-                auto=lambda wildcards: run.metas(wildcards.n).get("auto"),
-                trigger=lambda wildcards: run.metas(wildcards.n).get("trigger"),
-            ),
+            **params_of.construct_data(),
         shell:
             commands.stage(
                 "construct_data",

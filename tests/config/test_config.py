@@ -169,6 +169,18 @@ def test_pairs_are_for_objectives_on_pairs():
         load(without_train_prompts(data=PAIRS))
 
 
+def test_replay_needs_ratios_and_rounds_with_answers_of_their_own():
+    data = tiny_config()["data"]
+    replay = data | {"replay": {"rounds": 2}}
+    train = tiny_config()["train"]
+
+    load(tiny_config(data=replay, train=train | {"max_staleness": 0.5}))
+    assert "data.replay: objective sft takes no ratios" in faults(data=replay, train=train | {"objective": "sft"})
+    assert "only rows that are replayed can be stale" in faults(train=train | {"max_staleness": 0.5})
+    with pytest.raises(ConfigError, match=r"data\.replay: with `data\.source`, all rounds train"):
+        load(without_train_prompts(data=PAIRS | {"replay": {}}, train={"objective": "dpo"}))
+
+
 ROWS = {"file": "rows.pkl", "format": "task"}
 
 

@@ -62,6 +62,28 @@ def trained(config) -> dict:
     return {name: value for name, value in params.items() if not callable(value)}
 
 
+def test_only_rounds_that_replay_rows_depend_on_replay():
+    config = tiny_config(rounds=3)
+    plain = data_of_round(config, 1)
+    config["data"] |= {"replay": {"rounds": 2}}
+
+    assert data_of_round(config, 1) == plain
+    third = data_of_round(config, 3)
+    assert "--replay 2=runs/arithmetic/data/offline_small_r2_arithmetic.pkl 1=" in third
+    assert "--replay-logp 2=runs/arithmetic/data/offline_small_r2_arithmetic_logp/2_0.pkl" in third
+    assert '"replay": {"rounds": 2}' in third
+
+
+def data_of_round(config, n: int) -> str:
+    """Return what the rule `construct_data` passes on in a round, without its code."""
+    cfg = load(config)
+    run = Run(cfg)
+    params = ParamsOfRules(cfg, run, Wing(cfg, run)).construct_data()
+    wildcards = SimpleNamespace(n=n, items=lambda: {"n": n}.items())
+    pieces = [value(wildcards) if callable(value) else value for name, value in params.items() if name != "code"]
+    return " ".join(filter(None, pieces))
+
+
 def test_objectives_without_ratios_compare_distributions_at_temperature_1():
     with_ratios = tiny_config()
     with_ratios["generate"] |= {"auto": with_ratios["generate"]["auto"] | {"temperature": 0.8}, "trigger": None}

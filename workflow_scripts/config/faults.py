@@ -86,6 +86,8 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
             "prompts_per_round: with `data.source`, each round trains on all existing rows and answers no prompts; "
             "remove this key"
         )
+    if cfg.data.source and cfg.data.replay:
+        yield "data.replay: with `data.source`, all rounds train on the same rows; remove this key"
     if cfg.data.source and cfg.data.truncated != "keep":
         yield f"data.truncated {cfg.data.truncated}: how the rows of `data.source` ended is unknown; remove this key"
     if cfg.data.source and cfg.data.max_length:
@@ -153,6 +155,10 @@ def _faults_of_training(cfg: "Config") -> Iterator[str]:
             f"train.objective {train.objective}: it learns from {train.unit}, but the rounds' data are {data} "
             "(preference pairs come from `data.source` with format preference, or from a task that makes pairs)"
         )
+    if cfg.data.replay and (train.unit == "pairs" or not train.needs_behaviour):
+        yield f"data.replay: objective {train.objective} takes no ratios, so it cannot weigh rows of earlier policies"
+    if train.max_staleness and not cfg.data.replay:
+        yield "train.max_staleness: only rows that are replayed can be stale; give data.replay, or remove this key"
     if (train.needs_behaviour or train.needs_reference) and cfg.logp.dtype != train.dtype:
         yield (
             f"logp.dtype {cfg.logp.dtype} and train.dtype {train.dtype}: stored log-probs are compared with those of "

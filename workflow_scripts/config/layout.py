@@ -270,6 +270,25 @@ class Run:
         files = [path for under in compared.values() for path in self.logps(n, under)]
         return list(dict.fromkeys(files))
 
+    def replayed_rounds(self, n: int | str) -> list[int]:
+        """The earlier rounds whose rows round n trains on again, the latest first; none unless the config asks for it.
+
+        Rounds before which nothing was sampled here, since their rows came as a file, have no policy to take ratios of.
+        """
+        replay = self.cfg.data.replay
+        if replay is None or self.entry(n) == "rows":
+            return []
+        earlier = range(int(n) - 1, max(0, int(n) - 1 - replay.rounds), -1)
+        return [k for k in earlier if self.entry(k) != "rows"]
+
+    def replayed_data(self, n: int | str) -> list[str]:
+        """The data that round n takes rows from to train on them again."""
+        return [self.data(k) for k in self.replayed_rounds(n)]
+
+    def replayed_logps(self, n: int | str) -> list[str]:
+        """The log-probs of those rows under the policies that sampled them."""
+        return [path for k in self.replayed_rounds(n) for path in self.logps(k, k - 1)]
+
     # ------------------------------------------------------------ evaluation and bookkeeping
 
     def evaluation(self, n: int | str) -> str:

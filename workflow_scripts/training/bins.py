@@ -213,12 +213,12 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, Any]:
     A row has `prompt_tokens`, `tokens` and `mask` (1 = sampled by the policy). Optional are `advantage`, `foreign` and
     `pair`, and `behaviour_logps` and `reference_logps` (float32 [its sampled tokens]: log-probs under the policy that
     sampled it and under the reference), `correction` (float32 [its sampled tokens]: factors of the advantage), and
-    `start_kl` (the KL to the reference at the start of the round).
+    `start_kl` (the KL to the reference at the start of the round) and `replayed` (bool: of an earlier round).
 
     Returns:
         input_ids [1, T]; position_ids [1, T], from 0 in each row; lengths, R numbers; keep [N], the positions whose
         logits predict the sampled tokens; targets [N]; row [N], the index of each token's row; behaviour, reference,
-        advantage, foreign, length, start_kl and pair, all [N].
+        advantage, foreign, length, start_kl, replayed and pair, all [N].
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -247,6 +247,7 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, Any]:
         "advantage": torch.tensor([float(row.get("advantage", 1.0)) for row in rows]),
         "foreign": torch.tensor(is_foreign, dtype=torch.bool),
         "length": torch.tensor([float(sum(row["mask"])) for row in rows]),
+        "replayed": torch.tensor([bool(row.get("replayed")) for row in rows], dtype=torch.bool),
         "start_kl": torch.tensor([float(row.get("start_kl", 0.0)) for row in rows]),
         "pair": torch.tensor(pairs, dtype=torch.int64),
     }

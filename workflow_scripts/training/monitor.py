@@ -13,15 +13,20 @@ from workflow_scripts.training.objectives import Tokens
 
 TIMED = ("tokens_per_second", "mfu")  # metrics that depend on time and so differ from run to run
 QUANTILES = (0.05, 0.5, 0.95)
+ORIGINS = ("fresh", "replayed")  # rows of this round and of earlier ones
 SAMPLE = 1000  # ratios per bin that quantiles are computed from
 
 
 class Monitor:
-    """Collects the metrics of one rank between two logs."""
+    """Collects the metrics of one rank between two logs.
 
-    def __init__(self, settings: Train, unit: str):
+    If rows are replayed, ratios and the effective share of the sample are also told by origin.
+    """
+
+    def __init__(self, settings: Train, unit: str, replays: bool = False):
         self.settings = settings
         self.unit = unit
+        self.origins = ORIGINS if replays and settings.needs_behaviour else ()
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
         self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the current update's own tokens
         self.log_ratios: list[torch.Tensor] = []
@@ -40,7 +45,12 @@ class Monitor:
         by_token = {"advantage": tokens.advantage, "logp": tokens.logp, "foreign": tokens.foreign.float()}
         ratios = self._ratios(tokens) if self.settings.needs_behaviour else {}
 
-        every = metrics | by_token | ratios
+        by_origin: dict[str, torch.Tensor] = {}
+        for origin in self.origins:
+            of_origin = inputs["replayed"] == (origin == "replayed")
+            by_origin |= ratios_of(tokens.log_ratio()[of_origin & ~tokens.foreign], f"_{origin}")
+
+        every = metrics | by_token | ratios | by_origin
         fetched = torch.stack([value.float().sum() for value in every.values()]).tolist()  # from the device, at once
         sums = dict(zip(every, fetched))
         if not math.isfinite(sums.pop("loss")):
@@ -48,6 +58,12 @@ class Monitor:
                 f"the loss is not finite at update {update}: lower lr, or look at the advantages and log-probs of this "
                 f"update ({self.settings.objective})"
             )
+
+        for origin in self.origins:
+            count = sums.pop(f"own_{origin}")
+            for name in (f"ratio_{origin}", f"ratio_squared_{origin}"):
+                self.sums[name][0] += sums.pop(name)
+                self.sums[name][1] += count
 
         own = sums.pop("own", 0)
         for name, value in sums.items():
@@ -63,12 +79,7 @@ class Monitor:
     def _ratios(self, tokens: Tokens) -> dict[str, torch.Tensor]:
         own = tokens.log_ratio()[~tokens.foreign]
         self.log_ratios.append(own[:: 1 + len(own) // SAMPLE])
-        return {
-            "own": own.new_tensor(len(own)),
-            "ratio": own.exp(),
-            "ratio_squared": (2 * own).exp(),
-            "kl_behaviour": own.exp() - 1 - own,  # Schulman's k3 estimate
-        }
+        return ratios_of(own) | {"kl_behaviour": own.exp() - 1 - own}  # Schulman's k3 estimate
 
     def take_spread(self) -> list[float]:
         """Return n, Σ ρ and Σ ρ² of the update's own tokens, and start anew."""
@@ -97,6 +108,11 @@ class Monitor:
             return {}
 
         quantiles = ratios.exp().quantile(ratios.new_tensor(QUANTILES)).tolist()
+        for origin in self.origins:
+            squared = logs.pop(f"ratio_squared_{origin}", None)
+            if squared is not None:
+                logs[f"ess_{origin}"] = logs[f"ratio_{origin}"] ** 2 / squared
+
         ess = logs["ratio"] ** 2 / logs.pop("ratio_squared")
         return {f"ratio_p{round(100 * q):02}": value for q, value in zip(QUANTILES, quantiles)} | {"ess": ess}
 
@@ -111,6 +127,15 @@ class Monitor:
         self.flops = 0.0
         self.since = now
         return speed
+
+
+def ratios_of(log_ratios: torch.Tensor, suffix: str = "") -> dict[str, torch.Tensor]:
+    """Return the number of some tokens [N], their ratios and the squares of these, by name."""
+    return {
+        f"own{suffix}": log_ratios.new_tensor(len(log_ratios)),
+        f"ratio{suffix}": log_ratios.exp(),
+        f"ratio_squared{suffix}": (2 * log_ratios).exp(),
+    }
 
 
 def effective_share(count: float, ratio: float, squared: float) -> float:

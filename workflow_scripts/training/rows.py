@@ -91,6 +91,7 @@ def read_rows(
         row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
 
     temperature = _join_both(rows, data, settings, behaviour, reference)
+    rows = weigh_replayed(rows, rejects, data, settings, behaviour)
     if {"behaviour", "reference"} <= set(settings.uses("NEEDS")):
         start_kl = kl_at_start([row for row in rows if row["policy"] == start])
         for row in rows:
@@ -180,6 +181,45 @@ def join(
     return samplings[0]["temperature"]
 
 
+def weigh_replayed(
+    rows: list[dict[str, Any]], rejects: Counter[str], data: str, settings: Train, behaviour: StoredLogps
+) -> list[dict[str, Any]]:
+    """Give rows of earlier rounds the log-probs under the policies that sampled them, and leave out stale rows.
+
+    Until then, their `behaviour_logps` are those under the checkpoint that training starts from.
+
+    Raises:
+        BadInput: if the log-probs that the rows came with are of another arithmetic or sampling.
+    """
+    if not any("own_logps" in row for row in rows):
+        return rows
+
+    expected = read_json(manifest_of(behaviour.files[0]))["passport"]
+    for name, value in read_json(manifest_of(data))["replayed"].items():
+        if name != "rows" and value != expected[name]:
+            raise BadInput(
+                f"{data}: the log-probs of replayed rows are of another {name} ({value}; training has "
+                f"{expected[name]}); set data.replay to null, or start a new run"
+            )
+
+    kept = []
+    for row in rows:
+        if "own_logps" not in row:
+            kept.append(row)
+            continue
+
+        own = np.asarray(row["own_logps"], np.float64)
+        staleness = float(np.abs(row["behaviour_logps"] - own).mean())
+        if settings.max_staleness is not None and staleness > settings.max_staleness:
+            rejects[f"replayed and further than max_staleness {settings.max_staleness:g} from the policy"] += 1
+            continue
+        kept.append(row | {"behaviour_logps": row["own_logps"], "foreign": False, "replayed": True})
+
+    replayed = sum("own_logps" in row for row in kept)
+    say(f"{replayed} of {len(kept)} rows are replayed: their ratio is against the policy that sampled them")
+    return kept
+
+
 def kl_at_start(rows: list[dict[str, Any]]) -> float:
     """Return an estimate of KL(π_start || π_ref) per answer: the mean of Σ_t log π_start/π_ref, at least 0.
 
@@ -231,7 +271,7 @@ def check_passport(path: str, data: str, checkpoint: str, settings: Train) -> di
 
 def _count_foreign(rows: list[dict[str, Any]], settings: Train, start: str) -> int:
     """Return how many rows another policy wrote, and tell how their ratio is taken."""
-    count = sum(row["policy"] != start for row in rows)
+    count = sum(row["policy"] != start and "own_logps" not in row for row in rows)
 
     if settings.needs_behaviour and count:
         ratio = "1" if settings.foreign_ratio == "one" else "taken against the checkpoint that training starts from"

@@ -84,7 +84,7 @@ class RoundTrainer(Trainer):
 
         self.objective = objectives.load(settings.objective).loss
         self.unit = settings.unit
-        self.monitor = Monitor(settings, self.unit)
+        self.monitor = Monitor(settings, self.unit, replays=any(row.get("replayed") for row in bins.rows))
 
     def _get_train_sampler(self, train_dataset=None):
         return SequentialSampler(self.bins)

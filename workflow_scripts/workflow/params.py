@@ -259,6 +259,33 @@ class ParamsOfRules:
         weights = {name: part.weight for name, part in self.cfg.reward_parts.items()}
         return self.stage("combine_rewards", weights=weights)
 
+    def construct_data(self) -> Params:
+        """Return the parameters of the rule that selects a round's training data."""
+        params = self.stage(
+            "construct_data",
+            settings=settings_of(self.cfg.data),
+            seed=self.cfg.seed,
+            auto=lambda wildcards: self.run.metas(wildcards.n).get("auto"),
+            trigger=lambda wildcards: self.run.metas(wildcards.n).get("trigger"),
+        )
+        if self.cfg.data.replay:
+            params |= {"settings": _deferred("settings", self._data_settings), "replay": self._replay}
+        return params
+
+    def _data_settings(self, wildcards) -> dict[str, Any]:
+        """Return the settings of a round's data. Rounds that replay nothing do not depend on `data.replay`."""
+        left_out = () if self.run.replayed_rounds(wildcards.n) else ("replay",)
+        return settings_of(self.cfg.data, *left_out)
+
+    def _replay(self, wildcards) -> str:
+        """Return the files of the rounds whose rows a round trains on again, as options."""
+        data = []
+        logps = []
+        for k in self.run.replayed_rounds(wildcards.n):
+            data.append(f"{k}={self.run.data(k)}")
+            logps += [f"{k}={path}" for path in self.run.logps(k, k - 1)]
+        return " ".join(filter(None, [flag("replay", data), flag("replay_logp", logps)]))
+
     def rows_of_round(self, wildcards) -> dict[str, Any]:
         """Return the settings of the stage that reads the existing rows of one round."""
         return settings_of(self.cfg.data) | {"source": settings_of(self.cfg.rows[int(wildcards.n)], "logp")}

@@ -17,7 +17,18 @@ from workflow_scripts.config.sections.base import (
     Url,
     exactly_one,
 )
-from workflow_scripts.config.sections.data import TRACKERS, Data, Logp, Metas, Publish, Results, Rows, Source, Wandb
+from workflow_scripts.config.sections.data import (
+    TRACKERS,
+    Data,
+    Logp,
+    Metas,
+    Publish,
+    Replay,
+    Results,
+    Rows,
+    Source,
+    Wandb,
+)
 from workflow_scripts.config.sections.endpoints import Endpoint, Prices
 from workflow_scripts.config.sections.generation import Generate, Sampling, SetSampling, Shards, Structured, Vllm
 from workflow_scripts.config.sections.prompts import (
@@ -65,6 +76,7 @@ __all__ = [
     "Prices",
     "Prompts",
     "Publish",
+    "Replay",
     "Results",
     "Reward",
     "RewardTraining",

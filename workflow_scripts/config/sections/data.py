@@ -1,6 +1,6 @@
 """The sections of the data of a round: its rows, files that exist already, log-probs, and tracking."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -40,6 +40,14 @@ class Source(Section):
         return self
 
 
+class Replay(Section):
+    """Rows of earlier rounds that a round trains on again, with exact ratios (core/replay.py)."""
+
+    rounds: PositiveInt = 1  # how many rounds back rows may come from
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5  # the largest share of a round's rows that are replayed
+    keep: Literal["all", "right"] = "all"  # right: only answers with a positive advantage
+
+
 class Data(Section):
     """Settings of a round's training data and its advantages."""
 
@@ -57,6 +65,7 @@ class Data(Section):
     # have counted for their group's advantages, penalise limits their reward to truncated_reward.
     truncated: Literal["keep", "mask", "penalise"] = "keep"
     truncated_reward: float = 0.0  # penalise: the most that the reward of an answer that was cut off counts
+    replay: Replay | None = None  # rows of earlier rounds that are trained on again; null: none
     source: Source | None = None  # existing rows that every round trains on, in place of the rounds' own answers
 
 

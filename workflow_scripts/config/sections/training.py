@@ -85,6 +85,8 @@ class Train(Section):
     reference: Literal["round0", "previous"] = "round0"  # the model that kl and dpo compare with
     router_loss: NonNegativeFloat = 0.0  # mixtures of experts: weight of the loss that balances them; often 0.001
     foreign_ratio: Literal["one", "proximal"] = "one"  # ratio of foreign rows: 1, or against the round's start
+    # Replayed rows (data.replay) are left out if log π_start/π_sampled differs from 0 by more per token, on average.
+    max_staleness: PositiveFloat | None = None
     # What corrects for the difference between the engine's log-probs and those of training. token and sequence multiply
     # advantages by the ratio of the token or of the whole row, at most correction_cap. mask leaves out tokens whose
     # ratio is not between 1 / correction_cap and correction_cap.
