@@ -21,6 +21,7 @@
 #   make bench-rewards     measure what rewards and figures are worth, into benchmarks/out/rewards.json
 #   make bench-rollouts    measure how full vLLM is kept and how fast programs run, on the CPU
 #   make bench-plan        compare what `plan` says with what runs do, over 30 random edits, into benchmarks/out/plan.json
+#   make bench-objectives  train every objective on the same answers, with five seeds, into benchmarks/out/objectives.json
 #   make bench-gpu         prove or correct on one GPU what is claimed for one; DEVICE=cpu SHAPE=tiny tries it on a CPU
 #   make chaos             kill processes of 100 small runs and compare what they made; N=10 for a short form
 #   make full              run everything at its real size
@@ -29,7 +30,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-training bench-rewards bench-rollouts bench-plan bench-gpu chaos full
+.PHONY: help setup setup-gpu demo docs lint test test-long rehearse test-vllm test-deepspeed test-qlora test-slurm test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-training bench-rewards bench-rollouts bench-plan bench-objectives bench-gpu chaos full
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -181,6 +182,11 @@ bench-rollouts: .venv-vllm/ready
 
 bench-plan: demo
 	$(BIN)/python -m benchmarks.plan
+
+# A run that was stopped goes on. ONLY="--seeds 1 --prompts 24 --questions 24" makes it small.
+bench-objectives: setup
+	$(BIN)/snakemake --profile local round1_data
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.objectives $(ONLY)
 
 # It installs nothing, because a machine with a GPU may have no network, and needs only torch, transformers, accelerate,
 # safetensors and pydantic. It runs in the first of these environments that exists. PARTS="right fast" selects parts.
