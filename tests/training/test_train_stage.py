@@ -103,6 +103,23 @@ def test_training_stops_when_the_effective_sample_size_is_too_small(workshop, pl
     assert worn["history"][-1]["ess"] < 0.9
 
 
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [({"max_kl": 1e-3}, "kl"), ({"min_entropy": 3.0, "objective": "sft"}, "entropy")],
+    ids=["max_kl", "min_entropy"],
+)
+def test_training_stops_when_the_policy_collapses(workshop, plain, limit, name):
+    key, value = next(iter(limit.items()))
+    stopped = workshop.train("collapsed", "--logp", plain["logp"], epochs=8, **{"lr": 0.01} | limit)
+    logged = {"kl": "kl_behaviour", "entropy": "entropy"}[name]
+
+    assert stopped["stopped"]["update"] == stopped["updates"] < 16
+    assert stopped["stopped"][name] == pytest.approx(stopped["history"][-1][logged], rel=1e-5)
+    assert (stopped["stopped"][name] > value) == (key == "max_kl")
+    for earlier in stopped["history"][:-1]:
+        assert (earlier[logged] <= value) == (key == "max_kl")
+
+
 def test_a_run_that_had_stopped_stays_stopped_when_it_is_resumed(workshop, plain, monkeypatch):
     settings = {"epochs": 8, "lr": 0.05, "min_ess": 0.9}
     whole = workshop.train("worn", "--logp", plain["logp"], **settings)

@@ -14,6 +14,7 @@ from workflow_scripts.training.objectives import Tokens
 TIMED = ("tokens_per_second", "mfu")  # metrics that depend on time and so differ from run to run
 QUANTILES = (0.05, 0.5, 0.95)
 ORIGINS = ("fresh", "replayed")  # rows of this round and of earlier ones
+SPREAD = ("own", "ratio", "ratio_squared", "kl_behaviour", "tokens", "logp")  # sums that tell when to stop
 SAMPLE = 1000  # ratios per bin that quantiles are computed from
 
 
@@ -28,7 +29,7 @@ class Monitor:
         self.unit = unit
         self.origins = ORIGINS if replays and settings.needs_behaviour else ()
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # name → numerator and denominator
-        self.spread = [0.0, 0.0, 0.0]  # n, Σ ρ, Σ ρ² of the current update's own tokens
+        self.spread = [0.0] * len(SPREAD)  # sums of the current update
         self.log_ratios: list[torch.Tensor] = []
         self.tokens = 0
         self.flops = 0.0
@@ -72,7 +73,8 @@ class Monitor:
 
         self.sums["reward"][0] += sum(inputs["rewards"])
         self.sums["reward"][1] += len(inputs["rewards"])
-        self.spread = [a + b for a, b in zip(self.spread, (own, sums.get("ratio", 0), sums.get("ratio_squared", 0)))]
+        added = {"own": own, "tokens": inputs["bin"]["tokens"]} | sums
+        self.spread = [total + added.get(name, 0.0) for total, name in zip(self.spread, SPREAD)]
         self.tokens += inputs["input_ids"].numel()
         self.flops += 3 * forward_flops(model, inputs["lengths"], len(tokens.logp))
 
@@ -82,9 +84,9 @@ class Monitor:
         return ratios_of(own) | {"kl_behaviour": own.exp() - 1 - own}  # Schulman's k3 estimate
 
     def take_spread(self) -> list[float]:
-        """Return n, Σ ρ and Σ ρ² of the update's own tokens, and start anew."""
+        """Return the sums of the update, which SPREAD names, and start anew."""
         spread = self.spread
-        self.spread = [0.0, 0.0, 0.0]
+        self.spread = [0.0] * len(SPREAD)
         return spread
 
     def take(self, over_ranks, world: int) -> dict[str, float]:
@@ -136,6 +138,17 @@ def ratios_of(log_ratios: torch.Tensor, suffix: str = "") -> dict[str, torch.Ten
         f"ratio{suffix}": log_ratios.exp(),
         f"ratio_squared{suffix}": (2 * log_ratios).exp(),
     }
+
+
+def state_of_policy(spread: list[float]) -> dict[str, float]:
+    """Return effective share of the sample, KL to the behaviour and entropy from the sums of an update (SPREAD)."""
+    sums = dict(zip(SPREAD, spread))
+    state = {"ess": effective_share(sums["own"], sums["ratio"], sums["ratio_squared"])}
+    if sums["own"]:
+        state["kl"] = sums["kl_behaviour"] / sums["own"]
+    if sums["tokens"]:
+        state["entropy"] = -sums["logp"] / sums["tokens"]
+    return state
 
 
 def effective_share(count: float, ratio: float, squared: float) -> float:

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from workflow_scripts.core.running.cli import progress, say
 from workflow_scripts.core.running.deadline import Pace, deadline
-from workflow_scripts.training.monitor import effective_share
+from workflow_scripts.training.monitor import state_of_policy
 from workflow_scripts.training.states import flush
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update(1)
-        self._check_ratios(state, control)
+        self._check_policy(state, control)
 
         if control.should_training_stop or state.global_step == state.max_steps:
             control.should_log = True  # the last updates belong to the history too
@@ -50,16 +50,24 @@ class Watch(TrainerCallback):
 
         self.stepped = time.monotonic()
 
-    def _check_ratios(self, state, control) -> None:
-        """Stop if the effective sample size fell below `min_ess`."""
-        least = self.trainer.settings.min_ess
-        if not least:
+    def _check_policy(self, state, control) -> None:
+        """Stop if the policy moved further than `min_ess` or `max_kl` allows, or if its entropy fell too low."""
+        settings = self.trainer.settings
+        if not (settings.min_ess or settings.max_kl or settings.min_entropy):
             return
 
-        share = effective_share(*self.trainer.over_ranks([self.trainer.monitor.take_spread()])[0])
-        if share < least:
-            say(f"train: stopped after update {state.global_step}: the effective sample size is {share:.1%} (min_ess)")
-            self.trainer.stopped = {"update": state.global_step, "ess": share}
+        policy = state_of_policy(self.trainer.over_ranks([self.trainer.monitor.take_spread()])[0])
+        reasons = {}
+        if policy["ess"] < settings.min_ess:
+            reasons["ess"] = f"the effective sample size is {policy['ess']:.1%} (min_ess)"
+        if settings.max_kl and policy.get("kl", 0.0) > settings.max_kl:
+            reasons["kl"] = f"the KL to the policy that answered is {policy['kl']:.4g} per token (max_kl)"
+        if settings.min_entropy and policy.get("entropy", math.inf) < settings.min_entropy:
+            reasons["entropy"] = f"the entropy is {policy['entropy']:.4g} nats per token (min_entropy)"
+
+        if reasons:
+            say(f"train: stopped after update {state.global_step}: {'; '.join(reasons.values())}")
+            self.trainer.stopped = {"update": state.global_step} | {name: policy[name] for name in reasons}
             control.should_training_stop = True
 
     def _is_time_up(self) -> bool:

@@ -94,6 +94,8 @@ class Train(Section):
     correction_cap: Annotated[float, Field(gt=1)] = 2.0  # see correction
     max_mismatch: PositiveFloat | None = None  # stop before training if they differ by more per token, on average
     min_ess: Share = 0.0  # stop when the ratios' effective sample size falls below this share
+    max_kl: PositiveFloat | None = None  # stop when an update's KL to the policy that answered is above this, per token
+    min_entropy: PositiveFloat | None = None  # stop when an update's entropy is below this, in nats per token
     dtype: Dtype = "float32"  # of the arithmetic; the weights that are trained are float32
     gradient_checkpointing: bool = False  # less memory for a third more work
     lora: Lora | None = None  # null: all weights are trained
@@ -127,6 +129,8 @@ class Train(Section):
             raise ValueError(f"correction, max_mismatch: objective {self.objective} takes no ratios")
         if self.min_ess and not self.needs_behaviour:
             raise ValueError(f"min_ess: objective {self.objective} takes no ratios")
+        if self.max_kl and not self.needs_behaviour:
+            raise ValueError(f"max_kl: objective {self.objective} takes no ratios")
         if self.lora and self.lora.dropout and self.objective != "sft":
             raise ValueError(f"lora.dropout: objective {self.objective} compares log-probs; they would be noisy; use 0")
         if self.lora and self.lora.bits and self.objective != "sft":

@@ -20,7 +20,10 @@ TRAINED = {
     "kl_reference": "KL to the reference",
     "clipped": "share of clipped tokens",
     "entropy": "entropy (nats per token)",
+    "exact_entropy": "exact entropy (nats per token)",
     "ess": "effective sample size",
+    "ess_fresh": "effective sample size of the round's own rows",
+    "ess_replayed": "effective sample size of replayed rows",
     "grad_norm": "gradient norm",
 }
 UNCOUNTED = ("seconds", "processes", "cost_of_run")  # of usage files; the last one has the costs of other jobs in it
