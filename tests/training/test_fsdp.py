@@ -80,6 +80,28 @@ def check_same(workshop: Workshop, one: dict, two: dict, name_of_one: str, name_
         torch.testing.assert_close(ours[name], theirs[name], atol=TOLERANCE[dtype], rtol=0, msg=name)
 
 
+@SLOW
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "clip", "mean_over": "rows", "entropy": 0.1},
+        {"objective": "gspo", "mean_over": "constant", "mean_constant": 9},
+        {"objective": "cispo"},
+        {"objective": "kto"},
+    ],
+    ids=["clip", "gspo", "cispo", "kto"],
+)
+def test_objectives_are_the_same_in_two_processes(workshop, whole, settings):
+    reference = (
+        ("--ref-logp", whole["logp"], "--reference", workshop.checkpoint) if settings["objective"] == "kto" else ()
+    )
+    options = ("--logp", whole["logp"], *reference)
+    one = workshop.train("one", *options, **SETTINGS | settings)
+    two = workshop.train("two", *options, launcher=TORCHRUN, **SETTINGS | settings)
+
+    check_same(workshop, one, two, "one", "two", "float32")
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=SLOW)])
 def test_two_processes_store_the_log_probs_of_one(workshop, dtype):
     one = read_pickle(workshop.logp(name="alone", dtype=dtype, tokens_per_bin=64))

@@ -57,7 +57,7 @@ def test_log_probs_of_another_arithmetic_or_sampling_are_refused(workshop, store
         workshop.train("refused", "--logp", stored, dtype="bfloat16")
 
     nucleus = workshop.logp(name="nucleus", options=("--top-p", 0.9))
-    for objective in ("clip", "ips", "topr"):
+    for objective in ("clip", "ips", "topr", "gspo", "cispo"):
         with pytest.raises(BadInput, match=f"ratios of `{objective}` would be biased"):
             workshop.train("refused", "--logp", nucleus, objective=objective)
 
@@ -71,14 +71,15 @@ def test_log_probs_at_two_temperatures_are_refused(workshop, stored):
 
 
 def test_objectives_that_need_stored_log_probs_say_so(workshop, stored):
-    for objective in ("clip", "ips", "topr"):
+    for objective in ("clip", "ips", "topr", "gspo", "cispo", "kto"):
         with pytest.raises(BadInput, match=f"--logp: the objective {objective} needs"):
             workshop.train("refused", objective=objective)
 
     with pytest.raises(BadInput, match="--ref-logp: the objective clip needs"):
         workshop.train("refused", "--logp", stored, kl=0.1)
-    with pytest.raises(BadInput, match="--ref-logp: the objective dpo needs"):
-        workshop.train("refused", objective="dpo")
+    for objective in ("dpo", "robust_dpo", "ipo"):
+        with pytest.raises(BadInput, match=f"--ref-logp: the objective {objective} needs"):
+            workshop.train("refused", objective=objective)
 
 
 def test_bf16_scores_as_it_trains(workshop):
