@@ -107,24 +107,22 @@ def main() -> None:
     dropped = +dropped
     rows = filter_rows(rows, settings, dropped)
     rows = drop_truncated(rows, settings, dropped)
-    own_rows = len(rows)
-    earlier, common = [], {}
-    if settings["replay"] and args.replay:
-        earlier, common = replayed(earlier_rounds(args), own_rows, settings["replay"], args.seed, dropped)
     say("dropped: " + ("; ".join(f"{count} × {reason}" for reason, count in dropped.most_common()) or "nothing"))
     check_rows(rows, metas, paths, dropped)
-    rows += earlier
+
+    counts: dict[str, Any] = {"dropped": dict(+dropped)}
+    if settings["replay"] and args.replay:
+        earlier, counts["replayed"] = replayed(earlier_rounds(args), len(rows), settings["replay"], args.seed)
+        say(f"replayed: {len(earlier)} rows of earlier rounds; left out: {counts['replayed']['left_out'] or 'nothing'}")
+        rows += earlier
 
     write_pickle(args.output, rows)
     kinds = dict(sorted(Counter(row["kind"] for row in rows).items()))
     used = settings | {"task": args.task_settings, "seed": args.seed}
     inputs = [*paths.values(), *files.values()]
     inputs += [item.partition("=")[2] for item in (*args.replay, *args.replay_logp)]
-    counts: dict[str, Any] = {"kinds": kinds, "dropped": dict(+dropped)}
+    counts |= {"kinds": kinds}
     counts |= {name: count for name, count in {"shortened": shortened, "penalised": penalised}.items() if count}
-    if earlier:
-        origins = Counter(row["origin"] for row in earlier)
-        counts["replayed"] = {"rows": {str(k): origins[k] for k in sorted(origins)}, **common}
     write_manifest(args.output, inputs, used, rows=len(rows), **counts)
     print(f"{Path(args.output).name}: {len(rows)} rows, {kinds}")
 

@@ -241,6 +241,8 @@ def main() -> None:
             "rejects": dict(data.rejects),
             "foreign": data.foreign,
         }
+        if data.stale:
+            fields["stale"] = data.stale
         if data.mismatch:
             fields["mismatch"] = data.mismatch
         manifest = publish_round(args.output, trainer, tokenizer, fields, model_folder(args.model), args.engine_weights)

@@ -1,7 +1,5 @@
 """Rows of earlier rounds: which are drawn, and what they carry."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -37,37 +35,36 @@ def earlier_round(folder, number: int, count: int = 4, sampling: float = 1.0, **
 
 def test_rows_carry_the_log_probs_of_their_own_policy_under_a_name_of_their_own(tmp_path):
     rounds = [earlier_round(tmp_path, 2), earlier_round(tmp_path, 1)]
-    rows, common = replayed(rounds, 100, SETTINGS, 0, Counter())
+    rows, facts = replayed(rounds, 100, SETTINGS, 0)
 
     assert [row["uid"] for row in rows] == [f"r{n}.q{i}.auto.0" for n in (1, 2) for i in range(4)]
     assert [row["origin"] for row in rows] == [1] * 4 + [2] * 4
     assert [row["own_logps"][0] for row in rows] == [-n - i / 8 for n in (1, 2) for i in range(4)]
     assert {row["policy"] for row in rows} == {"p1", "p2"}
-    assert common == {"dtype": "float32", "sampling": {"temperature": 1.0}}
+    alike = {"dtype": "float32", "sampling": {"temperature": 1.0}}
+    assert facts == {"rows": {"1": 4, "2": 4}, "left_out": {}, **alike}
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 6), (0.25, 2), (0.75, 8)])
 def test_the_share_limits_how_many_rows_are_drawn_and_the_seed_which(tmp_path, share, count):
     rounds = [earlier_round(tmp_path, 2), earlier_round(tmp_path, 1)]
-    dropped = Counter()
-    rows, _ = replayed(rounds, 6, SETTINGS | {"share": share}, 0, dropped)
+    rows, facts = replayed(rounds, 6, SETTINGS | {"share": share}, 0)
 
     assert len(rows) == count
-    assert dropped["earlier answer beyond data.replay.share"] == 8 - count
-    again, _ = replayed(rounds, 6, SETTINGS | {"share": share}, 0, Counter())
+    assert facts["left_out"].get("beyond data.replay.share", 0) == 8 - count
+    again, _ = replayed(rounds, 6, SETTINGS | {"share": share}, 0)
     assert [row["uid"] for row in again] == [row["uid"] for row in rows]
 
 
 def test_wrong_answers_rows_of_other_policies_and_rows_that_were_replayed_before_stay_behind(tmp_path):
-    dropped = Counter()
-    rows, _ = replayed([earlier_round(tmp_path, 1)], 100, SETTINGS | {"keep": "right"}, 0, dropped)
+    rows, facts = replayed([earlier_round(tmp_path, 1)], 100, SETTINGS | {"keep": "right"}, 0)
     assert [row["advantage"] for row in rows] == [1.0, 1.0]
-    assert dropped["earlier answer that was wrong"] == 2
+    assert facts["left_out"] == {"wrong answer": 2}
 
-    rows, _ = replayed([earlier_round(tmp_path, 1, policy="foreign")], 100, SETTINGS, 0, dropped)
-    assert not rows and dropped["earlier answer of another policy"] == 4
+    rows, facts = replayed([earlier_round(tmp_path, 1, policy="foreign")], 100, SETTINGS, 0)
+    assert not rows and facts["left_out"] == {"answer of another policy": 4}
 
-    rows, _ = replayed([earlier_round(tmp_path, 1, own_logps=[0.0])], 100, SETTINGS, 0, Counter())
+    rows, _ = replayed([earlier_round(tmp_path, 1, own_logps=[0.0])], 100, SETTINGS, 0)
     assert not rows
 
 
@@ -75,7 +72,7 @@ def test_rounds_of_another_sampling_and_log_probs_of_other_data_are_refused(tmp_
     cold = earlier_round(tmp_path, 1, sampling=0.7)
     warm = earlier_round(tmp_path, 2)
     with pytest.raises(BadInput, match=r"data1\.pkl: its log-probs are of .*0\.7.* use fewer rounds"):
-        replayed([warm, cold], 100, SETTINGS, 0, Counter())
+        replayed([warm, cold], 100, SETTINGS, 0)
 
     with pytest.raises(BadInput, match=r"logp2\.pkl: these log-probs are not of .*data1\.pkl"):
-        replayed([EarlierRound(1, cold.data, warm.logps)], 100, SETTINGS, 0, Counter())
+        replayed([EarlierRound(1, cold.data, warm.logps)], 100, SETTINGS, 0)

@@ -29,7 +29,7 @@ class EarlierRound:
 
 
 def replayed(
-    rounds: list[EarlierRound], fresh: int, settings: dict[str, Any], seed: int, dropped: Counter[str]
+    rounds: list[EarlierRound], fresh: int, settings: dict[str, Any], seed: int
 ) -> tuple[list[Row], dict[str, Any]]:
     """Return rows of earlier rounds, with their log-probs as `own_logps` and their round as `origin`.
 
@@ -40,19 +40,20 @@ def replayed(
         fresh: the number of the round's own rows.
         settings: the config's section `data.replay`.
         seed: determines which rows are drawn, if there are more than the share allows.
-        dropped: counts rows that cannot be replayed, by reason.
 
     Returns:
-        The rows, and what all their log-probs have in common: dtype and sampling.
+        The rows, and what the manifest says of them: `rows` by round, how many were `left_out` by reason, and what all
+        their log-probs have in common, `dtype` and `sampling`.
 
     Raises:
         BadInput: if log-probs were computed for other data, or the rounds differ in arithmetic or sampling.
     """
     rows: list[Row] = []
+    left_out: Counter[str] = Counter()
     common: dict[str, Any] = {}
 
     for earlier in rounds:
-        own, passport = _own_rows(earlier, dropped)
+        own, passport = _own_rows(earlier, left_out)
         if common and passport != common:
             raise BadInput(
                 f"{earlier.data}: its log-probs are of {passport}, those of other rounds of {common}; rows of both "
@@ -62,19 +63,21 @@ def replayed(
         rows += own
 
     if settings["keep"] == "right":
-        dropped["earlier answer that was wrong"] += sum(row["advantage"] <= 0 for row in rows)
+        left_out["wrong answer"] = sum(row["advantage"] <= 0 for row in rows)
         rows = [row for row in rows if row["advantage"] > 0]
 
     share = settings["share"]
     most = int(fresh * share / (1 - share))
     if len(rows) > most:
-        dropped["earlier answer beyond data.replay.share"] += len(rows) - most
+        left_out["beyond data.replay.share"] = len(rows) - most
         rows = random.Random(f"{seed}.replay").sample(rows, most)
 
-    return sorted(rows, key=lambda row: row["uid"]), common
+    rows = sorted(rows, key=lambda row: row["uid"])
+    origins = Counter(str(row["origin"]) for row in rows)
+    return rows, {"rows": dict(sorted(origins.items())), "left_out": dict(+left_out), **common}
 
 
-def _own_rows(earlier: EarlierRound, dropped: Counter[str]) -> tuple[list[Row], dict[str, Any]]:
+def _own_rows(earlier: EarlierRound, left_out: Counter[str]) -> tuple[list[Row], dict[str, Any]]:
     """Return the rows that the policy of an earlier round sampled itself, with its log-probs."""
     passports = [read_json(manifest_of(path))["passport"] for path in earlier.logps]
     logps: dict[str, Any] = {}
@@ -88,7 +91,7 @@ def _own_rows(earlier: EarlierRound, dropped: Counter[str]) -> tuple[list[Row], 
         if "own_logps" in row:
             continue  # it was replayed there, and comes from its own round if that is recent enough
         if row["policy"] != passports[0]["model"]:
-            dropped["earlier answer of another policy"] += 1
+            left_out["answer of another policy"] += 1
             continue
         fields = {"uid": f"r{earlier.number}.{row['uid']}", "origin": earlier.number, "own_logps": logps[row["uid"]]}
         rows.append(row | fields)

@@ -187,7 +187,8 @@ class Lineage:
 
         manifest = read_json(checkpoint)
         settings = Train.model_validate({name: value for name, value in manifest["settings"].items() if name != "seed"})
-        rows, _ = usable(list(data.values()), settings.max_length)
+        stale = set(manifest.get("stale", ()))
+        rows, _ = usable([row for row in data.values() if row["uid"] not in stale], settings.max_length)
         plan = plan_rows(rows, settings, manifest["settings"]["seed"])
         per_update = len(plan.bins) // plan.updates
         updates: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
 from workflow_scripts.core.records import read_records
+from workflow_scripts.core.replay import ALIKE
 from workflow_scripts.core.running.cli import say
 from workflow_scripts.core.running.manifest import file_digest, manifest_of
 from workflow_scripts.training.bins import units_of
@@ -43,6 +44,7 @@ class TrainingRows:
     temperature: float = 1.0  # the log-probs are of logits / temperature
     foreign: int = 0  # rows that another policy wrote
     mismatch: dict[str, float] = field(default_factory=dict)  # how far the engine and training are apart, if compared
+    stale: list[str] = field(default_factory=list)  # uids of replayed rows that were left out
 
 
 def read_rows(
@@ -91,14 +93,16 @@ def read_rows(
         row["foreign"] = row["policy"] != start and settings.foreign_ratio == "one"
 
     temperature = _join_both(rows, data, settings, behaviour, reference)
-    rows = weigh_replayed(rows, rejects, data, settings, behaviour)
+    rows, stale = weigh_replayed(rows, data, settings, behaviour)
+    if stale:
+        rejects[f"replayed and further than max_staleness {settings.max_staleness:g} from the policy"] = len(stale)
     if {"behaviour", "reference"} <= set(settings.uses("NEEDS")):
         start_kl = kl_at_start([row for row in rows if row["policy"] == start])
         for row in rows:
             row["start_kl"] = start_kl
 
     mismatch = correct(rows, answers, settings) if settings.compares_engine else {}
-    return TrainingRows(rows, rejects, temperature, _count_foreign(rows, settings, start), mismatch)
+    return TrainingRows(rows, rejects, temperature, _count_foreign(rows, settings, start), mismatch, stale)
 
 
 def _check_needed(option: str, is_needed: bool, logps: StoredLogps, settings: Train) -> None:
@@ -182,27 +186,30 @@ def join(
 
 
 def weigh_replayed(
-    rows: list[dict[str, Any]], rejects: Counter[str], data: str, settings: Train, behaviour: StoredLogps
-) -> list[dict[str, Any]]:
-    """Give rows of earlier rounds the log-probs under the policies that sampled them, and leave out stale rows.
+    rows: list[dict[str, Any]], data: str, settings: Train, behaviour: StoredLogps
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Give rows of earlier rounds the log-probs under the policies that sampled them.
 
-    Until then, their `behaviour_logps` are those under the checkpoint that training starts from.
+    Until then, their `behaviour_logps` are those under the checkpoint that training starts from. Return the rows
+    without stale ones, and the uids of these.
 
     Raises:
         BadInput: if the log-probs that the rows came with are of another arithmetic or sampling.
     """
     if not any("own_logps" in row for row in rows):
-        return rows
+        return rows, []
 
     expected = read_json(manifest_of(behaviour.files[0]))["passport"]
-    for name, value in read_json(manifest_of(data))["replayed"].items():
-        if name != "rows" and value != expected[name]:
+    replayed = read_json(manifest_of(data))["replayed"]
+    for name in ALIKE:
+        if replayed[name] != expected[name]:
             raise BadInput(
-                f"{data}: the log-probs of replayed rows are of another {name} ({value}; training has "
+                f"{data}: the log-probs of replayed rows are of another {name} ({replayed[name]}; training has "
                 f"{expected[name]}); set data.replay to null, or start a new run"
             )
 
     kept = []
+    stale = []
     for row in rows:
         if "own_logps" not in row:
             kept.append(row)
@@ -211,13 +218,15 @@ def weigh_replayed(
         own = np.asarray(row["own_logps"], np.float64)
         staleness = float(np.abs(row["behaviour_logps"] - own).mean())
         if settings.max_staleness is not None and staleness > settings.max_staleness:
-            rejects[f"replayed and further than max_staleness {settings.max_staleness:g} from the policy"] += 1
+            stale.append(row["uid"])
             continue
         kept.append(row | {"behaviour_logps": row["own_logps"], "foreign": False, "replayed": True})
 
-    replayed = sum("own_logps" in row for row in kept)
-    say(f"{replayed} of {len(kept)} rows are replayed: their ratio is against the policy that sampled them")
-    return kept
+    count = sum("own_logps" in row for row in kept)
+    say(f"{count} of {len(kept)} rows are replayed: their ratio is against the policy that sampled them")
+    if stale:
+        say(f"{len(stale)} replayed rows are left out, because the policy has moved away from them (max_staleness)")
+    return kept, stale
 
 
 def kl_at_start(rows: list[dict[str, Any]]) -> float:

@@ -126,9 +126,13 @@ def _steps(folder: Path, number: int) -> Iterator[Row]:
 
     data = _manifests(folder, f"data/offline_*_r{number}_*.json")
     if data:
-        rows = sum(manifest["rows"] for manifest in data)
+        replayed = sum(sum(manifest["replayed"]["rows"].values()) for manifest in data if "replayed" in manifest)
+        rows = sum(manifest["rows"] for manifest in data) - replayed
         told = _added(manifest.get("dropped") for manifest in data)
         yield _step("training rows", rows, "selected", _left_out(in_meta - rows, told) if metas else told)
+
+        if replayed:
+            yield _step("rows with those of earlier rounds", rows + replayed, f"{replayed} are replayed")
 
     trained = folder / f"checkpoints/r{number}/checkpoint.json"
     if trained.exists():
