@@ -82,7 +82,8 @@ def faults_of_sampling(cfg: "Config") -> Iterator[str]:
     auto = cfg.generate.auto
     trigger = cfg.generate.trigger
 
-    if cfg.data.advantage in ("group", "group_std") and cfg.answering_rounds and auto.samples == 1 and not trigger:
+    compares_answers = cfg.data.advantage in ("group", "group_std", "rloo")
+    if compares_answers and cfg.answering_rounds and auto.samples == 1 and not trigger:
         yield (
             f"generate.auto.samples: 1 answer is no group, and data.advantage {cfg.data.advantage} compares the "
             "answers to one question with one another; use 8, or another advantage"
