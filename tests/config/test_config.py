@@ -107,7 +107,7 @@ def test_hints(section, hint):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        ("train", {"objective": "clib"}, "train.objective: there is no objective 'clib'; choose from clip, "),
+        ("train", {"objective": "clib"}, "train.objective: there is no objective 'clib'; choose from cispo, clip, "),
         ("train", {"objective": "topr", "kl": 0.5}, "kl: objective topr has no such term"),
         (
             "train",

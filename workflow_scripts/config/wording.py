@@ -37,6 +37,9 @@ KEYS_ELSEWHERE = {
 VALUES_ELSEWHERE = {
     "grpo": "GRPO is `objective: clip` with `data: {advantage: group_std}`, as in recipes/grpo.yaml",
     "dapo": "DAPO is `objective: clip` with a larger clip_high, `data: {advantage: group_std}`, reward `overlong`",
+    "dr_grpo": "Dr. GRPO is `objective: clip` with `mean_over: constant` and `data: {advantage: group}`",
+    "rloo": "RLOO is `objective: clip` with `data: {advantage: rloo}`",
+    "cdpo": "cDPO is `objective: dpo` with `label_smoothing`",
     "ppo": "PPO's loss is `objective: clip`; there is no critic, advantages come from `data.advantage`",
     "reinforce": "REINFORCE with importance weights is `objective: ips`",
     "hf": "Hugging Face's generation is the engine `transformers`",
