@@ -284,7 +284,7 @@ class TokenLogps(torch.autograd.Function):
             if logits is None:
                 logits = TokenLogps.logits(hidden[rows], cast, bias, ctx.scaling)
 
-            of_entropy = () if entropy is None else (entropy[rows, None], grad_entropy[rows, None])
+            of_entropy = (entropy[rows, None], grad_entropy[rows, None]) if grad_entropy is not None else ()
             pull = TokenLogps.pull(
                 logits, norms[rows, None], targets[rows, None], grad[rows, None], ctx.scaling, *of_entropy
             )

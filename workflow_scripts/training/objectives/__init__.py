@@ -78,7 +78,7 @@ class Tokens:
 
         With `constant`, a row's sum is divided by `train.mean_constant` in place of its length.
         """
-        if settings.mean_over == "constant":
+        if settings.mean_constant is not None:
             return losses.sum() / settings.mean_constant
         return self.metric(losses, settings)
 
