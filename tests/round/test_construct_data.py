@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from workflow_scripts.config.sections import Data
@@ -11,6 +12,7 @@ from workflow_scripts.core.advantages import drop_truncated
 from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.files import read_json, write_json
 from workflow_scripts.core.pickles import read_pickle, write_pickle
+from workflow_scripts.core.running.manifest import file_digest
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def answer(uid: str, reward: float, finish: str) -> dict:
     return {"uid": uid, "answer": uid, "reward": reward, "finish": finish, **tokens}
 
 
-def construct(folder, monkeypatch, **settings) -> tuple[dict[str, float], dict]:
+def construct(folder, monkeypatch, *options, **settings) -> tuple[dict[str, float], dict]:
     """Return the advantages by uid, and the manifest, of a group in which two answers of four were cut off."""
     prompt = {"id": "q", "question": "?", "reference": "1", "level": "x", "prompt_text": "?"}
     answers = [answer("a", 1.0, "eos"), answer("b", 0.0, "eos"), answer("c", 1.0, "length"), answer("d", 0.0, "length")]
@@ -45,7 +47,7 @@ def construct(folder, monkeypatch, **settings) -> tuple[dict[str, float], dict]:
 
     command = ["construct_data", "--task", "code", "--auto", str(folder / "meta.pkl"), "--model", "none"]
     command += ["--settings", json.dumps({"advantage": "group"} | settings), "--output", str(folder / "data.pkl")]
-    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setattr("sys.argv", [*command, *options])
     main()
     rows = read_pickle(folder / "data.pkl")
     return {row["uid"]: row["advantage"] for row in rows}, read_json(folder / "data.json")
@@ -93,3 +95,26 @@ def test_a_pair_with_an_answer_that_was_cut_off_is_dropped_as_a_whole():
     kept = drop_truncated(rows, Data(truncated="mask").model_dump(), dropped)
     assert [row["pair"] for row in kept] == ["y", "y"]
     assert dropped == {"answer that was cut off": 2}
+
+
+# ---------------------------------------------------------------- rows of earlier rounds
+
+
+def test_rows_of_an_earlier_round_join_with_their_log_probs_and_are_counted_apart(tmp_path, monkeypatch):
+    construct(tmp_path, monkeypatch)
+    rows = read_pickle(tmp_path / "data.pkl")
+    earlier = tmp_path / "earlier.pkl"
+    write_pickle(earlier, rows)
+    write_pickle(tmp_path / "logp.pkl", {row["uid"]: np.full(2, -0.5, np.float32) for row in rows})
+    passport = {"model": "p", "data": file_digest(earlier), "dtype": "float32", "sampling": {"temperature": 1.0}}
+    write_json(tmp_path / "logp.json", {"passport": passport})
+
+    options = ["--replay", f"1={earlier}", "--replay-logp", f"1={tmp_path}/logp.pkl"]
+    advantages, manifest = construct(tmp_path, monkeypatch, *options, replay={"share": 0.4, "keep": "right"})
+
+    assert len(advantages) == manifest["rows"] == 6
+    assert {uid for uid in advantages if uid.startswith("r1.")} == {"r1.a", "r1.c"}
+    assert manifest["replayed"]["rows"] == {"1": 2}
+    assert manifest["replayed"]["left_out"] == {"wrong answer": 2}
+    assert manifest["dropped"] == {}
+    assert read_pickle(tmp_path / "data.pkl")[-1]["own_logps"].tolist() == [-0.5, -0.5]

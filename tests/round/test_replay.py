@@ -7,7 +7,7 @@ from workflow_scripts.core.files import read_json
 from workflow_scripts.core.pickles import read_pickle
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_round_replays_rows_of_the_round_before_with_their_log_probs(fork):
     config = tiny_config(rounds=2)
     config["data"] |= {"replay": {"share": 0.25}}
