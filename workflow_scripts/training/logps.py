@@ -185,7 +185,9 @@ def _forward(self, input_ids, position_ids, lengths, keep, targets, temperature,
     if not terms:
         return logps
 
-    outputs = dict(zip(("logps", "entropies"), logps)) if "entropies" in terms else {"logps": logps}
+    outputs: dict[str, torch.Tensor] = {"logps": logps}
+    if "entropies" in terms:
+        outputs["logps"], outputs["entropies"] = logps
     if "balance" in terms:
         outputs["balance"] = experts.balance(self, output.router_logits)
     return outputs
