@@ -20,7 +20,7 @@ from scipy.stats import norm, t
 from workflow_scripts.core.samples import maj_at_k, pass_at_k
 from workflow_scripts.core.significance import NOISE, RESAMPLES, compare, interval, mcnemar, wilson
 
-TRIALS = 1000  # simulated evaluations
+TRIALS = 2000  # simulated evaluations
 ALPHA, BETA = 2.0, 1.5  # of the questions' difficulty
 Z = 1.959963984540054  # the 97.5 % quantile of a normal distribution
 
