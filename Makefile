@@ -119,7 +119,8 @@ rehearse: setup
 
 test-vllm: setup .venv-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
-	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/engines/test_vllm.py
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python \
+	    $(BIN)/python -m pytest -s tests/engines/test_vllm.py tests/engines/test_kills.py
 
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/training/test_deepspeed.py $(ONLY)

@@ -12,6 +12,7 @@ kept in a ledger of its own, and unusable answers are listed in OUTPUT.rejects.j
 
 import argparse
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from workflow_scripts.config.sections import Generate, Sampling, settings_of
 from workflow_scripts.core.checkpoint import engine_folder, policy_digest
 from workflow_scripts.core.files import write_rejects
 from workflow_scripts.core.formats import existing_answers
-from workflow_scripts.core.identity import shard_of
+from workflow_scripts.core.identity import digest, shard_of
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.core.pretrained import AutoTokenizer
 from workflow_scripts.core.records import Message, Prompt, conserve, read_records
@@ -41,12 +42,14 @@ from workflow_scripts.core.running.cli import (
     task_files,
 )
 from workflow_scripts.core.running.code import code_identity
+from workflow_scripts.core.running.launch import claim_gpus
 from workflow_scripts.core.running.ledger import Finished, Ledger, Tick, map_records, stream_records
 from workflow_scripts.core.running.manifest import content_digest, write_manifest, write_usage
-from workflow_scripts.core.running.replicas import Replicas
+from workflow_scripts.core.running.replicas import REPLICA, Replicas
 from workflow_scripts.core.slices import Slicing, slice_of
 from workflow_scripts.core.templates import render
 from workflow_scripts.core.tokens import encode_prompt
+from workflow_scripts.engines import _resident
 from workflow_scripts.rollout.environment import Conversation, Environment
 from workflow_scripts.rollout.feeding import Play, is_continuous, play_all, play_batch, play_continuously
 from workflow_scripts.rollout.loop import Answer, Complete, TextSpeaker, TokenSpeaker, converse, encode_foreign, play
@@ -260,6 +263,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sets", nargs="*", help="the eval sets to answer (default: all)")
     parser.add_argument("--shard-file", help="the shard's digest file, recorded as an input")
+    parser.add_argument("--gpus", type=int, help="GPUs that no other job uses meanwhile (default: all visible ones)")
+    parser.add_argument(
+        "--keep-engine", type=float, default=0.0, help="seconds that the engine stays loaded for further jobs"
+    )
     parser.add_argument(
         "--tensor-parallel", type=int, help="GPUs of one replica of the model (default: all visible ones)"
     )
@@ -329,10 +336,8 @@ def main() -> None:
             policy = FOREIGN
             replicas = None
         else:
-            splits_model = plugins.constants("engines", engine_name).get("SPLITS_MODEL")
-            replicas = Replicas(args.tensor_parallel if splits_model else 1)
             values = merged(settings.model_dump(mode="json"), {"vllm": args.vllm})
-            engine = engines.load(engine_name, model=folder, settings=values, **common)
+            engine, replicas = load_engine(engine_name, args, folder, values, common)
             tokenizer = engine.tokenizer
             policy = policy_digest(args.model)
 
@@ -340,6 +345,8 @@ def main() -> None:
         for prompt in prompts:
             jobs += jobs_of(prompt, args.version, conversation, args.template, sampling.samples, tokenizer)
 
+        if replicas is not None:
+            tell_of_room(jobs, engine.window, sampling.max_tokens)
         if replicas is None:
             finished = play_with_teacher(jobs, engine, conversation, environment, args, settings, tokenizer)
         else:
@@ -350,6 +357,40 @@ def main() -> None:
     answers = [answer_record(job, played, policy, tokenizer) for job, played in pairs if not played.rejected]
     conserve("generate", len(jobs), len(answers), len(rejects))
     publish(args, settings, engine, policy, len(prompts), answers, rejects, time.time() - started)
+
+
+def tell_of_room(jobs: list[Job], window: int, max_tokens: int) -> None:
+    """Tell how many answers the model's context may cut off, before the first one is sampled."""
+    tight = sum(len(job.prompt_tokens) + max_tokens > window for job in jobs)
+    if tight:
+        longest = max(len(job.prompt_tokens) for job in jobs)
+        say(
+            f"{tight} of {len(jobs)} answers have less room than max_tokens {max_tokens}: the model's context has "
+            f"{window} tokens, and the longest prompt {longest}"
+        )
+
+
+def load_engine(
+    name: str, args: argparse.Namespace, folder: str, settings: dict[str, Any], common: dict[str, Any]
+) -> tuple[Any, Replicas]:
+    """Return the policy's engine, and the replicas of this job that share its work.
+
+    An engine that may stay between jobs is asked in its server, which holds the GPUs. Others are loaded here.
+    """
+    constants = plugins.constants("engines", name)
+    is_whole = args.tensor_parallel in (None, args.gpus)
+
+    if args.keep_engine and "STAYS" in constants and is_whole:
+        identity = digest([policy_digest(args.model), code_identity(engines.root(name))])
+        own = {key: settings[key] for key in constants["STAYS"]}
+        gpus = args.gpus or 0
+        engine = _resident.Engine(name, folder, identity, own, seconds=args.keep_engine, gpus=gpus, **common)
+        return engine, Replicas(None)
+
+    if args.gpus is not None and REPLICA not in os.environ:
+        claim_gpus(args.gpus)
+    replicas = Replicas(args.tensor_parallel if constants.get("SPLITS_MODEL") else 1)
+    return engines.load(name, model=folder, settings=settings, **common), replicas
 
 
 def publish(

@@ -7,6 +7,8 @@ An engine's file holds a class `Engine` and, as literal constants at its top lev
     GPU_DISTRIBUTION  the name of a distribution that runs on GPUs only, where there is one for CPUs too
     REMOTE         True if it calls an endpoint: it needs no GPU and returns text instead of tokens
     TAKES          the keys of a version's sampling that not all engines have: repetition_penalty, structured
+    STAYS          the keys of `generate` that it is loaded with, if it may stay on a node between jobs
+                   (`generate.keep_engine`); then it has `sample_by`, `usage` and `fault` (see vllm.py)
     SPLITS_MODEL   True if one replica can be split over several GPUs (`generate.tensor_parallel`)
 
 Engines of the policy are constructed as `Engine(model, settings, sampling, stop)`. They have `version` (a JSON value

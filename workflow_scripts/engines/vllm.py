@@ -24,6 +24,7 @@ ENVIRONMENT = "vllm"  # envs/vllm.yaml
 PACKAGES = ("vllm", "torch", "transformers", "pyarrow")
 GPU_DISTRIBUTION = "vllm"  # the build for CPUs has another name
 TAKES = ("repetition_penalty", "structured")
+STAYS = ("dtype", "threads", "vllm")
 SPLITS_MODEL = True  # over generate.tensor_parallel GPUs
 
 RESULTS = ("max_model_len", "quantization", "kv_cache_dtype")  # settings that answers depend on
@@ -74,11 +75,7 @@ class Engine:
         self.window = self.engine.model_config.max_model_len
         self.slots = self.engine.vllm_config.scheduler_config.max_num_seqs
         self.playing = 2 * self.slots
-        self.sampling = sampling
-        self.stop = list(stop)
-        self.penalty = sampling.get("repetition_penalty", 1.0)
-        self.form = sampling.get("structured")
-        self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"] and self.penalty == 1 and not self.form
+        self.sample_by(sampling, stop)
         self.version = {
             "engine": "vllm",
             "vllm": vllm.__version__,
@@ -89,6 +86,15 @@ class Engine:
         self.numbers = itertools.count()
         self.waiting: dict[str, asyncio.Future[Completion]] = {}  # by the number of the request
         self.fault: Exception | None = None
+
+    def sample_by(self, sampling: dict[str, Any], stop: Sequence[str]) -> None:
+        """Sample further answers in this way, and observe the load anew."""
+        self.load.start()
+        self.sampling = sampling
+        self.stop = list(stop)
+        self.penalty = sampling.get("repetition_penalty", 1.0)
+        self.form = sampling.get("structured")
+        self.is_full_support = sampling["top_p"] == 1 and not sampling["top_k"] and self.penalty == 1 and not self.form
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -183,12 +189,12 @@ class Load:
     """Observes how many requests the engine works on. vLLM calls `record` after each step."""
 
     def __init__(self):
-        self.begin = self.end = self.last = time.monotonic()
-        self.requests_times_seconds = 0.0
+        self.start()
 
     def start(self) -> None:
         """Begin the observation anew."""
-        self.begin = time.monotonic()
+        self.begin = self.last = time.monotonic()
+        self.end: float | None = None
         self.requests_times_seconds = 0.0
 
     def resume(self) -> None:
@@ -201,8 +207,9 @@ class Load:
 
     @property
     def mean(self) -> float:
-        """The mean number of requests, over the time between start and stop."""
-        return self.requests_times_seconds / max(1e-9, self.end - self.begin)
+        """The mean number of requests, over the time since the start, or between start and stop."""
+        end = time.monotonic() if self.end is None else self.end
+        return self.requests_times_seconds / max(1e-9, end - self.begin)
 
     def record(self, scheduler_stats: Any, *_: Any, **__: Any) -> None:
         """Take note of a step."""

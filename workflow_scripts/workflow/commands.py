@@ -77,10 +77,9 @@ class Commands:
     def generate(self, arguments: str) -> str:
         """Return the command of a rule that generates answers, in the Python of its engine's environment."""
         python = self.environments.command(self.environments.of_generation)
-        launch = f"{python} {LAUNCH} --gpus {{resources.gpu}}"
-
         generate = self.cfg.generate
-        options = [f"--save-seconds {generate.save_seconds:g}"]
+        options = ["--gpus {resources.gpu}", f"--save-seconds {generate.save_seconds:g}"]
+        options.append(f"--keep-engine {generate.keep_engine:g}")
         options += [f"--tensor-parallel {generate.tensor_parallel}"] if generate.tensor_parallel else []
         options += [f"--programs {generate.programs}"] if generate.programs else []
         limits = settings_of(generate.vllm, include=set(generate.vllm.ONLY_HOW))
@@ -89,7 +88,7 @@ class Commands:
         options.append(self.endpoint_options(endpoints))
 
         arguments = " ".join([*filter(None, options), arguments])
-        return with_status(f"{launch} -- workflow_scripts.generate {{params}} {arguments}")
+        return with_status(f"{python} -m workflow_scripts.generate {{params}} {arguments}")
 
     def train(self, train: Train, arguments: str) -> str:
         """Return the command of a training rule, with a process for each GPU, in the Python of its environment."""

@@ -43,8 +43,8 @@ PARTS = {
     "report": ("Evaluation",),
 }
 
-
-ONLY_HOW = ("gpus", "tensor_parallel", "programs", "save_seconds")  # keys of `generate` that no result depends on
+# The keys of `generate` that no result depends on.
+ONLY_HOW = ("gpus", "tensor_parallel", "programs", "save_seconds", "keep_engine")
 
 
 def flag(name: str, value: Any) -> str:

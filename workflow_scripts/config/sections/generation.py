@@ -139,6 +139,7 @@ class Generate(Section):
     gpus: NonNegativeInt = 1  # per job, on machines that have any
     tensor_parallel: PositiveInt | None = None  # GPUs that one replica of the model is split over; null: all
     vllm: Vllm = Vllm()  # settings that are passed on to vLLM
+    keep_engine: NonNegativeFloat = 60.0  # vllm: seconds that it stays loaded for further jobs; 0: each loads its own
     openai: Endpoint | None = None  # the endpoint, if the engine calls one
     script: str | None = None  # playback: the folder of the scripts; rehearsals set it
 

@@ -4,7 +4,8 @@
 
 A job sees exactly the GPUs that it asks for, and no other job of the same user sees them meanwhile. Snakemake does not
 take care of that on one machine, so each job takes a kernel lock on one file per GPU. The locks live in file
-descriptors that the command inherits, so they are gone when it ends in whatever way. The GPUs to share out are those of
+descriptors that the command inherits, so they are gone when it ends in whatever way. A job that waits for a GPU asks
+servers that no job uses (residents.py) to leave. The GPUs to share out are those of
 this machine, or those that a scheduler, CUDA_VISIBLE_DEVICES or LOCAL_GPUS names. On a machine without GPUs a stage
 runs on the CPU. Several processes are started by torchrun. On several nodes of a Slurm job, srun starts one torchrun
 per node.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
+from workflow_scripts.core.running import residents
 from workflow_scripts.core.running.status import MEND_FIRST_STATUS
 
 MODULE = "workflow_scripts.core.running.launch"
@@ -89,6 +91,8 @@ def lock_gpus(count: int, candidates: list[str], folder: Path) -> list[tuple[str
             if not has_told:
                 has_told = True
                 print(f"waiting for {count} of the GPUs {', '.join(candidates)}", file=sys.stderr, flush=True)
+            residents.retire()  # servers that no job uses may hold what is missing
+            residents.end_if_unused()
             time.sleep(0.5)
 
 
