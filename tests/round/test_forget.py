@@ -1,11 +1,12 @@
 """Weights and ledgers of earlier rounds are deleted only if they can be made again or are not needed."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.harness import NOTHING_TO_DO, tiny_config
+from tests.harness import tiny_config
 from workflow_scripts import forget, verify
 from workflow_scripts.config.sections import Keep
 from workflow_scripts.core.checkpoint import publish
@@ -158,28 +159,26 @@ def test_ledgers_of_rounds_with_pending_jobs_stay(run):
 # ---------------------------------------------------------------- a real run
 
 
-@pytest.mark.slow
-def test_a_run_forgets_while_it_goes_on_and_makes_again_what_it_needs(fork):
-    target = "round3_checkpoint"
-    config = tiny_config(keep={"checkpoints": ["last"], "ledgers": 1})
-    config["train"]["lr"] = 1e-9  # the tiny model forgets what little it knows, and has nothing to train on
-    fork.configure(config)
-    printed = fork.snakemake(target)
+@pytest.mark.long
+def test_a_run_forgets_after_a_job_and_says_how_to_make_again_what_it_needs(fork, monkeypatch):
+    """Round 2 has the weights of round 1, so that nothing needs to be trained here."""
+    fork.configure(tiny_config(keep={"checkpoints": ["last"], "ledgers": 1}))
+    shutil.copytree(fork.path("checkpoints/r1"), fork.path("checkpoints/r2"))
+    manifest = read_json(fork.path("checkpoints/r2/checkpoint.json")) | {"round": 2}
+    manifest["inputs"] = {"runs/arithmetic/checkpoints/r1/checkpoint.json": manifest["digest"]}
+    manifest.pop("seal", None)
+    write_json(fork.path("checkpoints/r2/checkpoint.json"), manifest)
 
+    printed = fork.snakemake(
+        "--forcerun", "construct_data", "--", "runs/arithmetic/data/offline_small_r1_arithmetic.pkl"
+    )
     assert "keep: deleted the weights of round 1" in printed
-    assert [n for n in range(4) if fork.path(f"checkpoints/r{n}/model").is_dir()] == [0, 3]
-    assert [path.name for path in fork.path("ledger/generate").glob("*")] == ["r3"]
-    assert NOTHING_TO_DO in fork.snakemake("-n", target)
-    assert "round 2: evicted" in fork.snakemake("verify")
+    assert "keep: deleted the ledgers of round 1" in printed
+    assert [n for n in range(3) if fork.path(f"checkpoints/r{n}/model").is_dir()] == [0, 2]
+    assert not fork.path("ledger/generate/r1").exists()
 
-    digests = [read_json(fork.path(f"checkpoints/r{n}/checkpoint.json"))["digest"] for n in range(4)]
-    config["generate"]["eval"]["max_tokens"] = 39
-    fork.configure(config)
-    refused = fork.snakemake(target, fails=True)
-    files = "runs/arithmetic/checkpoints/r1/checkpoint.json runs/arithmetic/checkpoints/r2/checkpoint.json"
-    assert f"type `rm {files}` and the same command" in refused
-
-    for name in files.split():
-        (fork.folder / name).unlink()
-    fork.snakemake(target)
-    assert [read_json(fork.path(f"checkpoints/r{n}/checkpoint.json"))["digest"] for n in range(4)] == digests
+    printed = fork.snakemake("-n", "runs/arithmetic/results/r2/auto/2_0.pkl")
+    assert "type `rm runs/arithmetic/checkpoints/r1/checkpoint.json` and the same command" in printed
+    monkeypatch.chdir(fork.folder)
+    walk = verify.Walk("runs/arithmetic", 1, "runs/arithmetic/checkpoints/r0/checkpoint.json")
+    assert walk.state("runs/arithmetic/checkpoints/r1/checkpoint.json")[0] == "evicted"
