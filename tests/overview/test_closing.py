@@ -1,6 +1,7 @@
 """The end of a run: answers to one question over the rounds, and what to type next."""
 
 from tests.overview.answers import answered
+from workflow_scripts.core.files import write_json
 from workflow_scripts.core.pickles import write_pickle
 from workflow_scripts.overview.closing import closing
 from workflow_scripts.overview.page.answers import reward_of
@@ -33,3 +34,13 @@ def test_an_undecided_reward_is_shown_by_the_tasks_own():
     assert reward_of({"reward": None, "grade": 1.0}) == 1.0
     assert reward_of({"reward": 0.25, "grade": 1.0}) == 0.25
     assert reward_of({"reward": 0.5}) == 0.5
+
+
+def test_what_to_type_next_names_the_config_of_the_run(tmp_path):
+    arguments = ["round1_checkpoint", "--profile", "local", "--configfile", "my sums.yaml"]
+    note = {"host": "here", "pid": 1, "born": "1", "started": 1.0, "arguments": arguments}
+    write_json(tmp_path / "driver.json", note)
+
+    lines = list(closing(tmp_path, None))
+
+    assert any(" -n round1_checkpoint --configfile 'my sums.yaml' " in line for line in lines)

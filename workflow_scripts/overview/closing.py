@@ -1,12 +1,14 @@
 """What the end of a run shows: answers to one question over the rounds, and what to type next."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from workflow_scripts.core.records import read_records
 from workflow_scripts.overview.page.answers import graded_shards, reward_of
 from workflow_scripts.overview.page.facts import Row
+from workflow_scripts.workflow import driver
 
 SHOWN = 3  # answers
 
@@ -62,17 +64,33 @@ def _lines(number: int, record: Row) -> Iterator[str]:
         yield (head if place == 0 else " " * len(head)) + line[:100]
 
 
+def _options(folder: Path) -> str:
+    """Return the options that the run was started with and that say which run it is (`--configfile`)."""
+    last = driver.read(folder)
+    words = iter(last.arguments if last else ())
+    kept: list[str] = []
+
+    for word in words:
+        if word == "--profile":
+            next(words, None)  # the commands name one themselves
+        elif word.startswith("-") or kept:
+            kept.append(word)
+    return "".join(f" {shlex.quote(word)}" for word in kept)
+
+
 def _next(folder: Path, numbers: list[int], page: Path | None, uid: str | None) -> Iterator[str]:
     """Yield what to type next."""
     further = numbers[-1] + 2 if numbers else 1
     commands = {
-        f"snakemake --profile local -n round{further}_checkpoint": "what would two more rounds need?",
+        f"snakemake --profile local -n round{further}_checkpoint{_options(folder)}": "what would two more rounds need?",
         "python -m workflow_scripts.status": "where is the run, and what is next?",
     }
     if uid:
         commands[f"python -m workflow_scripts.trace {uid}"] = "the life of the answer above"
     if page is None:
-        commands["snakemake --profile local report"] = "a page with curves, answers, training and cost"
+        commands[f"snakemake --profile local report{_options(folder)}"] = (
+            "a page with curves, answers, training and cost"
+        )
 
     if page:
         yield f"Open {page} in a browser: curves, all answers side by side, training, cost."
