@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -114,19 +114,28 @@ def measured(names: list[str]) -> Iterator[dict[str, Any]]:
             common = {"shape": name, "ranks": ranks, "dtype": dtype}
 
             for is_checkpointed in (False, True):
-                peak = peak_on_cpu(lambda: train_once(config, rows, dtype, is_checkpointed, budget))  # noqa: B023
+                peak = least_peak(lambda: train_once(config, rows, dtype, is_checkpointed, budget))  # noqa: B023
                 predicted = training_bytes(
                     *sizes, is_bf16=is_bf16, is_checkpointed=is_checkpointed, ranks=ranks, device="cpu"
                 )
                 stage = "train, checkpointed" if is_checkpointed else "train"
-                yield common | {"stage": stage, "predicted": predicted, "measured": largest(peak)}
+                yield common | {"stage": stage, "predicted": predicted, "measured": peak}
 
-            peak = peak_on_cpu(lambda: score_once(config, rows[:8], dtype))  # noqa: B023
+            peak = least_peak(lambda: score_once(config, rows[:8], dtype))  # noqa: B023
             loaded = MASTER * sizes[0].parameters  # by the first rank, before the weights are rounded and divided
             predicted = max(loaded, scoring_bytes(*sizes, is_bf16=is_bf16, ranks=ranks, device="cpu"))
-            yield common | {"stage": "logp", "predicted": predicted, "measured": largest(peak)}
+            yield common | {"stage": "logp", "predicted": predicted, "measured": peak}
 
     processes.leave()
+
+
+def least_peak(work: Callable[[], None]) -> float:
+    """Return the peak of the rank that took most, the least of three times on several ranks.
+
+    The threads of gloo free what they sent at their own pace, which on a busy machine adds up to a sixth.
+    """
+    times = 3 if processes.count() > 1 else 1
+    return min(largest(peak_on_cpu(work)) for _ in range(times))
 
 
 def largest(value: float) -> float:

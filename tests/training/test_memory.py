@@ -18,7 +18,7 @@ from workflow_scripts.training.memory import Shape, scoring_bytes, training_byte
 from workflow_scripts.training.peaks import StageMemory, shape_of
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_predictions_are_within_a_tenth_of_what_tensors_take_on_one_and_two_processes():
     results = bench.measure(list(bench.SHAPES))
     assert len(results) == 24
