@@ -248,7 +248,7 @@ def prompts_faults(**prompts) -> str:
 @pytest.mark.parametrize(
     ("prompts", "fault"),
     [
-        ({}, "prompts.eval: this key is required; only a run on existing rows"),
+        ({}, "prompts.eval: this key is required; only a run whose rounds all start from existing"),
         ({"eval": {}}, "prompts.eval: give either `file` or `count`; neither is given"),
         ({"eval": {"fil": "a.jsonl"}}, "prompts.eval.fil: there is no such key; did you mean 'file'?"),
         ({"eval": {"a": {"fil": "a"}}}, "prompts.eval.a.fil: there is no such key; did you mean 'file'?"),

@@ -48,7 +48,10 @@ def _faults_of_sources(cfg: "Config") -> Iterator[str]:
         yield section.pool_fault(cfg)
 
     if not (cfg.evaluates or cfg.data.source or needs_none):
-        yield "prompts.eval: this key is required; only a run on existing rows (`data.source`) can do without it"
+        yield (
+            "prompts.eval: this key is required; only a run whose rounds all start from existing files can do without "
+            "it"
+        )
     if cfg.evaluate.suites and not cfg.evaluates:
         yield "evaluate.suites: their metrics stand beside those of the eval questions; give prompts.eval"
     if cfg.judge and not cfg.evaluates:

@@ -63,12 +63,12 @@ def model_folder(checkpoint: str | Path) -> str:
     """Return the folder that `from_pretrained` loads."""
     folder = Path(checkpoint).parent / "model"
 
+    if Path(checkpoint).is_dir():
+        raise BadInput(f"{checkpoint}: is the folder of a model; give the checkpoint.json beside a folder `model`")
+    if not Path(checkpoint).exists():
+        raise BadInput(f"{checkpoint}: there is no such checkpoint")
     if not (folder / "config.json").is_file():
-        raise BadInput(
-            f"{checkpoint}: is the folder of a model; give the checkpoint.json beside a folder `model`"
-            if Path(checkpoint).is_dir()
-            else f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again"
-        )
+        raise BadInput(f"{folder}: no model here, though {checkpoint} exists; delete {checkpoint} and run again")
 
     return str(folder)
 

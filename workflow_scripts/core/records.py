@@ -58,7 +58,7 @@ class Answer(Prompt):
     prompt_tokens: list[int]
     tokens: list[int]  # of the answer, what the environment wrote included
     mask: list[int]  # 1 = sampled by the policy, 0 = written by the environment
-    finish: str  # eos, length, turns (no turns left) or imported
+    finish: str  # eos, stop, length, turns (no turns left) or imported
     sampled_logps: list[float]  # of the sampled tokens, by the engine; empty if the engine gives none
     policy: str  # digest of the checkpoint that answered, or "foreign"
     turns: NotRequired[list[Message]]  # the turns since the prompt, in a dialogue

@@ -73,11 +73,6 @@ def compare(now: Values, before: Values) -> dict[str, Any] | None:
     return result | {"p": p, "test": "bootstrap", "low": low, "high": high}
 
 
-def is_noise(comparison: Mapping[str, Any]) -> bool:
-    """Return whether a difference is within noise."""
-    return comparison["p"] >= NOISE
-
-
 # ---------------------------------------------------------------- the methods
 
 

@@ -1,6 +1,7 @@
 """Tasks: what is learnt, one wing each. A new task is a new file or folder here.
 
-A task consists of parts, each of which one kind of stage uses, so that a change to one part reruns only that stage:
+A task consists of parts, each of which one kind of stage uses, so that a change to one part reruns only the stages
+beside it and what follows from them:
 
     Prompts        reads the questions, or makes them up                     freeze_prompts
     ColdStart      worked examples to learn from before the rounds           construct_sft, init_model

@@ -123,7 +123,7 @@ class Brake:
         return affected
 
     def changed(self, before: str, now: str) -> list[str]:
-        """Return the definitions that differ between two digests of code, as "file: name"."""
+        """Return the definitions that differ between two digests of code, as "file: name"; those of `core/` last."""
         path = self.folder / "code" / f"{before}.json"
         if not path.exists():
             return []
@@ -137,7 +137,13 @@ class Brake:
                 if before_file.get(name) != now_file.get(name):
                     differing.append(f"{file}: {name}")
 
-        return differing
+        return sorted(differing, key=_is_general)
+
+    def news(self, before: str, now: str) -> list[str]:
+        """Return what changed since results of the code `before` were made, or were accepted for later code."""
+        acceptances = consent.read_accepted(self.folder).values()
+        accepted_for = {entry["counts_as"]: entry["accepted_for"] for entry in acceptances}
+        return self.changed(accepted_for.get(before, before), now)
 
     # ------------------------------------------------------------ telling
 
@@ -168,9 +174,9 @@ class Brake:
         for job in affected.roots:
             change = workflow.persistence.params_changed(job)
             before, now = code_digests(change.only_old), code_digests(change.only_new)
-            reasons[job.rule.name] |= set(self.changed(before[0], now[0])) if before and now else set()
+            reasons[job.rule.name] |= set(self.news(before[0], now[0])) if before and now else set()
 
-        return {rule: sorted(names) for rule, names in reasons.items()}
+        return {rule: sorted(sorted(names), key=_is_general) for rule, names in reasons.items()}
 
     # ------------------------------------------------------------ memory
 
@@ -189,6 +195,11 @@ To keep these results, and count them as made by the present code, type
   python -m workflow_scripts.accept_code TARGET …     (with the target and options of your snakemake command)
 To make them again, add to your snakemake command
   --config code_changes=remake"""
+
+
+def _is_general(definition: str) -> bool:
+    """Return whether a definition stands in a general file, whose changes say less than those of the stage's own."""
+    return definition.startswith("workflow_scripts/core/")
 
 
 def _is_code_only(change: Any) -> bool:

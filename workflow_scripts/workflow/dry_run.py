@@ -59,7 +59,7 @@ class PlainReasons(logging.Filter):
         dag = self.workflow.dag
         job = next(job for job in dag.jobs if dag.jobid(job) == values["jobid"])
         change = dag.reason(job).params_changed
-        texts = changes.of_parameters(job.rule.name, self.task, change, self.brake.changed)
+        texts = changes.of_parameters(job.rule.name, self.task, change, self.brake.news)
         return text.replace(f"{match[0]}{change}", "; ".join(texts))
 
 
@@ -108,7 +108,7 @@ def why(jobs: list[Any], workflow: Any, task: str, brake: Brake) -> str:
     for job in jobs:
         reason = workflow.dag.reason(job)
         change = workflow.persistence.params_changed(job)
-        texts = changes.reasons(job, reason, change, task, brake.changed)
+        texts = changes.reasons(job, reason, change, task, brake.news)
         if not texts:
             producers = [producer for producer in workflow.dag.dependencies[job] if producer in pending]
             texts = [f"follows from {', '.join(sorted({producer.rule.name for producer in producers}))}"]

@@ -9,7 +9,6 @@ from workflow_scripts.updates import most_units, train_prompts
 from workflow_scripts.workflow import resources
 
 STALE = 64  # updates on one policy's answers beyond which a stop (train.min_ess) is advisable
-GRAM = 1e9
 BYTES_PER_TOKEN = 60  # of an answer, in results, ledger, graded results, meta and data together
 MOMENTS = 3  # copies of the weights in a saved state: the weights and two moments
 
