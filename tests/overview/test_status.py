@@ -171,7 +171,7 @@ def job(number: int, needs: list[int], threads: int = 1) -> Job:
 
 
 def run_of(jobs: list[Job], cores: int, jobs_at_once: int | None = None) -> Survey:
-    return Survey("r", "t", 1, {}, {}, 1, cores, jobs_at_once, jobs)
+    return Survey("r", "t", 1, {}, {}, {}, 1, cores, jobs_at_once, jobs)
 
 
 def test_the_schedule_respects_inputs_and_cores():

@@ -26,7 +26,7 @@ from workflow_scripts.core.identity import digest
 from workflow_scripts.core.running import slurm
 from workflow_scripts.core.running.soundness import EVICTED
 from workflow_scripts.core.running.status import HOPELESS, read_status
-from workflow_scripts.workflow import driver
+from workflow_scripts.workflow import driver, survey
 from workflow_scripts.workflow.retention import Retention
 
 
@@ -176,11 +176,12 @@ class Attempts:
     def restore_left(self) -> None:
         """Bring back what attempts left whose driver was killed. Call it before Snakemake looks at the files.
 
-        Nothing happens while a job of the killed driver may still be working. If a job has finished without its driver,
-        its new outputs stay, and Snakemake runs the job once more to record them.
+        Nothing happens while a job of the killed driver may still be working, or if `status` or `plan` only look. If
+        a job has finished without its driver, its new outputs stay, and Snakemake runs the job once more to record
+        them.
         """
         notes = sorted(self.folder.glob("*.json"))
-        if not notes or self._has_working_jobs():
+        if survey.VARIABLE in os.environ or not notes or self._has_working_jobs():
             return
 
         persistence = FilePersistence(nolock=True)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from snakemake.exceptions import WorkflowError
-
 from workflow_scripts import engines, rewards, tasks
 from workflow_scripts.config.layout import Run
 from workflow_scripts.config.load import Config
 from workflow_scripts.config.rewards import needs_model
 from workflow_scripts.config.sections import settings_of
+from workflow_scripts.core.errors import BadInput
 from workflow_scripts.core.running import consent, plugins
 from workflow_scripts.core.running.code import Table, table_digest
 from workflow_scripts.tasks.defaults import Wing
@@ -208,7 +207,7 @@ class ParamsOfRules:
             stages = ("generate_eval", "grade")
             if source.settings and all(wings[name].settings(one) == self.wing.settings(one) for one in stages):
                 keys = ", ".join(source.settings)
-                raise WorkflowError(f"config: prompts.eval.{name}.settings: no answer and no grade depends on {keys}")
+                raise BadInput(f"config: prompts.eval.{name}.settings: no answer and no grade depends on {keys}")
 
         def settings(wildcards) -> dict[str, Any] | None:
             return wings.get(set_of(wildcards), self.wing).settings(rule) or None
