@@ -6,7 +6,7 @@
 #   make docs              build the documentation's site into site/; a broken link is an error
 #   make lint              check style and types
 #   make test              run the linters and the fast tests
-#   make test-long         run the tests that take more than twenty seconds each
+#   make test-long         run the tests that take ten seconds or more each
 #   make rehearse          rehearse all full-size recipes on made-up data in the published formats
 #   make test-vllm         run a round of the default experiment with vLLM on the CPU
 #   make test-deepspeed    train with DeepSpeed (ZeRO 0, 2 and 3) in two processes; needs a C++ compiler

@@ -98,6 +98,7 @@ def test_an_edited_prompt_reruns_the_rounds_that_answer_it(fork_of_sliced):
     assert [(copy.folder / digest).read_text() for digest in DIGESTS] == digests
 
 
+@pytest.mark.long
 def test_prompts_from_a_file_are_watched_at_their_source(fork):
     lines = [json.dumps({"id": f"q{i}", "question": f"What is {i} + 1?", "answer": str(i + 1)}) for i in range(20)]
     source = fork.folder / "mine.jsonl"

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pandas as pd
+import pytest
 
 from tests.harness import NOTHING_TO_DO, Copy, edit_prompts, in_ledger, jobs, outputs, tiny_config
 from workflow_scripts.core.identity import shard_of
@@ -31,6 +32,7 @@ def test_nothing_is_to_be_done_after_touches_and_comments(fork):
     assert NOTHING_TO_DO in fork.snakemake("-n", TARGET)
 
 
+@pytest.mark.long
 def test_a_run_that_was_copied_without_times_and_records_is_adopted(finished, tmp_path):
     moved = Copy(tmp_path / "moved", tiny_config())
     shutil.copytree(finished.folder / "runs", moved.folder / "runs", copy_function=shutil.copyfile)
@@ -44,6 +46,7 @@ def test_a_run_that_was_copied_without_times_and_records_is_adopted(finished, tm
     assert jobs(moved.snakemake("-n", TARGET, "--config", "train={lr: 5e-4}")) == {"train", *AFTER_TRAINING}
 
 
+@pytest.mark.long
 def test_a_run_that_was_copied_with_times_and_without_records_is_adopted(finished, tmp_path):
     moved = Copy(tmp_path / "moved", tiny_config())
     shutil.copytree(finished.folder / "runs", moved.folder / "runs", copy_function=shutil.copy2)
@@ -142,6 +145,7 @@ def test_how_an_engine_is_started_reruns_nothing(fork):
     assert NOTHING_TO_DO in fork.snakemake("-n", TARGET)
 
 
+@pytest.mark.long
 def test_two_replicas_of_the_model_answer_as_one(fork, finished, monkeypatch):
     """Each is on a (pretended) GPU of its own. The number of GPUs is no parameter, so nothing reruns for it alone."""
     config = tiny_config()

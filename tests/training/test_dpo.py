@@ -21,6 +21,7 @@ def reference(workshop: Workshop) -> tuple:
     return "--ref-logp", workshop.logp(), "--reference", workshop.checkpoint
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "two_ranks"])
 def test_dpo_begins_at_ln_2(workshop, launcher):
     settings = {"objective": "dpo", "nll_weight": 0, "batch_size": 8, "epochs": 20}

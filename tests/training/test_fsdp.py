@@ -240,6 +240,7 @@ processes.leave()
 """
 
 
+@pytest.mark.long
 def test_only_rank_0_takes_memory_for_publication(tmp_path):
     """A rank above 0 takes less than 5 % of the model's bytes; rank 0 takes that of a few files, here of 20 MB."""
     script = tmp_path / "publish.py"

@@ -106,6 +106,7 @@ def test_after_a_killed_driver_the_next_start_brings_back_what_was_there(frozen)
     assert files(frozen) == before
 
 
+@pytest.mark.long
 def test_nothing_is_brought_back_beside_a_job_that_still_works(frozen):
     before = files(frozen)
     how = "__import__('subprocess').run('until [ -e go ]; do sleep 0.1; done', shell=True)"

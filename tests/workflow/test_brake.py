@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from tests.harness import NOTHING_TO_DO, Copy, jobs, tiny_config
 from workflow_scripts.core.running.manifest import file_digest
 
@@ -83,6 +85,7 @@ def test_another_change_after_an_acceptance_is_asked_about_again(fork):
     assert "  grade: workflow_scripts/grade.py: BATCH\n" in output
 
 
+@pytest.mark.long
 def test_accepted_code_still_finds_the_ledger(fork):
     fork.edit("workflow_scripts/generate.py", "for sample in range(samples):", "for sample in range(0, samples):")
     accept(fork)
@@ -97,6 +100,7 @@ def test_accepted_code_still_finds_the_ledger(fork):
     assert done * 5 == total * 4
 
 
+@pytest.mark.long
 def test_results_are_made_again_with_consent(fork):
     change_grader(fork)
     before = state(fork)

@@ -56,6 +56,7 @@ def locks() -> list[Path]:
 # ---------------------------------------------------------------- two drivers
 
 
+@pytest.mark.long
 def test_a_second_driver_is_refused_and_the_first_goes_on(here):
     first = started(here)
     output = here.snakemake(PROMPTS, fails=True)
