@@ -268,22 +268,22 @@ class ParamsOfRules:
             trigger=lambda wildcards: self.run.metas(wildcards.n).get("trigger"),
         )
         if self.cfg.data.replay:
-            params |= {"settings": _deferred("settings", self._data_settings), "replay": self._replay}
+            params["settings"] = self._data_settings
         return params
 
-    def _data_settings(self, wildcards) -> dict[str, Any]:
-        """Return the settings of a round's data. Rounds that replay nothing do not depend on `data.replay`."""
-        left_out = () if self.run.replayed_rounds(wildcards.n) else ("replay",)
-        return settings_of(self.cfg.data, *left_out)
+    def _data_settings(self, wildcards) -> str:
+        """Return the settings of a round's data and the files of the rounds whose rows it trains on again, as options.
 
-    def _replay(self, wildcards) -> str:
-        """Return the files of the rounds whose rows a round trains on again, as options."""
+        They are one parameter, so that a round that replays nothing has the same parameters as without `data.replay`.
+        """
+        left_out = () if self.run.replayed_rounds(wildcards.n) else ("replay",)
+        settings = flag("settings", settings_of(self.cfg.data, *left_out))
         data = []
         logps = []
         for k in self.run.replayed_rounds(wildcards.n):
             data.append(f"{k}={self.run.data(k)}")
             logps += [f"{k}={path}" for path in self.run.logps(k, k - 1)]
-        return " ".join(filter(None, [flag("replay", data), flag("replay_logp", logps)]))
+        return " ".join(filter(None, [settings, flag("replay", data), flag("replay_logp", logps)]))
 
     def rows_of_round(self, wildcards) -> dict[str, Any]:
         """Return the settings of the stage that reads the existing rows of one round."""
