@@ -119,8 +119,7 @@ rehearse: setup
 
 test-vllm: setup .venv-vllm/ready
 	$(BIN)/snakemake --profile local --quiet all -- round0_checkpoint
-	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python \
-	    $(BIN)/python -m pytest -s tests/engines/test_vllm.py tests/engines/test_kills.py
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s tests/engines/test_vllm.py
 
 test-deepspeed: .venv-deepspeed/ready
 	.venv-deepspeed/bin/python -m pytest -m slow tests/training/test_deepspeed.py $(ONLY)
@@ -201,6 +200,7 @@ bench-gpu:
 	    $(if $(PARTS),--only $(PARTS)) $(if $(OUT),--output $(OUT))
 
 full: test test-long demo test-slurm test-vllm test-deepspeed test-qlora test-lm-eval test-lm-eval-vllm test-tracking test-trl bench bench-rewards bench-rollouts
+	ROUNDHOUSE_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -s -m slow tests/engines/test_kills.py
 	$(BIN)/python -m pytest -n 2 -m slow tests/round tests/tasks tests/benchmarks tests/training/test_fsdp.py
 	$(BIN)/snakemake --profile local round8_checkpoint
 	$(BIN)/snakemake --profile local round4_checkpoint --configfile recipes/reference-tiny.yaml

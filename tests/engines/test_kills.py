@@ -21,7 +21,7 @@ needs_vllm = pytest.mark.skipif(not VLLM, reason="needs vLLM's environment: make
 needs_round0 = pytest.mark.skipif(
     not (REPOSITORY / "runs/arithmetic/checkpoints/r0/checkpoint.json").exists(), reason="needs a round 0: make demo"
 )
-pytestmark = [needs_round0, pytest.mark.usefixtures("own_engines")]
+pytestmark = [pytest.mark.slow, needs_round0, pytest.mark.usefixtures("own_engines")]
 
 QUESTIONS = 240
 
