@@ -28,8 +28,12 @@ def round1(tmp_path_factory) -> Copy:
     config["generate"] |= {"engine": "vllm", "threads": 2, "keep_engine": 600}
     copy = Copy(tmp_path_factory.mktemp("vllm") / "copy", config | {"python": {"vllm": PYTHON}})
 
-    for part in ("prompts", "checkpoints/init", "checkpoints/r0", "data"):
-        shutil.copytree(REPOSITORY / "runs/arithmetic" / part, copy.path(part))
+    source = REPOSITORY / "runs/arithmetic"
+    for part in ("prompts", "checkpoints/init", "checkpoints/r0"):
+        shutil.copytree(source / part, copy.path(part))
+    copy.path("data").mkdir()
+    for path in source.glob("data/sft_*"):  # of the cold start; round 1 makes its own data
+        shutil.copy2(path, copy.path("data"))
 
     copy.output = copy.snakemake("round1_checkpoint")
     return copy
