@@ -16,8 +16,9 @@ def test_a_round_replays_rows_of_the_round_before_with_their_log_probs(fork):
     for rule in ("train", "construct_data"):
         assert [path for path in outputs(planned, rule) if "r1" in path] == []  # round 1 stays as it is
 
-    config["train"] |= {"lr": 1e-6}  # so that the tiny model still answers something right in round 2
-    fork.configure(config)
+    # The tiny model answers nothing right in round 2, so another reward counts.
+    (fork.folder / "parity.py").write_text("def odd(answer, references, record):\n    return float(len(answer) % 2)\n")
+    fork.configure(config | {"reward": [{"name": "odd", "reward": "parity.py:odd"}]})
     fork.snakemake("round2_checkpoint")
 
     data = "data/offline_small_r{}_arithmetic"
