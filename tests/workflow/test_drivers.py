@@ -185,3 +185,19 @@ def test_the_locks_of_a_driver_on_another_machine_stay(folder):
     (driver.SNAKEMAKE_LOCKS / "0.output.lock").unlink()  # snakemake --unlock
     driver.claim("runs/a")
     os.close(driver.held.pop("runs/a"))
+
+
+def test_a_loaded_engine_is_no_job_that_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    processes = []
+    for module in ("engines._resident", "generate"):
+        words = ["-m", f"workflow_scripts.{module}", "--model", "runs/a/checkpoints/r0/model"]
+        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]))
+
+    try:
+        wait_for(lambda: driver.jobs_at_work("runs/a"))
+        assert driver.jobs_at_work("runs/a") == {processes[1].pid: "generate"}
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -170,7 +170,10 @@ def locks_of(folder: str) -> list[Path]:
 
 
 def jobs_at_work(folder: str) -> dict[int, str]:
-    """Return the stages of a run, and the shells that start them, at work on this machine: {process: stage}."""
+    """Return the stages of a run, and the shells that start them, at work on this machine: {process: stage}.
+
+    Engines that stay loaded between jobs (`generate.keep_engine`) are no jobs: they wait for the next one.
+    """
     here = os.getcwd()
     jobs = {}
 
@@ -181,7 +184,8 @@ def jobs_at_work(folder: str) -> dict[int, str]:
         except OSError:
             continue
         stages = STAGE.findall(command)
-        if is_here and stages and f"{folder}/" in command:
+        is_stage = bool(stages) and not stages[-1].startswith("engines.")
+        if is_here and is_stage and f"{folder}/" in command:
             jobs[int(process.name)] = stages[-1]
 
     return jobs
