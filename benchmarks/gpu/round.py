@@ -130,7 +130,10 @@ class Stages:
 class Wildcards(dict):
     """Wildcards by name and as items, as Snakemake passes them."""
 
-    __getattr__ = dict.__getitem__
+    def __getattr__(self, name: str) -> str:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
 
 
 def freeze(stages: Stages) -> dict[str, str]:
