@@ -120,7 +120,7 @@ class Stages:
 
     def call(self, module: str, params: Mapping[str, Any], wildcards: Mapping[str, Any], *options: Any) -> None:
         """Call a stage in this process. Parameters that depend on wildcards are computed first."""
-        names = Wildcards(wildcards)
+        names = Wildcards({name: str(value) for name, value in wildcards.items()})
         pieces = [piece(names) if callable(piece) else piece for piece in params.values()]
         print(f"--- {module}", flush=True)
         imported = importlib.import_module(f"workflow_scripts.{module}")
